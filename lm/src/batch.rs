@@ -1,0 +1,86 @@
+//! What the verbs take: token rows of any length, each with its own adapters and, if wanted, injected vectors.
+
+use crate::{Adapter, Config, Error, Result};
+
+/// A vector added to the residual stream at the output of one decoder layer, norm-matched as Activation Oracles do it
+/// (arXiv 2512.15674, section 3.1): `h += coefficient * ||h|| * v / ||v||`. The added term carries no gradient. A zero
+/// vector adds nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Injection {
+    /// Decoder layer (0-based) at whose output the vector is added.
+    pub layer: usize,
+    /// Token position in the row.
+    pub position: usize,
+    /// `hidden_size` values.
+    pub vector: Vec<f32>,
+    /// Strength relative to the residual's own norm.
+    pub coefficient: f32,
+}
+
+/// One token row.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Row {
+    /// Token ids.
+    pub tokens: Vec<u32>,
+    /// Indices into [`Batch::adapters`]; all of them act, added together.
+    pub adapters: Vec<usize>,
+    /// Vectors to inject.
+    pub injections: Vec<Injection>,
+}
+
+impl Row {
+    /// A row without adapters or injections.
+    pub fn plain(tokens: Vec<u32>) -> Self {
+        Self { tokens, ..Self::default() }
+    }
+
+    /// A row under the given adapters.
+    pub fn with_adapters(tokens: Vec<u32>, adapters: Vec<usize>) -> Self {
+        Self { tokens, adapters, injections: Vec::new() }
+    }
+}
+
+/// A packed batch: rows are computed together without padding and never see each other.
+#[derive(Debug, Clone, Default)]
+pub struct Batch<'a> {
+    /// The adapters that rows refer to.
+    pub adapters: Vec<&'a Adapter>,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+impl Batch<'_> {
+    /// Checks every row against the model before anything is computed.
+    pub(crate) fn validate(&self, config: &Config) -> Result<()> {
+        for (i, row) in self.rows.iter().enumerate() {
+            if row.tokens.is_empty() {
+                return Err(Error::Request(format!("row {i} has no tokens")));
+            }
+            if row.tokens.len() > config.max_position_embeddings {
+                return Err(Error::Request(format!(
+                    "row {i} has {} tokens, more than the model's {}",
+                    row.tokens.len(),
+                    config.max_position_embeddings
+                )));
+            }
+            if let Some(id) = row.tokens.iter().find(|&&id| id as usize >= config.vocab_size) {
+                return Err(Error::Request(format!("row {i}: token {id} is outside the vocabulary of {}", config.vocab_size)));
+            }
+            if let Some(a) = row.adapters.iter().find(|&&a| a >= self.adapters.len()) {
+                return Err(Error::Request(format!("row {i} names adapter {a} of {}", self.adapters.len())));
+            }
+            for j in &row.injections {
+                if j.layer >= config.num_hidden_layers || j.position >= row.tokens.len() {
+                    return Err(Error::Request(format!(
+                        "row {i} injects at layer {}, position {}, which do not exist",
+                        j.layer, j.position
+                    )));
+                }
+                if j.vector.len() != config.hidden_size || j.vector.iter().any(|v| !v.is_finite()) {
+                    return Err(Error::Request(format!("row {i} injects a vector that is not {} finite values", config.hidden_size)));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! One decoder layer, forward and backward, with the LoRA terms of every adapter in the chunk.
+//!
+//! `y = x W^T + s (x A^T) B^T` everywhere; the backward forms input gradients and adapter gradients and never a gradient
+//! of a frozen weight. Norms and SwiGLU are recomputed in the backward instead of kept.
+
+use super::attention::{self, Prefix};
+use super::chunk::Chunk;
+use super::lora::{self, Columns, Grads};
+use super::{Decoder, LayerWeights};
+use crate::adapter::Projection::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
+use crate::kernels::elementwise::{dot, rms_norm, rms_norm_backward, rope, swiglu, swiglu_backward};
+
+/// What the backward of one layer needs.
+#[derive(Debug, Default)]
+pub(crate) struct Tape {
+    input: Vec<f32>,
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    lse: Vec<f32>,
+    middle: Vec<f32>,
+    gate_up: Vec<f32>,
+}
+
+/// Where a sequence's earlier keys and values come from, and where its new ones go.
+pub(crate) trait KeyValues {
+    /// Keys and values before this chunk's tokens of span `span` at `layer`.
+    fn prefix(&self, span: usize, layer: usize) -> Prefix<'_>;
+    /// Receives the new tokens' fused `[q | k | v]` rows of span `span`.
+    fn append(&mut self, span: usize, layer: usize, fused: &[f32]);
+}
+
+/// No earlier tokens, nothing kept.
+#[derive(Debug)]
+pub(crate) struct NoKeyValues;
+
+impl KeyValues for NoKeyValues {
+    fn prefix(&self, _: usize, _: usize) -> Prefix<'_> {
+        Prefix::default()
+    }
+    fn append(&mut self, _: usize, _: usize, _: &[f32]) {}
+}
+
+impl Decoder {
+    /// Runs one layer over `hidden: [t, d]` in place, then the chunk's injections at this layer's output.
+    pub(crate) fn layer_forward(
+        &self,
+        layer: usize,
+        chunk: &Chunk<'_>,
+        hidden: &mut [f32],
+        kv: &mut impl KeyValues,
+        mut tape: Option<&mut Tape>,
+    ) {
+        let w: &LayerWeights = &self.layers[layer];
+        let (t, d, f) = (chunk.len(), self.config().hidden_size, self.config().intermediate_size);
+        let (q_width, kv_width, width) =
+            (self.heads.query_width(), self.heads.key_value_width(), self.heads.fused_width());
+        if let Some(tape) = tape.as_deref_mut() {
+            tape.input = hidden.to_vec();
+        }
+        let mut normed = vec![0f32; t * d];
+        rms_norm(hidden, &w.input_norm, self.eps(), &mut normed);
+        let mut qkv = vec![0f32; t * width];
+        w.qkv.forward.product(&normed, &mut qkv, false);
+        for (projection, at) in [(QProj, 0), (KProj, q_width), (VProj, q_width + kv_width)] {
+            lora::forward(chunk, layer, projection, &normed, &mut qkv, Columns { stride: width, at });
+        }
+        let rotated = self.heads.query + self.heads.key_value;
+        rope(&mut qkv, width, rotated, self.heads.dim / 2, &self.cos, &self.sin, &chunk.positions, 1.0);
+        let mut attended = vec![0f32; t * q_width];
+        let mut lse = vec![0f32; t * self.heads.query];
+        for (i, span) in chunk.spans.iter().enumerate() {
+            let fused = &qkv[span.start * width..(span.start + span.len) * width];
+            attention::forward(
+                self.heads,
+                fused,
+                kv.prefix(i, layer),
+                &mut attended[span.start * q_width..(span.start + span.len) * q_width],
+                &mut lse[span.start * self.heads.query..(span.start + span.len) * self.heads.query],
+            );
+            kv.append(i, layer, fused);
+        }
+        w.o.forward.product(&attended, hidden, true);
+        lora::forward(chunk, layer, OProj, &attended, hidden, Columns { stride: d, at: 0 });
+        if let Some(tape) = tape.as_deref_mut() {
+            tape.middle = hidden.to_vec();
+        }
+        rms_norm(hidden, &w.post_norm, self.eps(), &mut normed);
+        let mut gate_up = vec![0f32; t * 2 * f];
+        w.gate_up.forward.product(&normed, &mut gate_up, false);
+        for (projection, at) in [(GateProj, 0), (UpProj, f)] {
+            lora::forward(chunk, layer, projection, &normed, &mut gate_up, Columns { stride: 2 * f, at });
+        }
+        let mut activated = vec![0f32; t * f];
+        swiglu(&gate_up, f, &mut activated);
+        w.down.forward.product(&activated, hidden, true);
+        lora::forward(chunk, layer, DownProj, &activated, hidden, Columns { stride: d, at: 0 });
+        if let Some(tape) = tape {
+            tape.qkv = qkv;
+            tape.attended = attended;
+            tape.lse = lse;
+            tape.gate_up = gate_up;
+        }
+        for (at, injection) in chunk.injections.iter().filter(|(_, j)| j.layer == layer) {
+            let h = &mut hidden[at * d..(at + 1) * d];
+            let norm = dot(&injection.vector, &injection.vector).sqrt();
+            if norm > 0.0 {
+                let c = injection.coefficient * dot(h, h).sqrt() / norm;
+                for (h, v) in h.iter_mut().zip(&injection.vector) {
+                    *h += c * v;
+                }
+            }
+        }
+    }
+
+    /// Backward of [`Decoder::layer_forward`] (without a prefix): turns the gradient of the output, `d_hidden: [t, d]`,
+    /// into the gradient of the input, and adds adapter gradients. Consumes the tape. The input gradient of layer 0 is
+    /// not formed: nothing below it is trainable.
+    pub(crate) fn layer_backward(&self, layer: usize, chunk: &Chunk<'_>, tape: Tape, d_hidden: &mut [f32], grads: &mut Grads) {
+        let w = &self.layers[layer];
+        let (t, d, f) = (chunk.len(), self.config().hidden_size, self.config().intermediate_size);
+        let (q_width, kv_width, width) =
+            (self.heads.query_width(), self.heads.key_value_width(), self.heads.fused_width());
+        let dense = Columns { stride: d, at: 0 };
+
+        // Feed-forward: hidden = middle + down(swiglu(gate_up(norm(middle)))).
+        let mut activated = vec![0f32; t * f];
+        swiglu(&tape.gate_up, f, &mut activated);
+        let mut d_activated = vec![0f32; t * f];
+        w.down.backward.product(d_hidden, &mut d_activated, false);
+        lora::backward(chunk, layer, DownProj, &activated, d_hidden, dense, Some(&mut d_activated), grads);
+        let mut d_gate_up = tape.gate_up;
+        swiglu_backward(&mut d_gate_up, f, &d_activated);
+        let mut normed = vec![0f32; t * d];
+        rms_norm(&tape.middle, &w.post_norm, self.eps(), &mut normed);
+        let mut d_normed = vec![0f32; t * d];
+        w.gate_up.backward.product(&d_gate_up, &mut d_normed, false);
+        for (projection, at) in [(GateProj, 0), (UpProj, f)] {
+            let columns = Columns { stride: 2 * f, at };
+            lora::backward(chunk, layer, projection, &normed, &d_gate_up, columns, Some(&mut d_normed), grads);
+        }
+        rms_norm_backward(&tape.middle, &w.post_norm, self.eps(), &d_normed, d_hidden);
+
+        // Attention: middle = input + o(attend(rope(qkv(norm(input))))).
+        let mut d_attended = vec![0f32; t * q_width];
+        w.o.backward.product(d_hidden, &mut d_attended, false);
+        lora::backward(chunk, layer, OProj, &tape.attended, d_hidden, dense, Some(&mut d_attended), grads);
+        let mut d_qkv = vec![0f32; t * width];
+        for span in &chunk.spans {
+            let rows = span.start..span.start + span.len;
+            attention::backward(
+                self.heads,
+                &tape.qkv[rows.start * width..rows.end * width],
+                &tape.attended[rows.start * q_width..rows.end * q_width],
+                &tape.lse[rows.start * self.heads.query..rows.end * self.heads.query],
+                &d_attended[rows.start * q_width..rows.end * q_width],
+                &mut d_qkv[rows.start * width..rows.end * width],
+            );
+        }
+        let rotated = self.heads.query + self.heads.key_value;
+        rope(&mut d_qkv, width, rotated, self.heads.dim / 2, &self.cos, &self.sin, &chunk.positions, -1.0);
+        rms_norm(&tape.input, &w.input_norm, self.eps(), &mut normed);
+        let needs_input = layer > 0;
+        if needs_input {
+            w.qkv.backward.product(&d_qkv, &mut d_normed, false);
+        }
+        for (projection, at) in [(QProj, 0), (KProj, q_width), (VProj, q_width + kv_width)] {
+            let dx = needs_input.then_some(&mut d_normed[..]);
+            lora::backward(chunk, layer, projection, &normed, &d_qkv, Columns { stride: width, at }, dx, grads);
+        }
+        if needs_input {
+            rms_norm_backward(&tape.input, &w.input_norm, self.eps(), &d_normed, d_hidden);
+        }
+    }
+}
+

@@ -1,0 +1,72 @@
+//! The low-rank terms of every adapter in a chunk.
+
+use super::chunk::{Chunk, Segment};
+use crate::adapter::Projection;
+use crate::kernels::lowrank::{down, outer, up};
+
+/// Columns `at..` of rows `stride` wide.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Columns {
+    pub(crate) stride: usize,
+    pub(crate) at: usize,
+}
+
+/// Gradient buffers of the trainable adapters of one chunk, each as long as its adapter's `params`.
+#[derive(Debug, Default)]
+pub(crate) struct Grads {
+    /// `(adapter index in the batch, gradient)`.
+    pub(crate) of: Vec<(usize, Vec<f32>)>,
+}
+
+impl Grads {
+    fn get(&mut self, adapter: usize) -> Option<&mut Vec<f32>> {
+        self.of.iter_mut().find(|(a, _)| *a == adapter).map(|(_, g)| g)
+    }
+}
+
+/// Adds `scaling * (x A^T) B^T` of every adapter to its rows of `y`. `x` is dense `[t, in]`.
+pub(crate) fn forward(chunk: &Chunk<'_>, layer: usize, projection: Projection, x: &[f32], y: &mut [f32], columns: Columns) {
+    for Segment { start, len, adapters } in &chunk.segments {
+        for (_, adapter) in adapters {
+            let Some(m) = adapter.module(layer, projection) else { continue };
+            let x = &x[start * m.input..(start + len) * m.input];
+            let y = &mut y[start * columns.stride..(start + len) * columns.stride];
+            let mut h = vec![0f32; len * adapter.config().rank];
+            down(x, m.input, 0, &adapter.params[m.a.clone()], m.input, &mut h);
+            up(&h, &adapter.params[m.b.clone()], m.output, adapter.config().scaling(), y, columns.stride, columns.at);
+        }
+    }
+}
+
+/// Backward of [`forward`]: adds to `dx` (dense `[t, in]`) and, for trainable adapters, to their gradients.
+pub(crate) fn backward(
+    chunk: &Chunk<'_>,
+    layer: usize,
+    projection: Projection,
+    x: &[f32],
+    g: &[f32],
+    columns: Columns,
+    mut dx: Option<&mut [f32]>,
+    grads: &mut Grads,
+) {
+    for Segment { start, len, adapters } in &chunk.segments {
+        for (index, adapter) in adapters {
+            let Some(m) = adapter.module(layer, projection) else { continue };
+            let (rank, scaling) = (adapter.config().rank, adapter.config().scaling());
+            let (a, b) = (&adapter.params[m.a.clone()], &adapter.params[m.b.clone()]);
+            let x = &x[start * m.input..(start + len) * m.input];
+            let g = &g[start * columns.stride..(start + len) * columns.stride];
+            let mut u = vec![0f32; len * rank];
+            down(g, columns.stride, columns.at, b, m.output, &mut u);
+            if let Some(dx) = dx.as_deref_mut() {
+                up(&u, a, m.input, scaling, &mut dx[start * m.input..(start + len) * m.input], m.input, 0);
+            }
+            if let Some(grad) = grads.get(*index) {
+                outer(&u, rank, x, m.input, 0, m.input, scaling, &mut grad[m.a.clone()]);
+                let mut h = vec![0f32; len * rank];
+                down(x, m.input, 0, a, m.input, &mut h);
+                outer(&h, rank, g, columns.stride, columns.at, m.output, scaling, &mut grad[m.b.clone()]);
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The verb `forward`: logits at asked positions and residual-stream activations at asked layers, in one pass that stops
+//! at the deepest layer anybody asked for.
+
+use rayon::prelude::*;
+
+use crate::batch::Batch;
+use crate::decoder::chunk::{Chunk, split};
+use crate::decoder::layer::NoKeyValues;
+use crate::{Decoder, Error, Result};
+
+/// Tokens that one thread computes together in passes without gradient.
+pub(crate) const FORWARD_TOKENS: usize = 512;
+
+/// Activations wanted from one layer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResidualAt {
+    /// Decoder layer (0-based) whose output, the residual stream after the layer, is read.
+    pub layer: usize,
+    /// Token positions in the row.
+    pub positions: Vec<usize>,
+}
+
+/// What is wanted from one row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Want {
+    /// Positions whose next-token logits are wanted.
+    pub logits: Vec<usize>,
+    /// Residual-stream activations.
+    pub residual: Vec<ResidualAt>,
+}
+
+/// What one row gave.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Seen {
+    /// For each asked position, `vocab_size` logits.
+    pub logits: Vec<Vec<f32>>,
+    /// For each asked layer, for each asked position, `hidden_size` values.
+    pub residual: Vec<Vec<Vec<f32>>>,
+}
+
+impl Decoder {
+    /// Runs the batch without gradient and returns, row by row, what was asked for.
+    ///
+    /// # Errors
+    /// If a row, an adapter index, a layer or a position does not exist.
+    pub fn forward(&self, batch: &Batch<'_>, wants: &[Want]) -> Result<Vec<Seen>> {
+        batch.validate(self.config())?;
+        if wants.len() != batch.rows.len() {
+            return Err(Error::Request(format!("{} rows but {} wants", batch.rows.len(), wants.len())));
+        }
+        for (i, (row, want)) in batch.rows.iter().zip(wants).enumerate() {
+            let positions = want.logits.iter().chain(want.residual.iter().flat_map(|r| &r.positions));
+            if let Some(p) = positions.into_iter().find(|&&p| p >= row.tokens.len()) {
+                return Err(Error::Request(format!("row {i} is asked at position {p} of {}", row.tokens.len())));
+            }
+            if let Some(r) = want.residual.iter().find(|r| r.layer >= self.config().num_hidden_layers) {
+                return Err(Error::Request(format!("row {i} is asked at layer {}, the model has {}", r.layer, self.config().num_hidden_layers)));
+            }
+        }
+        let rows: Vec<usize> = (0..batch.rows.len()).collect();
+        let pieces = split(&rows, |r| batch.rows[r].tokens.len(), FORWARD_TOKENS);
+        let seen: Vec<Vec<Seen>> = pieces.par_iter().map(|piece| self.forward_piece(batch, wants, piece)).collect();
+        Ok(seen.into_iter().flatten().collect())
+    }
+
+    fn forward_piece(&self, batch: &Batch<'_>, wants: &[Want], rows: &[usize]) -> Vec<Seen> {
+        let d = self.config().hidden_size;
+        let chunk = Chunk::new(batch, rows, 0, |_| 0);
+        let needs_head = rows.iter().any(|&r| !wants[r].logits.is_empty());
+        let deepest = if needs_head {
+            self.layers.len()
+        } else {
+            rows.iter().flat_map(|&r| &wants[r].residual).map(|a| a.layer + 1).max().unwrap_or(0)
+        };
+        let mut out: Vec<Seen> =
+            rows.iter().map(|&r| Seen { logits: vec![], residual: vec![vec![]; wants[r].residual.len()] }).collect();
+        let mut hidden = chunk.embed(self);
+        for layer in 0..deepest {
+            self.layer_forward(layer, &chunk, &mut hidden, &mut NoKeyValues, None);
+            for (span, seen) in chunk.spans.iter().zip(&mut out) {
+                for (at, kept) in wants[span.row].residual.iter().zip(&mut seen.residual) {
+                    if at.layer == layer {
+                        kept.extend(at.positions.iter().map(|p| hidden[(span.start + p) * d..][..d].to_vec()));
+                    }
+                }
+            }
+        }
+        if needs_head {
+            let asked: Vec<(usize, usize)> = chunk
+                .spans
+                .iter()
+                .enumerate()
+                .flat_map(|(i, span)| wants[span.row].logits.iter().map(move |p| (i, span.start + p)))
+                .collect();
+            let positions: Vec<usize> = asked.iter().map(|&(_, p)| p).collect();
+            let normed = self.final_normed(&hidden, &positions);
+            self.for_each_logits(&normed, |i, logits| out[asked[i].0].logits.push(logits.to_vec()));
+        }
+        out
+    }
+}

@@ -1,0 +1,262 @@
+//! Frozen matrices, packed once at load into the layout that the product wants, and the product itself.
+//!
+//! A matrix `W: [k, n]` is stored as panels of 32 columns, each panel `[k][32]` (f32) or `[k / 2][32]` pairs (bf16), so
+//! the inner loop reads it in one forward stream and no call packs, transposes or copies it.
+#![expect(unsafe_code, reason = "hands raw extents to the register tiles after checking them")]
+
+use super::{
+    SimdLevel, simd_level,
+    tiles::{self, PANEL, Tile},
+};
+
+/// How frozen weights and the other operand of their products are held. Accumulation is f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Reference precision.
+    F32,
+    /// bf16 operands. Needs a CPU with AVX512-BF16.
+    Bf16,
+}
+
+impl Precision {
+    /// bf16 where the CPU multiplies it natively, else f32.
+    pub fn fastest() -> Self {
+        if simd_level() == SimdLevel::Avx512Bf16 { Self::Bf16 } else { Self::F32 }
+    }
+}
+
+/// Depth of one pass over a panel: keeps a block of a panel within the second-level cache.
+const DEPTH_BLOCK: usize = 2048;
+
+#[derive(Debug)]
+enum Panels {
+    F32(Vec<f32>),
+    /// Pairs of consecutive `k` in one word, the lower `k` in the low half.
+    Bf16(Vec<u32>),
+}
+
+/// A frozen `[k, n]` matrix in panels.
+#[derive(Debug)]
+pub(crate) struct PackedMatrix {
+    k: usize,
+    n: usize,
+    panels: Panels,
+}
+
+/// Rounds to the nearest bf16, ties to even (NaN stays NaN).
+#[inline]
+pub(crate) fn bf16_bits(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }
+}
+
+super::vectorised! {
+    /// Rounds `x: [m, k]` to bf16 pairs `[m, k.div_ceil(2)]`.
+    fn to_pairs(x: &[f32], k: usize, out: &mut [u32]) {
+        let pairs = k.div_ceil(2);
+        for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(pairs)) {
+            let (even, tail) = x.as_chunks::<2>();
+            for ([a, b], out) in even.iter().zip(out.iter_mut()) {
+                *out = bf16_bits(*a) | (bf16_bits(*b) << 16);
+            }
+            if let [last] = tail {
+                out[pairs - 1] = bf16_bits(*last);
+            }
+        }
+    }
+}
+
+impl PackedMatrix {
+    /// Packs the matrix whose element `(row, column)` is `at(row, column)`.
+    pub(crate) fn pack(k: usize, n: usize, precision: Precision, at: impl Fn(usize, usize) -> f32) -> Self {
+        let panels = n.div_ceil(PANEL);
+        let panels = match precision {
+            Precision::F32 => {
+                let mut data = vec![0f32; panels * k * PANEL];
+                for (p, panel) in data.chunks_exact_mut(k * PANEL).enumerate() {
+                    for column in 0..PANEL.min(n - p * PANEL) {
+                        for row in 0..k {
+                            panel[row * PANEL + column] = at(row, p * PANEL + column);
+                        }
+                    }
+                }
+                Panels::F32(data)
+            }
+            Precision::Bf16 => {
+                let pairs = k.div_ceil(2);
+                let mut data = vec![0u32; panels * pairs * PANEL];
+                for (p, panel) in data.chunks_exact_mut(pairs * PANEL).enumerate() {
+                    for column in 0..PANEL.min(n - p * PANEL) {
+                        for row in 0..k {
+                            panel[row / 2 * PANEL + column] |=
+                                bf16_bits(at(row, p * PANEL + column)) << (16 * (row % 2));
+                        }
+                    }
+                }
+                Panels::Bf16(data)
+            }
+        };
+        Self { k, n, panels }
+    }
+
+    /// Output width.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// `out = x . W` (or `out += x . W`), `x: [m, k]`, `out: [m, n]`, both dense.
+    pub(crate) fn product(&self, x: &[f32], out: &mut [f32], accumulate: bool) {
+        let m = x.len() / self.k;
+        assert_eq!(x.len(), m * self.k, "left operand is not [m, {}]", self.k);
+        assert_eq!(out.len(), m * self.n, "output is not [{m}, {}]", self.n);
+        if m == 0 {
+            return;
+        }
+        match &self.panels {
+            Panels::F32(data) => {
+                let run: Kernel<f32, f32> = match simd_level() {
+                    #[cfg(target_arch = "x86_64")]
+                    SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => {
+                        [tiles::avx512::<12>, tiles::avx512::<6>, tiles::avx512::<3>, tiles::avx512::<1>]
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    SimdLevel::Avx2 => [tiles::avx2::<6>, tiles::avx2::<6>, tiles::avx2::<3>, tiles::avx2::<1>],
+                    _ => [tiles::portable::<3>, tiles::portable::<3>, tiles::portable::<3>, tiles::portable::<1>],
+                };
+                let heights = match simd_level() {
+                    SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => [12, 6, 3, 1],
+                    SimdLevel::Avx2 => [6, 6, 3, 1],
+                    SimdLevel::Portable => [3, 3, 3, 1],
+                };
+                // SAFETY: the extents were asserted above and the panel length is fixed by `pack`.
+                unsafe { sweep(x, m, self.k, data, self.n, out, accumulate, &run, heights) };
+            }
+            #[cfg(target_arch = "x86_64")]
+            Panels::Bf16(data) => {
+                assert_eq!(simd_level(), SimdLevel::Avx512Bf16, "bf16 weights need AVX512-BF16");
+                let pairs = self.k.div_ceil(2);
+                let mut left = vec![0u32; m * pairs];
+                to_pairs(x, self.k, &mut left);
+                let run: Kernel<u32, u32> = [
+                    tiles::avx512_bf16::<12>,
+                    tiles::avx512_bf16::<6>,
+                    tiles::avx512_bf16::<3>,
+                    tiles::avx512_bf16::<1>,
+                ];
+                // SAFETY: as above, with pairs as the depth; the CPU feature was just asserted.
+                unsafe { sweep(&left, m, pairs, data, self.n, out, accumulate, &run, [12, 6, 3, 1]) };
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Panels::Bf16(_) => unreachable!("bf16 weights are packed only where the CPU multiplies them"),
+        }
+    }
+}
+
+type Kernel<A, B> = [unsafe fn(&Tile<A, B>); 4];
+
+/// Runs the tiles over all panels, depth blocks and rows.
+///
+/// # Safety
+/// `x` is `[m, depth]`, `panels` is `n.div_ceil(32)` panels of `depth * 32`, `out` is `[m, n]`, and the CPU can run `run`.
+unsafe fn sweep<A, B>(
+    x: &[A],
+    m: usize,
+    depth: usize,
+    panels: &[B],
+    n: usize,
+    out: &mut [f32],
+    accumulate: bool,
+    run: &Kernel<A, B>,
+    heights: [usize; 4],
+) {
+    for from in (0..depth).step_by(DEPTH_BLOCK) {
+        let k = DEPTH_BLOCK.min(depth - from);
+        for (p, panel) in panels.chunks_exact(depth * PANEL).enumerate() {
+            let mut row = 0;
+            while row < m {
+                let pick = heights.iter().position(|&h| h <= m - row).expect("invariant: the last height is 1");
+                let tile = Tile {
+                    a: x[row * depth + from..].as_ptr(),
+                    lda: depth,
+                    b: panel[from * PANEL..].as_ptr(),
+                    k,
+                    c: out[row * n + p * PANEL..].as_mut_ptr(),
+                    ldc: n,
+                    columns: PANEL.min(n - p * PANEL),
+                    accumulate: accumulate || from > 0,
+                };
+                // SAFETY: `row + height <= m`, the panel has `depth` rows from `from`, the columns exist.
+                unsafe { run[pick](&tile) };
+                row += heights[pick];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    fn reference(x: &[f32], w: &[f32], m: usize, k: usize, n: usize, round: bool) -> Vec<f64> {
+        let r = |v: f32| if round { f32::from_bits(bf16_bits(v) << 16) } else { v } as f64;
+        let mut out = vec![0f64; m * n];
+        for i in 0..m {
+            for j in 0..n {
+                out[i * n + j] = (0..k).map(|l| r(x[i * k + l]) * r(w[l * n + j])).sum();
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn products_match_a_plain_loop_over_odd_shapes() {
+        let mut precisions = vec![Precision::F32];
+        if Precision::fastest() == Precision::Bf16 {
+            precisions.push(Precision::Bf16);
+        }
+        for precision in precisions {
+            for (m, k, n) in [(1, 1, 1), (2, 3, 5), (13, 64, 33), (25, 65, 96), (7, 4097, 31), (37, 576, 40)] {
+                let (x, w) = (values(m * k, 1), values(k * n, 2));
+                let packed = PackedMatrix::pack(k, n, precision, |r, c| w[r * n + c]);
+                let mut out = vec![1f32; m * n];
+                packed.product(&x, &mut out, false);
+                let expected = reference(&x, &w, m, k, n, precision == Precision::Bf16);
+                for (a, e) in out.iter().zip(&expected) {
+                    assert!((*a as f64 - e).abs() < 1e-5 * (k as f64).sqrt().max(1.0) * 4.0, "{m}x{k}x{n}: {a} {e}");
+                }
+                let once = out.clone();
+                packed.product(&x, &mut out, true);
+                for (a, b) in out.iter().zip(&once) {
+                    assert!((a - 2.0 * b).abs() <= 1e-4 * b.abs().max(1.0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_its_neighbours() {
+        let (k, n) = (100, 70);
+        let w = values(k * n, 3);
+        let packed = PackedMatrix::pack(k, n, Precision::fastest(), |r, c| w[r * n + c]);
+        let x = values(29 * k, 4);
+        let mut together = vec![0f32; 29 * n];
+        packed.product(&x, &mut together, false);
+        for row in 0..29 {
+            let mut alone = vec![0f32; n];
+            packed.product(&x[row * k..(row + 1) * k], &mut alone, false);
+            assert_eq!(alone, together[row * n..(row + 1) * n]);
+        }
+    }
+}
