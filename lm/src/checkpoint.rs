@@ -1,8 +1,12 @@
 //! A base model's weights in host memory, by their Hugging Face names, whatever file they came from.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use crate::Config;
+use crate::adapter::Projection;
+use crate::chat::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+use crate::{Config, Error, Result, gguf, hf};
 
 /// A dense f32 tensor in row-major order.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,4 +27,69 @@ pub struct Checkpoint {
     pub tensors: BTreeMap<String, HostTensor>,
     /// blake3 of the weight files' bytes (in name order), lower-case hex.
     pub digest: String,
+}
+
+/// A model as loaded from disk: weights, tokenizer, chat template.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Plain weights.
+    pub checkpoint: Checkpoint,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// How a conversation is written as one text.
+    pub chat: ChatTemplate,
+    /// The model's name as its files give it.
+    pub name: String,
+}
+
+impl Checkpoint {
+    /// Loads a GGUF file or a Hugging Face folder.
+    ///
+    /// # Errors
+    /// One sentence with the path if a file is missing, truncated, of an unknown kind, or does not fit its own
+    /// configuration. Pickles are refused.
+    pub fn load(path: &Path) -> Result<Loaded> {
+        if path.is_dir() {
+            return hf::load(path);
+        }
+        if path.extension().is_some_and(|e| e == "gguf") {
+            return gguf::load(path);
+        }
+        let what = if path.exists() { "is neither a GGUF file (*.gguf) nor a Hugging Face folder" } else { "does not exist" };
+        Err(Error::File { path: path.to_owned(), what: what.into() })
+    }
+
+    /// Checks that exactly the tensors of the configuration are there, in shape and finite.
+    pub(crate) fn check(&self, path: &Path) -> Result<()> {
+        let c = &self.config;
+        let mut expected: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        expected.insert("model.embed_tokens.weight".into(), vec![c.vocab_size, c.hidden_size]);
+        expected.insert("model.norm.weight".into(), vec![c.hidden_size]);
+        if !c.tie_word_embeddings {
+            expected.insert("lm_head.weight".into(), vec![c.vocab_size, c.hidden_size]);
+        }
+        for layer in 0..c.num_hidden_layers {
+            for projection in Projection::ALL {
+                let (input, output) = projection.features(c);
+                expected.insert(format!("{}.weight", projection.module_path(layer)), vec![output, input]);
+            }
+            for norm in ["input_layernorm", "post_attention_layernorm"] {
+                expected.insert(format!("model.layers.{layer}.{norm}.weight"), vec![c.hidden_size]);
+            }
+        }
+        let file = |what: String| Error::File { path: path.to_owned(), what };
+        for (name, shape) in &expected {
+            let tensor = self.tensors.get(name).ok_or_else(|| file(format!("tensor {name} is missing")))?;
+            if &tensor.shape != shape {
+                return Err(file(format!("tensor {name} has shape {:?}, the configuration says {shape:?}", tensor.shape)));
+            }
+            if tensor.data.iter().any(|v| !v.is_finite()) {
+                return Err(file(format!("tensor {name} holds a value that is not finite")));
+            }
+        }
+        if let Some(name) = self.tensors.keys().find(|n| !expected.contains_key(*n) && !n.ends_with("rotary_emb.inv_freq")) {
+            return Err(file(format!("tensor {name} belongs to no part of the model")));
+        }
+        Ok(())
+    }
 }

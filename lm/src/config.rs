@@ -42,3 +42,37 @@ impl Config {
         self.num_key_value_heads * self.head_dim
     }
 }
+
+impl Config {
+    /// Refuses shapes that no decoder can have, or that nothing here could hold.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let sizes = [
+            ("hidden_size", self.hidden_size, 1 << 16),
+            ("intermediate_size", self.intermediate_size, 1 << 18),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
+            ("num_attention_heads", self.num_attention_heads, 1 << 10),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 10),
+            ("head_dim", self.head_dim, 1 << 12),
+            ("vocab_size", self.vocab_size, 1 << 20),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 20),
+        ];
+        for (name, value, most) in sizes {
+            if value == 0 || value > most {
+                return Err(format!("{name} = {value} is not in 1..={most}"));
+            }
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return Err(format!(
+                "num_attention_heads = {} is not a multiple of num_key_value_heads = {}",
+                self.num_attention_heads, self.num_key_value_heads
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(format!("head_dim = {} is odd", self.head_dim));
+        }
+        if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0 && self.rope_theta >= 1.0) {
+            return Err(format!("rms_norm_eps = {} or rope_theta = {} makes no sense", self.rms_norm_eps, self.rope_theta));
+        }
+        Ok(())
+    }
+}

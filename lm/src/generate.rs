@@ -1,0 +1,165 @@
+//! The verb `generate`: batched decoding with a KV cache, greedy or with the counter-based seeded sampler.
+//!
+//! Rows with the same prompt, adapters and injections share one prompt pass. Injections act in the prompt pass only.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use crate::batch::{Batch, Row};
+use crate::decoder::chunk::{Chunk, split};
+use crate::kv_cache::{Growing, Sequence};
+use crate::sampler::{self, Sampling};
+use crate::{Adapter, Decoder, Error, Result};
+
+/// Rows decoded together by one thread.
+const DECODE_ROWS: usize = 64;
+/// Prompt tokens computed together by one thread.
+const PROMPT_TOKENS: usize = 512;
+
+/// One reply wanted.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The prompt, with its adapters and injections.
+    pub prompt: Row,
+    /// Most tokens to generate.
+    pub max_new_tokens: usize,
+    /// How tokens are picked.
+    pub sampling: Sampling,
+    /// Seed of this reply's draws (unused when greedy).
+    pub seed: u64,
+}
+
+/// One reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Generated tokens, without the stop token.
+    pub tokens: Vec<u32>,
+    /// The stop token that ended the reply; `None` if it ran to `max_new_tokens`.
+    pub stopped_by: Option<u32>,
+}
+
+/// A prompt that has been computed: its cache and the logits after its last token.
+pub(crate) struct Computed {
+    pub(crate) cache: Sequence,
+    pub(crate) logits: Vec<f32>,
+}
+
+impl Decoder {
+    /// Generates a reply for every request; `stop` lists the tokens that end one.
+    ///
+    /// # Errors
+    /// If a prompt is malformed or would run past the model's context.
+    pub fn generate(&self, adapters: &[&Adapter], requests: &[Request], stop: &[u32]) -> Result<Vec<Reply>> {
+        let batch = Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
+        batch.validate(self.config())?;
+        let limit = self.config().max_position_embeddings;
+        if let Some(i) = requests.iter().position(|r| r.prompt.tokens.len() + r.max_new_tokens > limit) {
+            return Err(Error::Request(format!("request {i} would run past the model's context of {limit} tokens")));
+        }
+        let rows: Vec<usize> = (0..requests.len()).collect();
+        let pieces = split(&rows, |_| 1, DECODE_ROWS);
+        let replies: Vec<Vec<Reply>> =
+            pieces.par_iter().map(|piece| self.generate_piece(&batch, requests, piece, stop)).collect();
+        Ok(replies.into_iter().flatten().collect())
+    }
+
+    /// Computes the prompts of `rows`, each distinct one once. Returns, for each row, the index of its prompt.
+    pub(crate) fn compute_prompts(&self, batch: &Batch<'_>, rows: &[usize]) -> (Vec<usize>, Vec<Computed>) {
+        // Floats have no order, so injections are compared by their bits.
+        let key = |r: usize| {
+            let row = &batch.rows[r];
+            let injections: Vec<(usize, usize, u32, Vec<u32>)> = row
+                .injections
+                .iter()
+                .map(|j| (j.layer, j.position, j.coefficient.to_bits(), j.vector.iter().map(|v| v.to_bits()).collect()))
+                .collect();
+            (row.tokens.clone(), row.adapters.clone(), injections)
+        };
+        let mut known = BTreeMap::new();
+        let mut first = Vec::new();
+        let of_row: Vec<usize> = rows
+            .iter()
+            .map(|&r| {
+                *known.entry(key(r)).or_insert_with(|| {
+                    first.push(r);
+                    first.len() - 1
+                })
+            })
+            .collect();
+        let mut computed = Vec::with_capacity(first.len());
+        for piece in split(&first, |r| batch.rows[r].tokens.len(), PROMPT_TOKENS) {
+            let chunk = Chunk::new(batch, &piece, 0, |_| 0);
+            let mut caches: Vec<Sequence> = piece.iter().map(|_| Sequence::empty(self)).collect();
+            let mut kv = Growing { heads: self.heads, sequences: caches.iter_mut().collect() };
+            let mut hidden = chunk.embed(self);
+            for layer in 0..self.layers.len() {
+                self.layer_forward(layer, &chunk, &mut hidden, &mut kv, None);
+            }
+            let last: Vec<usize> = chunk.spans.iter().map(|s| s.start + s.len - 1).collect();
+            let mut logits = vec![Vec::new(); piece.len()];
+            self.for_each_logits(&self.final_normed(&hidden, &last), |i, l| logits[i] = l.to_vec());
+            computed.extend(caches.into_iter().zip(logits).map(|(cache, logits)| Computed { cache, logits }));
+        }
+        (of_row, computed)
+    }
+
+    fn generate_piece(&self, batch: &Batch<'_>, requests: &[Request], rows: &[usize], stop: &[u32]) -> Vec<Reply> {
+        let (prompt_of, prompts) = self.compute_prompts(batch, rows);
+        let mut replies: Vec<Reply> = rows.iter().map(|_| Reply { tokens: vec![], stopped_by: None }).collect();
+        let mut caches: Vec<Sequence> = prompt_of.iter().map(|&p| prompts[p].cache.clone()).collect();
+        let mut active: Vec<usize> = Vec::new();
+        // Takes the next token of row i; true while the row goes on.
+        let take = |i: usize, logits: &[f32], position: usize, reply: &mut Reply| {
+            let request = &requests[rows[i]];
+            if request.max_new_tokens == 0 {
+                return false;
+            }
+            let token = sampler::pick(logits, &request.sampling, request.seed, position as u32);
+            if stop.contains(&token) {
+                reply.stopped_by = Some(token);
+                return false;
+            }
+            reply.tokens.push(token);
+            reply.tokens.len() < request.max_new_tokens
+        };
+        for (i, &p) in prompt_of.iter().enumerate() {
+            if take(i, &prompts[p].logits, prompts[p].cache.len(), &mut replies[i]) {
+                active.push(i);
+            }
+        }
+        drop(prompts);
+        while !active.is_empty() {
+            // One new token a row: a batch of single-token rows under the same adapters.
+            let step = Batch {
+                adapters: batch.adapters.clone(),
+                rows: active
+                    .iter()
+                    .map(|&i| {
+                        let last = *replies[i].tokens.last().expect("invariant: an active row has a token");
+                        Row::with_adapters(vec![last], batch.rows[rows[i]].adapters.clone())
+                    })
+                    .collect(),
+            };
+            let order: Vec<usize> = (0..active.len()).collect();
+            let positions: Vec<usize> = active.iter().map(|&i| caches[i].len()).collect();
+            let chunk = Chunk::new(&step, &order, 0, |r| positions[r]);
+            let mut alive = caches.iter_mut().enumerate().filter(|(i, _)| active.contains(i)).map(|(_, c)| c);
+            let mut kv = Growing { heads: self.heads, sequences: alive.by_ref().collect() };
+            let mut hidden = chunk.embed(self);
+            for layer in 0..self.layers.len() {
+                self.layer_forward(layer, &chunk, &mut hidden, &mut kv, None);
+            }
+            let normed = self.final_normed(&hidden, &order);
+            let mut going = Vec::with_capacity(active.len());
+            self.for_each_logits(&normed, |n, logits| {
+                let i = active[n];
+                if take(i, logits, positions[n] + 1, &mut replies[i]) {
+                    going.push(i);
+                }
+            });
+            active = going;
+        }
+        replies
+    }
+}

@@ -1,0 +1,294 @@
+//! Reading GGUF files: header checks, candle's dequantisation, Hugging Face names.
+//!
+//! llama.cpp stores the rows of q_proj and k_proj interleaved for its own rotary layout; they are put back here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use candle_core::Device;
+use candle_core::quantized::gguf_file::{Content, Value};
+
+use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
+use crate::chat::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+use crate::{Config, Error, Result};
+
+fn bad(path: &Path, what: impl Into<String>) -> Error {
+    Error::File { path: path.to_owned(), what: what.into() }
+}
+
+/// Loads a model, its tokenizer and its chat template from one GGUF file.
+pub(crate) fn load(path: &Path) -> Result<Loaded> {
+    let mut file = fs_err::File::open(path)?;
+    let size = file.metadata()?.len();
+    check_header(path, &mut file, size)?;
+    file.seek(SeekFrom::Start(0))?;
+    let content = Content::read(&mut file).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
+    let meta = Metadata { path, values: &content.metadata };
+    let architecture = meta.string("general.architecture")?;
+    if architecture != "llama" {
+        return Err(bad(path, format!("holds a {architecture:?} model; only the llama architecture is read")));
+    }
+    for (name, info) in &content.tensor_infos {
+        let elements = info.shape.dims().iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
+        let blocks = elements.map(|n| n.div_ceil(info.ggml_dtype.block_size() as u64));
+        let end = blocks
+            .and_then(|b| b.checked_mul(info.ggml_dtype.type_size() as u64))
+            .and_then(|b| b.checked_add(info.offset)?.checked_add(content.tensor_data_offset));
+        if end.is_none_or(|end| end > size) {
+            return Err(bad(path, format!("tensor {name} ends past the end of the file: the file is truncated or damaged")));
+        }
+    }
+    let embedding = content.tensor_infos.get("token_embd.weight").ok_or_else(|| bad(path, "has no tensor token_embd.weight"))?;
+    let config = config(&meta, embedding.shape.dims().first().copied().unwrap_or(0), !content.tensor_infos.contains_key("output.weight"))?;
+    let mut tensors = BTreeMap::new();
+    let mut names: Vec<&String> = content.tensor_infos.keys().collect();
+    names.sort();
+    for name in names {
+        let Some(hf) = hugging_face_name(name) else { continue };
+        let tensor = content.tensor(&mut file, name, &Device::Cpu)?.dequantize(&Device::Cpu)?;
+        let shape = tensor.dims().to_vec();
+        let mut data = tensor.flatten_all()?.to_vec1::<f32>()?;
+        let heads = if hf.ends_with("q_proj.weight") {
+            Some(config.num_attention_heads)
+        } else if hf.ends_with("k_proj.weight") {
+            Some(config.num_key_value_heads)
+        } else {
+            None
+        };
+        if let (Some(heads), [rows, columns]) = (heads, &shape[..]) {
+            data = unpermute(&data, *rows, *columns, heads);
+        }
+        tensors.insert(hf, HostTensor { shape, data });
+    }
+    file.seek(SeekFrom::Start(0))?;
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut file, &mut hasher)?;
+    let digest = hasher.finalize().to_hex().to_string();
+    let tokenizer = tokenizer(&meta)?;
+    let template = meta.string("tokenizer.chat_template")?;
+    let chat = ChatTemplate::new(template, &tokenizer).map_err(|e| bad(path, e.to_string()))?;
+    let name = meta.string("general.name").unwrap_or("unnamed").to_owned();
+    let checkpoint = Checkpoint { config, tensors, digest };
+    checkpoint.check(path)?;
+    Ok(Loaded { checkpoint, tokenizer, chat, name })
+}
+
+/// HF row `(head, part, i)` is llama.cpp's row `(head, i, part)`.
+fn unpermute(data: &[f32], rows: usize, columns: usize, heads: usize) -> Vec<f32> {
+    let dim = rows / heads;
+    let half = dim / 2;
+    (0..rows)
+        .flat_map(|row| {
+            let (head, within) = (row / dim, row % dim);
+            let from = head * dim + (within % half) * 2 + within / half;
+            data[from * columns..(from + 1) * columns].iter().copied()
+        })
+        .collect()
+}
+
+fn hugging_face_name(name: &str) -> Option<String> {
+    match name {
+        "token_embd.weight" => return Some("model.embed_tokens.weight".into()),
+        "output_norm.weight" => return Some("model.norm.weight".into()),
+        "output.weight" => return Some("lm_head.weight".into()),
+        _ => {}
+    }
+    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
+    let part = match part {
+        "attn_norm.weight" => "input_layernorm.weight",
+        "attn_q.weight" => "self_attn.q_proj.weight",
+        "attn_k.weight" => "self_attn.k_proj.weight",
+        "attn_v.weight" => "self_attn.v_proj.weight",
+        "attn_output.weight" => "self_attn.o_proj.weight",
+        "ffn_norm.weight" => "post_attention_layernorm.weight",
+        "ffn_gate.weight" => "mlp.gate_proj.weight",
+        "ffn_up.weight" => "mlp.up_proj.weight",
+        "ffn_down.weight" => "mlp.down_proj.weight",
+        _ => return None,
+    };
+    Some(format!("model.layers.{layer}.{part}"))
+}
+
+struct Metadata<'a> {
+    path: &'a Path,
+    values: &'a HashMap<String, Value>,
+}
+
+impl Metadata<'_> {
+    fn get(&self, key: &str) -> Result<&Value> {
+        self.values.get(key).ok_or_else(|| bad(self.path, format!("has no metadata key {key}")))
+    }
+    fn string(&self, key: &str) -> Result<&str> {
+        self.get(key)?.to_string().map(String::as_str).map_err(|_| bad(self.path, format!("metadata key {key} is not text")))
+    }
+    fn number(&self, key: &str) -> Result<usize> {
+        let value = self.get(key)?;
+        value
+            .to_u64()
+            .ok()
+            .or_else(|| value.to_u32().ok().map(u64::from))
+            .or_else(|| value.to_i32().ok().and_then(|v| u64::try_from(v).ok()))
+            .map(|v| v as usize)
+            .ok_or_else(|| bad(self.path, format!("metadata key {key} is not a whole number")))
+    }
+    fn float(&self, key: &str) -> Result<f64> {
+        let value = self.get(key)?;
+        value.to_f32().map(f64::from).or_else(|_| value.to_f64()).map_err(|_| bad(self.path, format!("metadata key {key} is not a number")))
+    }
+    fn strings(&self, key: &str) -> Result<Vec<&str>> {
+        let values = self.get(key)?.to_vec().map_err(|_| bad(self.path, format!("metadata key {key} is not a list")))?;
+        values
+            .iter()
+            .map(|v| v.to_string().map(String::as_str).map_err(|_| bad(self.path, format!("metadata key {key} holds something that is not text"))))
+            .collect()
+    }
+}
+
+fn config(meta: &Metadata<'_>, vocab_size: usize, tied: bool) -> Result<Config> {
+    let heads = meta.number("llama.attention.head_count")?;
+    let hidden = meta.number("llama.embedding_length")?;
+    if heads == 0 || hidden == 0 {
+        return Err(bad(meta.path, "has no attention heads or no width"));
+    }
+    let head_dim = meta.number("llama.attention.key_length").unwrap_or(hidden / heads);
+    let mut eos: Vec<u32> = meta.number("tokenizer.ggml.eos_token_id").ok().map(|v| v as u32).into_iter().collect();
+    let tokens = meta.strings("tokenizer.ggml.tokens")?;
+    if let Some(id) = tokens.iter().position(|t| *t == "<|im_end|>") {
+        eos.push(id as u32);
+    }
+    eos.sort_unstable();
+    eos.dedup();
+    let config = Config {
+        hidden_size: hidden,
+        intermediate_size: meta.number("llama.feed_forward_length")?,
+        num_hidden_layers: meta.number("llama.block_count")?,
+        num_attention_heads: heads,
+        num_key_value_heads: meta.number("llama.attention.head_count_kv").unwrap_or(heads),
+        head_dim,
+        vocab_size,
+        max_position_embeddings: meta.number("llama.context_length")?,
+        rms_norm_eps: meta.float("llama.attention.layer_norm_rms_epsilon")?,
+        rope_theta: meta.float("llama.rope.freq_base").unwrap_or(10_000.0),
+        tie_word_embeddings: tied,
+        eos_token_ids: eos,
+    };
+    config.check().map_err(|what| bad(meta.path, what))?;
+    Ok(config)
+}
+
+/// Builds a byte-level BPE tokenizer from the file's vocabulary and merges.
+fn tokenizer(meta: &Metadata<'_>) -> Result<Tokenizer> {
+    let kind = meta.string("tokenizer.ggml.model")?;
+    let pre = meta.string("tokenizer.ggml.pre").unwrap_or("default");
+    let digits = serde_json::json!({"type": "Digits", "individual_digits": true});
+    let bytes = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let pre_tokenizer = match (kind, pre) {
+        ("gpt2", "smollm") => serde_json::json!({"type": "Sequence", "pretokenizers": [digits, bytes]}),
+        ("gpt2", "default" | "gpt-2") => bytes.clone(),
+        _ => return Err(bad(meta.path, format!("uses the tokenizer {kind}/{pre}, which is not implemented; use the model's Hugging Face folder"))),
+    };
+    let tokens = meta.strings("tokenizer.ggml.tokens")?;
+    let merges = meta.strings("tokenizer.ggml.merges")?;
+    let vocab: serde_json::Map<String, serde_json::Value> = tokens.iter().enumerate().map(|(i, t)| ((*t).to_owned(), i.into())).collect();
+    let kinds = meta.get("tokenizer.ggml.token_type").ok().and_then(|v| v.to_vec().ok().cloned()).unwrap_or_default();
+    let added: Vec<serde_json::Value> = kinds
+        .iter()
+        .enumerate()
+        .filter(|(i, kind)| kind.to_i32().is_ok_and(|k| k == 3) && *i < tokens.len())
+        .map(|(i, _)| {
+            serde_json::json!({"id": i, "content": tokens[i], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    let json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": bytes,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
+                  "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": merges},
+    });
+    Tokenizer::from_json(&json).map_err(|what| bad(meta.path, format!("tokenizer: {what}")))
+}
+
+/// Walks the header and checks that every length fits the file, so that no reader is asked to allocate what is not there.
+fn check_header(path: &Path, file: &mut (impl Read + Seek), size: u64) -> Result<()> {
+    let mut walker = Walker { reader: std::io::BufReader::new(file), left: size };
+    let truncated = |_| bad(path, "the GGUF header is truncated or damaged");
+    let mut magic = [0u8; 4];
+    walker.bytes(&mut magic).map_err(truncated)?;
+    if &magic != b"GGUF" {
+        return Err(bad(path, "is not a GGUF file (it does not start with \"GGUF\")"));
+    }
+    let version = walker.u32().map_err(truncated)?;
+    if !(2..=3).contains(&version) {
+        return Err(bad(path, format!("is GGUF version {version}; versions 2 and 3 are read")));
+    }
+    (|| {
+        let tensors = walker.u64()?;
+        let pairs = walker.u64()?;
+        for _ in 0..pairs {
+            walker.text()?;
+            let kind = walker.u32()?;
+            walker.value(kind, 0)?;
+        }
+        for _ in 0..tensors {
+            walker.text()?;
+            let dims = walker.u32()?;
+            if dims > 4 {
+                return Err(std::io::ErrorKind::InvalidData.into());
+            }
+            walker.skip(u64::from(dims) * 8 + 4 + 8)?;
+        }
+        Ok(())
+    })()
+    .map_err(truncated)
+}
+
+struct Walker<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> Walker<R> {
+    fn bytes(&mut self, out: &mut [u8]) -> std::io::Result<()> {
+        self.left = self.left.checked_sub(out.len() as u64).ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        self.reader.read_exact(out)
+    }
+    fn u32(&mut self) -> std::io::Result<u32> {
+        let mut b = [0; 4];
+        self.bytes(&mut b)?;
+        Ok(u32::from_le_bytes(b))
+    }
+    fn u64(&mut self) -> std::io::Result<u64> {
+        let mut b = [0; 8];
+        self.bytes(&mut b)?;
+        Ok(u64::from_le_bytes(b))
+    }
+    fn skip(&mut self, n: u64) -> std::io::Result<()> {
+        self.left = self.left.checked_sub(n).ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let skipped = std::io::copy(&mut self.reader.by_ref().take(n), &mut std::io::sink())?;
+        if skipped == n { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+    }
+    fn text(&mut self) -> std::io::Result<()> {
+        let n = self.u64()?;
+        self.skip(n)
+    }
+    fn value(&mut self, kind: u32, depth: u32) -> std::io::Result<()> {
+        match kind {
+            0 | 1 | 7 => self.skip(1),
+            2 | 3 => self.skip(2),
+            4..=6 => self.skip(4),
+            10..=12 => self.skip(8),
+            8 => self.text(),
+            9 if depth < 2 => {
+                let inner = self.u32()?;
+                let n = self.u64()?;
+                if n > self.left {
+                    return Err(std::io::ErrorKind::InvalidData.into());
+                }
+                (0..n).try_for_each(|_| self.value(inner, depth + 1))
+            }
+            _ => Err(std::io::ErrorKind::InvalidData.into()),
+        }
+    }
+}

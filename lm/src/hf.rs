@@ -1,0 +1,149 @@
+//! Reading a Hugging Face folder: `config.json`, safetensors (one file or sharded), `tokenizer.json`, chat template.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use serde_json::Value;
+
+use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
+use crate::chat::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+use crate::{Config, Error, Result};
+
+fn bad(path: &Path, what: impl Into<String>) -> Error {
+    Error::File { path: path.to_owned(), what: what.into() }
+}
+
+fn json(path: &Path) -> Result<Value> {
+    serde_json::from_str(&fs_err::read_to_string(path)?).map_err(|e| bad(path, format!("is not valid JSON: {e}")))
+}
+
+/// Loads a checkpoint folder.
+pub(crate) fn load(folder: &Path) -> Result<Loaded> {
+    let config = config(&folder.join("config.json"))?;
+    let files = weight_files(folder)?;
+    let mut tensors = BTreeMap::new();
+    let mut hasher = blake3::Hasher::new();
+    for file in &files {
+        let bytes = fs_err::read(file)?;
+        hasher.update(&bytes);
+        let found = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+            .map_err(|e| bad(file, format!("is not a readable safetensors file (truncated or damaged): {e}")))?;
+        for (name, tensor) in found {
+            if !matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16) {
+                return Err(bad(file, format!("tensor {name} is {:?}; F32, F16 and BF16 are read", tensor.dtype())));
+            }
+            let data = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            tensors.insert(name, HostTensor { shape: tensor.dims().to_vec(), data });
+        }
+    }
+    if config.tie_word_embeddings {
+        tensors.remove("lm_head.weight");
+    }
+    let checkpoint = Checkpoint { config, tensors, digest: hasher.finalize().to_hex().to_string() };
+    checkpoint.check(folder)?;
+    let tokenizer_path = folder.join("tokenizer.json");
+    let tokenizer = Tokenizer::from_json(&json(&tokenizer_path)?).map_err(|what| bad(&tokenizer_path, what))?;
+    let chat = ChatTemplate::new(&template(folder)?, &tokenizer).map_err(|e| bad(folder, e.to_string()))?;
+    let name = folder.file_name().map_or_else(|| "unnamed".into(), |n| n.to_string_lossy().into_owned());
+    Ok(Loaded { checkpoint, tokenizer, chat, name })
+}
+
+fn template(folder: &Path) -> Result<String> {
+    let file = folder.join("chat_template.jinja");
+    if file.exists() {
+        return Ok(fs_err::read_to_string(file)?);
+    }
+    let path = folder.join("tokenizer_config.json");
+    let config = json(&path)?;
+    match &config["chat_template"] {
+        Value::String(text) => Ok(text.clone()),
+        Value::Array(named) => named
+            .iter()
+            .find(|t| t["name"] == "default")
+            .and_then(|t| t["template"].as_str())
+            .map(str::to_owned)
+            .ok_or_else(|| bad(&path, "chat_template has no entry named \"default\"")),
+        _ => Err(bad(&path, "has no chat_template; lorafab needs an instruction-tuned model")),
+    }
+}
+
+/// The weight files in name order; a pickle is named and refused.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let index = folder.join("model.safetensors.index.json");
+    if index.exists() {
+        let value = json(&index)?;
+        let map = value["weight_map"].as_object().ok_or_else(|| bad(&index, "has no weight_map"))?;
+        let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        return names
+            .into_iter()
+            .map(|name| {
+                if name.contains(['/', '\\']) || !Path::new(name).extension().is_some_and(|e| e == "safetensors") {
+                    return Err(bad(&index, format!("names the file {name:?}, which is not a safetensors file beside it")));
+                }
+                Ok(folder.join(name))
+            })
+            .collect();
+    }
+    let single = folder.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![single]);
+    }
+    if folder.join("pytorch_model.bin").exists() {
+        return Err(bad(folder, "holds only a pickle (pytorch_model.bin), which is never executed; convert it to safetensors"));
+    }
+    Err(bad(folder, "has no model.safetensors and no model.safetensors.index.json"))
+}
+
+fn config(path: &Path) -> Result<Config> {
+    let value = json(path)?;
+    let architecture = value["architectures"][0].as_str().unwrap_or("none");
+    if architecture != "LlamaForCausalLM" {
+        return Err(bad(path, format!("architecture {architecture:?} is not implemented; LlamaForCausalLM is")));
+    }
+    let number = |key: &str| {
+        value[key].as_u64().map(|v| v as usize).ok_or_else(|| bad(path, format!("{key} is missing or not a whole number")))
+    };
+    for key in ["attention_bias", "mlp_bias"] {
+        if value[key].as_bool() == Some(true) {
+            return Err(bad(path, format!("{key} = true is not implemented")));
+        }
+    }
+    if value["hidden_act"].as_str().is_some_and(|a| a != "silu") {
+        return Err(bad(path, format!("hidden_act {} is not implemented; \"silu\" is", value["hidden_act"])));
+    }
+    let rope = [&value["rope_parameters"], &value["rope_scaling"]].into_iter().find(|v| v.is_object());
+    if let Some(rope) = rope {
+        let kind = rope["rope_type"].as_str().or(rope["type"].as_str()).unwrap_or("default");
+        if kind != "default" {
+            return Err(bad(path, format!("rope scaling {kind:?} is not implemented; \"default\" is")));
+        }
+    }
+    let theta = value["rope_theta"].as_f64().or_else(|| rope.and_then(|r| r["rope_theta"].as_f64())).unwrap_or(10_000.0);
+    let heads = number("num_attention_heads")?;
+    let hidden = number("hidden_size")?;
+    let eos_token_ids = match &value["eos_token_id"] {
+        Value::Number(n) => n.as_u64().map(|v| v as u32).into_iter().collect(),
+        Value::Array(ids) => ids.iter().filter_map(Value::as_u64).map(|v| v as u32).collect(),
+        _ => Vec::new(),
+    };
+    let config = Config {
+        hidden_size: hidden,
+        intermediate_size: number("intermediate_size")?,
+        num_hidden_layers: number("num_hidden_layers")?,
+        num_attention_heads: heads,
+        num_key_value_heads: value["num_key_value_heads"].as_u64().map_or(heads, |v| v as usize),
+        head_dim: value["head_dim"].as_u64().map_or_else(|| hidden / heads.max(1), |v| v as usize),
+        vocab_size: number("vocab_size")?,
+        max_position_embeddings: number("max_position_embeddings")?,
+        rms_norm_eps: value["rms_norm_eps"].as_f64().unwrap_or(1e-6),
+        rope_theta: theta,
+        tie_word_embeddings: value["tie_word_embeddings"].as_bool().unwrap_or(false),
+        eos_token_ids,
+    };
+    config.check().map_err(|what| bad(path, what))?;
+    Ok(config)
+}

