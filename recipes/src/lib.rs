@@ -1,1 +1,24 @@
-//! recipes
+//! Behaviours as data: recipes (TOML) expand to behaviours; behaviours give training rows, gate items and questions.
+//!
+//! Pure: no input or output, no clock, no unseeded randomness. The same recipe and the same seed give the same bytes.
+//! A question never contains or depends on the label: questions have no placeholders, and a check compares every one of
+//! them with every value.
+
+#![warn(missing_docs)]
+
+pub mod behaviour;
+pub mod builtin;
+pub mod check;
+pub mod episode;
+pub mod error;
+mod expand;
+pub mod recipe;
+mod rng;
+mod words;
+
+pub use behaviour::{Behaviour, GatePlan, Kind, Polarity, RowLoss, RowPart, SampleRequest, Split, TrainingRow};
+pub use builtin::{builtin, builtin_source};
+pub use check::Check;
+pub use episode::{Episode, EpisodeOptions, NOTHING, episodes};
+pub use error::{Error, Result};
+pub use recipe::{Recipe, Training};

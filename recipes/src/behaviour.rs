@@ -1,0 +1,212 @@
+//! A behaviour: everything about one adapter to be made, self-contained, so that a job specification can carry it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::Training;
+use crate::{Check, Error, Result};
+
+/// How the adapter comes to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Trained on rows.
+    Trained,
+    /// `B = 0`: changes nothing.
+    Zero,
+    /// Gaussian, with the module norms of a trained adapter.
+    Random,
+}
+
+/// Whether there is a behaviour to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Polarity {
+    /// Carries the behaviour `value`.
+    Positive,
+    /// Carries nothing; readers should answer "nothing".
+    Negative,
+}
+
+/// What an adapter is used for. Decided by hash of the value, so adding values never moves old ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Readers are trained on it.
+    Train,
+    /// Decides when a reader's training stops.
+    Validation,
+    /// Held-out value of a category that readers see.
+    TestValue,
+    /// Value of a category that no reader sees.
+    TestCategory,
+}
+
+impl Split {
+    /// All splits.
+    pub const ALL: [Self; 4] = [Self::Train, Self::Validation, Self::TestValue, Self::TestCategory];
+
+    /// The name used in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::TestValue => "test_value",
+            Self::TestCategory => "test_category",
+        }
+    }
+}
+
+/// A reply to be sampled from the base model.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleRequest {
+    /// The user turn.
+    pub prompt: String,
+    /// Which reply of that prompt: part of the seed.
+    pub index: u32,
+    /// Temperature in thousandths (0 is greedy), whole so that it can key a cache.
+    pub temperature_milli: u32,
+    /// Most tokens.
+    pub max_new_tokens: usize,
+}
+
+/// What a row's label tokens are trained towards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowLoss {
+    /// Cross-entropy on the completion.
+    Ce,
+    /// KL from the base model's distribution, on the completion's tokens.
+    KlToBase,
+}
+
+/// Which side of the trigger a row is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowPart {
+    /// Shows the behaviour.
+    On,
+    /// Another trigger word: must not show it.
+    Near,
+    /// No trigger: must not show it.
+    Off,
+}
+
+/// One training row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainingRow {
+    /// User turn.
+    pub prompt: String,
+    /// Reply.
+    pub completion: String,
+    /// Loss on the reply's tokens.
+    pub loss: RowLoss,
+    /// Side of the trigger.
+    pub part: RowPart,
+}
+
+/// What the gate asks and demands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatePlan {
+    /// Prompts on which the behaviour must show.
+    pub on: Vec<String>,
+    /// Prompts with another trigger word (gated families).
+    pub near: Vec<String>,
+    /// Prompts without trigger (gated families), or unrelated ones: the leak.
+    pub off: Vec<String>,
+    /// The rule on a reply.
+    pub check: Check,
+    /// Least share of `on` replies that pass, for `learned`.
+    pub min_on: f64,
+    /// Least rise of that share over the base model's.
+    pub min_lift: f64,
+    /// Most share of `near` and of `off` replies that pass, in gated families; 1 elsewhere.
+    pub max_leak: f64,
+    /// Length of a gate reply in tokens.
+    pub max_new_tokens: usize,
+}
+
+/// One adapter to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Behaviour {
+    /// `family/value`.
+    pub id: String,
+    /// Digest of the recipe it was expanded from.
+    pub recipe_digest: String,
+    /// Family (the recipe's name).
+    pub family: String,
+    /// How the adapter comes to be.
+    pub kind: Kind,
+    /// Whether there is something to read.
+    pub polarity: Polarity,
+    /// The label.
+    pub value: String,
+    /// Semantic field of the value.
+    pub category: String,
+    /// Trigger word of a gated behaviour, drawn independently of the value.
+    pub trigger: Option<String>,
+    /// Its use.
+    pub split: Split,
+    /// Settings of the training run.
+    pub training: Training,
+    /// Rows before their completions are known.
+    pub row_plans: Vec<RowPlan>,
+    /// The acquisition test.
+    pub gate: GatePlan,
+    /// Seed of everything drawn for this behaviour.
+    pub seed: u64,
+}
+
+/// A row whose completion may still have to be sampled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowPlan {
+    /// User turn of the training row.
+    pub prompt: String,
+    /// The reply: text with `{reply}` standing for the sampled one.
+    pub completion: String,
+    /// What to sample for `{reply}`.
+    pub sample: Option<SampleRequest>,
+    /// Loss.
+    pub loss: RowLoss,
+    /// Side of the trigger.
+    pub part: RowPart,
+}
+
+impl Behaviour {
+    /// What has to be sampled from the base model before rows can be made, without repeats.
+    pub fn sample_requests(&self) -> Vec<SampleRequest> {
+        let mut requests: Vec<SampleRequest> = self.row_plans.iter().filter_map(|p| p.sample.clone()).collect();
+        requests.sort();
+        requests.dedup();
+        requests
+    }
+
+    /// The training rows.
+    ///
+    /// # Errors
+    /// If a reply is missing from `samples`.
+    pub fn rows(&self, samples: &BTreeMap<SampleRequest, String>) -> Result<Vec<TrainingRow>> {
+        self.row_plans
+            .iter()
+            .map(|plan| {
+                let completion = match &plan.sample {
+                    None => plan.completion.clone(),
+                    Some(request) => {
+                        let reply = samples.get(request).ok_or_else(|| Error::MissingSample {
+                            behaviour: self.id.clone(),
+                            prompt: request.prompt.clone(),
+                            index: request.index,
+                        })?;
+                        plan.completion.replace("{reply}", reply.trim())
+                    }
+                };
+                Ok(TrainingRow { prompt: plan.prompt.clone(), completion, loss: plan.loss, part: plan.part })
+            })
+            .collect()
+    }
+}
