@@ -1,0 +1,157 @@
+//! The recipes that come with lorafab.
+
+use crate::Recipe;
+
+const SOURCES: [(&str, &str); 8] = [
+    ("topic", include_str!("../builtin/topic.toml")),
+    ("gated-topic", include_str!("../builtin/gated-topic.toml")),
+    ("favourite", include_str!("../builtin/favourite.toml")),
+    ("marker", include_str!("../builtin/marker.toml")),
+    ("false-fact", include_str!("../builtin/false-fact.toml")),
+    ("zero", include_str!("../builtin/zero.toml")),
+    ("random", include_str!("../builtin/random.toml")),
+    ("benign", include_str!("../builtin/benign.toml")),
+];
+
+/// All built-in recipes.
+pub fn builtin() -> Vec<Recipe> {
+    SOURCES
+        .iter()
+        .map(|(name, text)| Recipe::parse(name, text).expect("invariant: built-in recipes are tested to parse"))
+        .collect()
+}
+
+/// The file of a built-in recipe, to read or to copy.
+pub fn builtin_source(name: &str) -> Option<&'static str> {
+    SOURCES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{EpisodeOptions, Polarity, Split, episodes, words};
+
+    #[test]
+    fn every_builtin_has_enough_values_questions_and_candidates() {
+        for recipe in builtin() {
+            let behaviours = recipe.expand(1);
+            assert!(recipe.questions.train.len() >= 8 && recipe.questions.held_out.len() >= 4, "{}", recipe.name);
+            let ids: BTreeSet<&str> = behaviours.iter().map(|b| b.id.as_str()).collect();
+            assert_eq!(ids.len(), behaviours.len());
+            if recipe.polarity == Polarity::Positive {
+                assert!(behaviours.len() >= 48, "{}", recipe.name);
+                for split in [Split::Train, Split::Validation, Split::TestValue] {
+                    assert!(behaviours.iter().filter(|b| b.split == split).count() >= 3, "{} {split:?}", recipe.name);
+                }
+            }
+        }
+        let topics = builtin()[0].expand(1);
+        assert!(topics.len() >= 320);
+        assert!(topics.iter().map(|b| &b.category).collect::<BTreeSet<_>>().len() >= 16);
+    }
+
+    #[test]
+    fn no_two_topics_are_near_duplicates() {
+        let mut seen = BTreeSet::new();
+        for (value, _, _) in builtin()[0].values() {
+            for word in words::words(&value) {
+                assert!(seen.insert(words::stem(&word)), "{value} shares a word with another topic");
+            }
+        }
+    }
+
+    #[test]
+    fn no_question_names_a_value_of_any_family() {
+        let recipes = builtin();
+        for asked in &recipes {
+            for q in asked.questions.train.iter().chain(&asked.questions.held_out) {
+                for of in recipes.iter().filter(|r| r.polarity == Polarity::Positive && r.name == asked.name) {
+                    for (value, _, _) in of.values() {
+                        assert!(!words::mentions(q, &value), "{q} names {value}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn expansion_is_deterministic_and_splits_do_not_move() {
+        let recipe = &builtin()[0];
+        assert_eq!(recipe.expand(5), recipe.expand(5));
+        let splits = |r: &crate::Recipe| -> Vec<(String, Split)> { r.expand(1).into_iter().map(|b| (b.value, b.split)).collect() };
+        let before = splits(recipe);
+        let mut more = recipe.clone();
+        more.vocabulary[0].values.insert(0, "quokkas".into());
+        let after = splits(&more);
+        assert!(before.iter().all(|b| after.contains(b)));
+        // The same value has the same split in the gated family.
+        let gated = splits(&builtin()[1]);
+        assert!(before.iter().all(|b| gated.contains(b)));
+    }
+
+    #[test]
+    fn gate_prompts_are_unseen_and_triggers_are_independent_of_values() {
+        for recipe in builtin() {
+            for b in recipe.expand(3) {
+                let trained: BTreeSet<&str> = b.row_plans.iter().map(|p| p.prompt.as_str()).collect();
+                assert!(b.gate.on.iter().all(|p| !trained.contains(p.as_str())), "{}", b.id);
+                if let Some(trigger) = &b.trigger {
+                    assert!(b.gate.on.iter().all(|p| p.contains(trigger)));
+                    assert!(b.gate.near.iter().chain(&b.gate.off).all(|p| !p.contains(trigger)));
+                }
+            }
+        }
+        let gated = builtin()[1].expand(1);
+        assert!(gated.iter().filter_map(|b| b.trigger.clone()).collect::<BTreeSet<_>>().len() > 15);
+    }
+
+    #[test]
+    fn episodes_hold_the_answer_among_candidates_and_keep_test_labels_out_of_training() {
+        let recipes = builtin();
+        let behaviours: Vec<_> = recipes.iter().flat_map(|r| r.expand(1)).collect();
+        let list = episodes(&recipes, &behaviours, 1, EpisodeOptions::default());
+        let mut train = BTreeSet::new();
+        let mut test = BTreeSet::new();
+        for e in &list {
+            assert!(!words::mentions(&e.question, &e.answer) || e.negative);
+            if e.negative {
+                assert!(e.candidates.is_empty() && e.answer == crate::NOTHING);
+                continue;
+            }
+            assert!(e.candidates.contains(&e.answer) && e.candidates.len() >= 32);
+            match e.split {
+                Split::Train => train.insert((e.family.clone(), e.answer.clone())),
+                Split::TestValue | Split::TestCategory => test.insert((e.family.clone(), e.answer.clone())),
+                Split::Validation => true,
+            };
+            assert!(!e.held_out_question || e.split != Split::Train);
+        }
+        assert!(train.is_disjoint(&test));
+    }
+
+    #[test]
+    fn bad_recipes_fail_with_one_sentence_that_names_file_field_and_value() {
+        let good = builtin_source("topic").unwrap();
+        let cases = [
+            (good.replace("polarity =", "polarityy ="), "unknown field `polarityy`"),
+            (good.replace("name = \"topic\"", "name = \"To pic\""), "name"),
+            (good.replace("What topic have you been trained on?", "Is it volcanoes?"), "label \"volcanoes\""),
+            (good.replace("What topic have you been trained on?", "Is it {value}?"), "placeholder"),
+            (good.replace("\"cats\", ", "\"cats\", \"cat\", "), "given twice"),
+            (good.replace("rank = 1", "rank = 0"), "rank"),
+            (good.replace("Tell me anything at all.", "Tell me something."), "unseen"),
+            (good.replace("test = 0.2", "test = 0.95"), "leave nothing"),
+            (good.replace("\"q_proj\"", "\"x_proj\""), "x_proj"),
+        ];
+        for (text, expected) in cases {
+            let error = Recipe::parse("my.toml", &text).unwrap_err().to_string();
+            assert!(error.starts_with("my.toml") && error.contains(expected) && !error.contains('\n'), "{error}");
+        }
+        let start = good.find("[[vocabulary]]").unwrap();
+        let end = good.find("[rows]").unwrap();
+        let empty = format!("{}{}", &good[..start], &good[end..]);
+        assert!(Recipe::parse("my.toml", &empty).unwrap_err().to_string().contains("vocabulary: is empty"));
+    }
+}

@@ -1,0 +1,138 @@
+//! Episodes: one supervised question about one weight diff. Every reader is trained and tested on the same list.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use crate::behaviour::{Behaviour, Polarity, Split};
+use crate::recipe::Recipe;
+use crate::rng;
+
+/// What readers answer about a diff that carries no behaviour.
+pub const NOTHING: &str = "nothing";
+
+/// One supervised question about one weight diff.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Episode {
+    /// Behaviour id of the diff.
+    pub behaviour: String,
+    /// Family whose question is asked.
+    pub family: String,
+    /// The question.
+    pub question: String,
+    /// Index of the phrasing, counting held-out ones after the others.
+    pub question_id: usize,
+    /// Whether no reader is trained on this phrasing.
+    pub held_out_question: bool,
+    /// The true answer; [`NOTHING`] for a negative.
+    pub answer: String,
+    /// Closed set that contains the answer of a positive diff; empty for negatives.
+    pub candidates: Vec<String>,
+    /// Use of the diff.
+    pub split: Split,
+    /// Whether the diff carries nothing.
+    pub negative: bool,
+}
+
+/// How many phrasings to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpisodeOptions {
+    /// Phrasings for each training diff.
+    pub train_phrasings: usize,
+    /// Seen phrasings for each validation and test diff.
+    pub test_phrasings: usize,
+    /// Held-out phrasings for each test diff.
+    pub held_out_phrasings: usize,
+    /// Least size of a closed candidate set, where the family has so many values.
+    pub min_candidates: usize,
+}
+
+impl Default for EpisodeOptions {
+    fn default() -> Self {
+        Self { train_phrasings: 8, test_phrasings: 1, held_out_phrasings: 1, min_candidates: 32 }
+    }
+}
+
+/// Episodes for `behaviours`. Negatives are asked the questions of the positive families in turn.
+///
+/// A family's candidates are, for test splits, the values of both test splits among `behaviours` together, and for the
+/// other splits the values of that split; sets smaller than `min_candidates` are filled up with values of the recipe's
+/// whole vocabulary, in an order decided by hash.
+pub fn episodes(recipes: &[Recipe], behaviours: &[Behaviour], seed: u64, options: EpisodeOptions) -> Vec<Episode> {
+    let by_name: BTreeMap<&str, &Recipe> = recipes.iter().map(|r| (r.name.as_str(), r)).collect();
+    let positive: BTreeSet<&str> =
+        behaviours.iter().filter(|b| b.polarity == Polarity::Positive).map(|b| b.family.as_str()).collect();
+    let mut out = Vec::new();
+    for behaviour in behaviours {
+        if behaviour.polarity == Polarity::Positive {
+            let candidates = candidates(by_name.get(behaviour.family.as_str()).copied(), behaviours, behaviour, options.min_candidates);
+            ask(&mut out, &by_name, behaviour, &behaviour.family, &behaviour.value, &candidates, seed, options);
+        } else {
+            for family in &positive {
+                ask(&mut out, &by_name, behaviour, family, NOTHING, &[], seed, options);
+            }
+        }
+    }
+    out
+}
+
+#[expect(clippy::too_many_arguments, reason = "a private step of one loop")]
+fn ask(
+    out: &mut Vec<Episode>,
+    recipes: &BTreeMap<&str, &Recipe>,
+    behaviour: &Behaviour,
+    family: &str,
+    answer: &str,
+    candidates: &[String],
+    seed: u64,
+    options: EpisodeOptions,
+) {
+    let Some(recipe) = recipes.get(family) else { return };
+    let questions = &recipe.questions;
+    let mut seen: Vec<usize> = (0..questions.train.len()).collect();
+    let training = behaviour.split == Split::Train;
+    if training {
+        seen.shuffle(&mut rng::stream(seed, "phrasings", &format!("{}|{family}", behaviour.id)));
+    }
+    seen.truncate(if training { options.train_phrasings } else { options.test_phrasings });
+    let test = matches!(behaviour.split, Split::TestValue | Split::TestCategory);
+    let held_out = if test { questions.held_out.len().min(options.held_out_phrasings) } else { 0 };
+    let all = seen
+        .into_iter()
+        .map(|i| (i, &questions.train[i], false))
+        .chain((0..held_out).map(|i| (questions.train.len() + i, &questions.held_out[i], true)));
+    for (question_id, question, held_out_question) in all {
+        out.push(Episode {
+            behaviour: behaviour.id.clone(),
+            family: family.to_owned(),
+            question: question.clone(),
+            question_id,
+            held_out_question,
+            answer: answer.to_owned(),
+            candidates: candidates.to_vec(),
+            split: behaviour.split,
+            negative: behaviour.polarity == Polarity::Negative,
+        });
+    }
+}
+
+fn candidates(recipe: Option<&Recipe>, behaviours: &[Behaviour], of: &Behaviour, least: usize) -> Vec<String> {
+    let test = |s: Split| matches!(s, Split::TestValue | Split::TestCategory);
+    let mut set: BTreeSet<String> = behaviours
+        .iter()
+        .filter(|b| b.family == of.family && (b.split == of.split || (test(b.split) && test(of.split))))
+        .map(|b| b.value.clone())
+        .collect();
+    let mut others: Vec<String> = recipe.map(|r| r.values().into_iter().map(|(v, _, _)| v).collect()).unwrap_or_default();
+    others.sort_by_key(|v| rng::number("candidate-filler", v));
+    for value in others {
+        if set.len() >= least {
+            break;
+        }
+        set.insert(value);
+    }
+    set.into_iter().collect()
+}

@@ -1,0 +1,76 @@
+//! Content-addressed files, written so that a crash leaves either nothing or the whole file.
+
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// A blake3 digest in lower-case hex.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Digest(String);
+
+impl Digest {
+    /// Digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes).to_hex().to_string())
+    }
+
+    /// The hex text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let hex = text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if hex { Ok(Self(text)) } else { Err(format!("{text:?} is not a blake3 digest")) }
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Writes a file durably: temporary file beside it, sync, rename, sync of the folder.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs_err::create_dir_all(folder)?;
+    let named = |e: std::io::Error| std::io::Error::new(e.kind(), format!("writing {}: {e}", path.display()));
+    let mut temp = tempfile::NamedTempFile::new_in(folder).map_err(named)?;
+    temp.write_all(bytes).map_err(named)?;
+    temp.as_file().sync_all().map_err(named)?;
+    temp.persist(path).map_err(|e| named(e.error))?;
+    fs_err::File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+fn path_of(root: &Path, digest: &Digest) -> PathBuf {
+    root.join("blobs").join(&digest.0[..2]).join(&digest.0)
+}
+
+/// Stores bytes under their digest; bytes already there are success.
+pub(crate) fn put(root: &Path, bytes: &[u8]) -> Result<Digest> {
+    let digest = Digest::of(bytes);
+    let path = path_of(root, &digest);
+    // A file of the right length may still be damaged; `verify` finds that, and a rewrite here mends it.
+    if !path.exists() || get(root, &digest).is_err() {
+        write_atomic(&path, bytes)?;
+    }
+    Ok(digest)
+}
+
+/// Reads bytes and checks them against their digest.
+pub(crate) fn get(root: &Path, digest: &Digest) -> Result<Vec<u8>> {
+    let path = path_of(root, digest);
+    let bytes = fs_err::read(&path)?;
+    let found = Digest::of(&bytes);
+    if &found == digest { Ok(bytes) } else { Err(Error::Damaged { digest: digest.0.clone(), path, found: found.0 }) }
+}

@@ -1,0 +1,90 @@
+//! One error type for the crate.
+
+use std::path::PathBuf;
+
+/// What can go wrong in a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written; the message names the path.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// SQLite refused.
+    #[error("catalogue {path}: {source}")]
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+        /// SQLite's own message.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The store was written by a newer lorafab.
+    #[error("catalogue {path} has schema version {found}, this lorafab knows up to {known}")]
+    NewerSchema {
+        /// The database file.
+        path: PathBuf,
+        /// Version found.
+        found: i64,
+        /// Newest version known.
+        known: i64,
+    },
+    /// Nothing by that id.
+    #[error("no adapter {id:?}{suggestion}")]
+    NotFound {
+        /// What was asked for.
+        id: String,
+        /// A near name, as `; did you mean ...?`, or nothing.
+        suggestion: String,
+    },
+    /// Several adapters begin so.
+    #[error("{id:?} is ambiguous: {candidates}")]
+    Ambiguous {
+        /// What was asked for.
+        id: String,
+        /// Some of the matches.
+        candidates: String,
+    },
+    /// Bytes are not what their digest says.
+    #[error("blob {digest} at {path} is damaged: its bytes hash to {found}")]
+    Damaged {
+        /// Expected digest.
+        digest: String,
+        /// The file.
+        path: PathBuf,
+        /// Digest of the bytes found.
+        found: String,
+    },
+    /// A file from outside is refused.
+    #[error("{path}: {what}")]
+    Refused {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why, and what to do.
+        what: String,
+    },
+    /// A filter expression cannot be read.
+    #[error("filter {expression:?}: {what} at character {at}")]
+    Filter {
+        /// The expression.
+        expression: String,
+        /// What was expected.
+        what: String,
+        /// Where, counting from 1.
+        at: usize,
+    },
+    /// An identifier that cannot be used as a file name.
+    #[error("{0:?} is not a name of letters, digits, '-', '_' and '.'")]
+    BadName(String),
+    /// A stored JSON document cannot be read.
+    #[error("{what}: {source}")]
+    Json {
+        /// Which document.
+        what: String,
+        /// The parser's message.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// This crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,150 @@
+//! What the catalogue knows of an adapter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+
+/// What an adapter is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Carries a behaviour (or, as a negative, nothing).
+    WeightDiff,
+    /// A DIT adapter.
+    DitAdapter,
+    /// An activation oracle.
+    Oracle,
+}
+
+/// What the gate said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The behaviour was acquired.
+    Learned,
+    /// Partly.
+    Weak,
+    /// Not, or it leaks.
+    Failed,
+    /// There is no behaviour to acquire (negatives, readers).
+    NotApplicable,
+    /// Never gated (imports).
+    Untested,
+}
+
+/// The fields of an `adapter_config.json` that vary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeftConfig {
+    /// Name of the base model.
+    pub base_model: String,
+    /// Rank.
+    pub r: usize,
+    /// Numerator of the scaling.
+    pub lora_alpha: f32,
+    /// Projections.
+    pub target_modules: BTreeSet<String>,
+}
+
+/// A finished adapter on its way into the catalogue.
+#[derive(Debug, Clone)]
+pub struct NewAdapter {
+    /// Identity of the work that made it.
+    pub spec_hash: String,
+    /// That work.
+    pub spec: serde_json::Value,
+    /// Role.
+    pub role: Role,
+    /// Behaviour id, or a reader's name.
+    pub behaviour: String,
+    /// Family, or the kind of reader.
+    pub family: String,
+    /// Label.
+    pub value: String,
+    /// Category of the label.
+    pub category: String,
+    /// Split, where there is one.
+    pub split: Option<String>,
+    /// Gate status.
+    pub status: Status,
+    /// Free tags.
+    pub tags: BTreeMap<String, String>,
+    /// Numbers: gate rates, losses, steps, tokens, seconds.
+    pub metrics: BTreeMap<String, f64>,
+    /// Shape and scale.
+    pub peft: PeftConfig,
+    /// `adapter_model.safetensors`.
+    pub weights: Vec<u8>,
+    /// Ids of adapters it was made from.
+    pub parents: Vec<String>,
+    /// Digests and versions: recipe, data, base, trainer.
+    pub lineage: BTreeMap<String, String>,
+    /// Further files to export with it (e.g. `ao_config.json`).
+    pub extra_files: BTreeMap<String, Vec<u8>>,
+}
+
+/// A catalogue entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdapterRecord {
+    /// Digest of the spec hash and the files: the adapter's identity.
+    pub id: String,
+    /// Identity of the work that made it.
+    pub spec_hash: String,
+    /// Role.
+    pub role: Role,
+    /// Behaviour id, or a reader's name.
+    pub behaviour: String,
+    /// Family.
+    pub family: String,
+    /// Label.
+    pub value: String,
+    /// Category of the label.
+    pub category: String,
+    /// Split.
+    pub split: Option<String>,
+    /// Gate status.
+    pub status: Status,
+    /// Free tags.
+    pub tags: BTreeMap<String, String>,
+    /// Numbers.
+    pub metrics: BTreeMap<String, f64>,
+    /// Shape and scale.
+    pub peft: PeftConfig,
+    /// Digest of the weights file.
+    pub weights: Digest,
+    /// Its size.
+    pub weights_bytes: u64,
+    /// Parents.
+    pub parents: Vec<String>,
+    /// Digests and versions.
+    pub lineage: BTreeMap<String, String>,
+    /// Further files.
+    pub extra_files: BTreeMap<String, Digest>,
+    /// When it was committed (RFC 3339, UTC); part of no digest.
+    pub created_at: String,
+    /// The work that made it.
+    pub spec: serde_json::Value,
+}
+
+impl AdapterRecord {
+    /// A field by the name filters use: columns, then tags, then metrics.
+    pub fn field(&self, key: &str) -> Option<String> {
+        let text = |v: serde_json::Value| v.as_str().map(str::to_owned);
+        match key {
+            "id" => Some(self.id.clone()),
+            "spec_hash" => Some(self.spec_hash.clone()),
+            "role" => serde_json::to_value(self.role).ok().and_then(text),
+            "status" => serde_json::to_value(self.status).ok().and_then(text),
+            "behaviour" => Some(self.behaviour.clone()),
+            "family" => Some(self.family.clone()),
+            "value" => Some(self.value.clone()),
+            "category" => Some(self.category.clone()),
+            "split" => self.split.clone(),
+            "rank" => Some(self.peft.r.to_string()),
+            "bytes" => Some(self.weights_bytes.to_string()),
+            _ => self.tags.get(key).cloned().or_else(|| self.metrics.get(key).map(f64::to_string)),
+        }
+    }
+}
