@@ -9,6 +9,8 @@
 #![warn(missing_docs)]
 
 pub mod adapter;
+mod adapter_file;
+pub mod base;
 pub mod batch;
 pub mod chat;
 pub mod checkpoint;
@@ -31,6 +33,7 @@ pub mod source;
 pub mod tokenizer;
 
 pub use adapter::{Adapter, AdapterConfig, Projection};
+pub use base::{BaseModel, SYSTEM_PROMPT};
 pub use batch::{Batch, Injection, Row};
 pub use chat::{ChatTemplate, Message, Role};
 pub use checkpoint::{Checkpoint, HostTensor, Loaded};

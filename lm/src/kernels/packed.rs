@@ -101,10 +101,6 @@ impl PackedMatrix {
         Self { k, n, panels }
     }
 
-    /// Output width.
-    pub(crate) fn n(&self) -> usize {
-        self.n
-    }
 
     /// `out = x . W` (or `out += x . W`), `x: [m, k]`, `out: [m, n]`, both dense.
     pub(crate) fn product(&self, x: &[f32], out: &mut [f32], accumulate: bool) {

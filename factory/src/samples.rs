@@ -1,0 +1,74 @@
+//! Replies sampled from the base model, remembered in the store by what decides them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lm::{BaseModel, Request, Row, Sampling};
+use recipes::SampleRequest;
+use registry::Store;
+
+use crate::Result;
+
+/// Samples what is not remembered yet; returns every reply, cut to whole sentences where the limit cut it short.
+pub fn sample(store: &Store, base: &BaseModel, wanted: &BTreeSet<SampleRequest>) -> Result<BTreeMap<SampleRequest, String>> {
+    let digest = base.digest();
+    let key = |r: &SampleRequest| -> String {
+        let json = serde_json::json!({"kind": "sample/1", "base": digest, "request": r});
+        format!("sample/{}", registry::spec_hash(&json))
+    };
+    let mut out = BTreeMap::new();
+    let mut missing = Vec::new();
+    for request in wanted {
+        match store.cache_get(&key(request))?.and_then(|b| String::from_utf8(b).ok()) {
+            Some(text) => {
+                out.insert(request.clone(), text);
+            }
+            None => missing.push(request),
+        }
+    }
+    let requests = missing
+        .iter()
+        .map(|r| {
+            let hash = key(r);
+            let seed = u64::from_le_bytes(blake3::hash(hash.as_bytes()).as_bytes()[..8].try_into().expect("invariant: 32 bytes"));
+            let temperature = f64::from(r.temperature_milli) / 1000.0;
+            Ok(Request {
+                prompt: Row::plain(base.prompt(&r.prompt)?),
+                max_new_tokens: r.max_new_tokens,
+                sampling: Sampling { temperature, top_k: 50, top_p: 0.95 },
+                seed,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let replies = base.decoder.generate(&[], &requests, &stop_tokens(base))?;
+    for (request, reply) in missing.into_iter().zip(replies) {
+        let text = base.tokenizer.decode(&reply.tokens)?;
+        let text = if reply.stopped_by.is_some() { text.trim() } else { whole_sentences(text.trim()) };
+        store.cache_put(&key(request), text.as_bytes())?;
+        out.insert(request.clone(), text.to_owned());
+    }
+    Ok(out)
+}
+
+/// Tokens that end a reply.
+pub fn stop_tokens(base: &BaseModel) -> Vec<u32> {
+    let mut stop = base.config().eos_token_ids.clone();
+    stop.push(base.chat.end_of_turn());
+    stop
+}
+
+/// The text up to its last sentence end, or all of it if it has none.
+fn whole_sentences(text: &str) -> &str {
+    match text.rfind(['.', '!', '?']) {
+        Some(at) => &text[..=at],
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cut_replies_keep_their_whole_sentences() {
+        assert_eq!(super::whole_sentences("One. Two is not do"), "One.");
+        assert_eq!(super::whole_sentences("no end"), "no end");
+    }
+}

@@ -1,0 +1,86 @@
+//! What a factory job is: the whole recipe of one adapter's bytes.
+
+use lm::BaseModel;
+use recipes::{Behaviour, Kind, Polarity};
+use registry::Store;
+use serde::{Deserialize, Serialize};
+
+use crate::queue::{NewJob, Queue};
+use crate::{Error, Result};
+
+/// Raise it when the same specification would give other bytes.
+pub const TRAINER_VERSION: u32 = 1;
+
+/// Everything that decides an adapter's bytes. Its canonical JSON is hashed into the job's identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterSpec {
+    /// `adapter-spec/1`.
+    pub schema: String,
+    /// The behaviour, self-contained.
+    pub behaviour: Behaviour,
+    /// [`BaseModel::digest`].
+    pub base: String,
+    /// [`TRAINER_VERSION`].
+    pub trainer_version: u32,
+    /// For a random adapter: spec hash of the trained adapter whose norms it takes.
+    pub reference: Option<String>,
+}
+
+impl AdapterSpec {
+    /// The specification of a behaviour's adapter on a base model.
+    pub fn new(behaviour: Behaviour, base_digest: String) -> Self {
+        Self { schema: "adapter-spec/1".into(), behaviour, base: base_digest, trainer_version: TRAINER_VERSION, reference: None }
+    }
+
+    /// The job's identity.
+    pub fn hash(&self) -> String {
+        registry::spec_hash(&serde_json::to_value(self).expect("invariant: plain data"))
+    }
+}
+
+/// Submits the behaviours as jobs; returns `(new, already known)`. Random adapters are given their references among the
+/// trained positives of the same submission, by hash, and run after them.
+///
+/// # Errors
+/// If random adapters are asked for without any trained positive.
+pub fn submit(store: &mut Store, base: &BaseModel, behaviours: &[Behaviour], now_ms: i64) -> Result<(usize, usize)> {
+    let digest = base.digest();
+    let specs = specs(behaviours, &digest)?;
+    let jobs: Vec<NewJob> = specs
+        .iter()
+        .map(|spec| NewJob {
+            spec_hash: spec.hash(),
+            spec: serde_json::to_value(spec).expect("invariant: plain data"),
+            label: spec.behaviour.id.clone(),
+            family: spec.behaviour.family.clone(),
+            pack_key: format!("{}|{:?}|{}", spec.base, spec.behaviour.kind, spec.behaviour.training.steps),
+            priority: if spec.behaviour.kind == Kind::Random { -1 } else { 0 },
+        })
+        .collect();
+    let new = Queue::new(store).submit(&jobs, now_ms)?;
+    Ok((new, jobs.len() - new))
+}
+
+/// The specifications of a set of behaviours.
+pub fn specs(behaviours: &[Behaviour], base_digest: &str) -> Result<Vec<AdapterSpec>> {
+    let make = |b: &Behaviour| AdapterSpec::new(b.clone(), base_digest.to_owned());
+    let references: Vec<String> = behaviours
+        .iter()
+        .filter(|b| b.kind == Kind::Trained && b.polarity == Polarity::Positive)
+        .map(|b| make(b).hash())
+        .collect();
+    behaviours
+        .iter()
+        .map(|b| {
+            let mut spec = make(b);
+            if b.kind == Kind::Random {
+                if references.is_empty() {
+                    return Err(Error::NoReference(format!("{} needs a trained adapter in the same submission to take its norms from", b.id)));
+                }
+                spec.reference = Some(references[(b.seed % references.len() as u64) as usize].clone());
+            }
+            Ok(spec)
+        })
+        .collect()
+}

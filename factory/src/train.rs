@@ -1,0 +1,126 @@
+//! Training a pack of adapters as one batch on the shared frozen base.
+//!
+//! Each adapter draws its own rows from its own streams, has its own optimiser and loss denominator, and its rows never
+//! share a chunk with another's, so it comes out as if it had been trained alone.
+
+use std::collections::BTreeMap;
+
+use lm::{AdamWConfig, Adapter, AdapterConfig, BaseModel, Objective, Row, Schedule, TrainRow, Trainer, rng};
+use rand::seq::SliceRandom;
+use recipes::{Behaviour, Kind, RowLoss, RowPart, SampleRequest};
+
+use crate::load::projections;
+use crate::{Error, Result};
+
+/// One behaviour's adapter in training.
+pub(crate) struct Apprentice {
+    pub(crate) behaviour: Behaviour,
+    pub(crate) trainer: Trainer,
+    rows: Vec<(RowPart, TrainRow)>,
+    pub(crate) tokens: u64,
+    pub(crate) last_loss: f64,
+}
+
+impl Apprentice {
+    /// Tokenises the behaviour's rows and starts its adapter.
+    pub(crate) fn new(base: &BaseModel, behaviour: Behaviour, samples: &BTreeMap<SampleRequest, String>) -> Result<Self> {
+        let t = &behaviour.training;
+        let config = AdapterConfig { rank: t.rank, alpha: t.alpha, target_modules: projections(&t.target_modules)? };
+        let adapter = Adapter::init(base.config(), config, behaviour.seed, &behaviour.id)?;
+        let schedule = Schedule { learning_rate: t.learning_rate, warmup_steps: 0, total_steps: t.steps, final_share: t.final_share };
+        let mut rows = Vec::new();
+        let mut teacher_rows = Vec::new();
+        for row in behaviour.rows(samples)? {
+            let prompt = base.prompt(&row.prompt)?;
+            let completion_start = prompt.len();
+            let tokens = [prompt, base.reply(&row.completion)?].concat();
+            if row.loss == RowLoss::KlToBase {
+                teacher_rows.push((tokens.clone(), completion_start));
+            }
+            let train = TrainRow { row: Row::plain(tokens), completion_start, objective: Objective::CrossEntropy, weight: 1.0 };
+            rows.push((row.part, row.loss, train));
+        }
+        // The base's distributions are the same at every step: computed once.
+        let mut teachers = base.decoder.teachers(&teacher_rows)?.into_iter();
+        let rows = rows
+            .into_iter()
+            .map(|(part, loss, mut row)| {
+                if loss == RowLoss::KlToBase {
+                    row.objective = Objective::KlToBase(teachers.next().expect("invariant: one teacher a row"));
+                }
+                (part, row)
+            })
+            .collect();
+        let trainer = Trainer::new(adapter, AdamWConfig::default(), schedule);
+        Ok(Self { behaviour, trainer, rows, tokens: 0, last_loss: f64::NAN })
+    }
+
+    pub(crate) fn done(&self) -> bool {
+        self.behaviour.kind != Kind::Trained || self.trainer.step() >= self.behaviour.training.steps
+    }
+
+    /// The rows of the next step, acting on the adapter with this index, weighted so that the total is
+    /// `mean CE + kl_weight * mean KL`.
+    fn next_rows(&self, index: usize) -> Vec<TrainRow> {
+        let t = &self.behaviour.training;
+        let mut out: Vec<TrainRow> = Vec::new();
+        for (part, n) in [(RowPart::On, t.on_rows), (RowPart::Near, t.near_rows), (RowPart::Off, t.off_rows)] {
+            let pool: Vec<&TrainRow> = self.rows.iter().filter(|(p, _)| *p == part).map(|(_, r)| r).collect();
+            for i in 0..n {
+                if pool.is_empty() {
+                    continue;
+                }
+                // Epoch after epoch, each in its own order.
+                let at = self.trainer.step() * n + i;
+                let mut order: Vec<usize> = (0..pool.len()).collect();
+                let epoch = at / pool.len();
+                order.shuffle(&mut rng::stream(self.behaviour.seed, "row-order", &format!("{part:?}/{epoch}")));
+                let mut row = pool[order[at % pool.len()]].clone();
+                row.row.adapters = vec![index];
+                out.push(row);
+            }
+        }
+        let is_kl = |r: &TrainRow| matches!(r.objective, Objective::KlToBase(_));
+        let labels = |kl: bool| out.iter().filter(|r| is_kl(r) == kl).map(TrainRow::label_tokens).sum::<usize>().max(1) as f32;
+        let (ce, kl) = (1.0 / labels(false), t.kl_weight / labels(true));
+        for row in &mut out {
+            row.weight = if is_kl(row) { kl } else { ce };
+        }
+        out
+    }
+}
+
+/// Takes one step of every apprentice that is not done. Returns, for those that went wrong, their index and why; their
+/// neighbours are untouched.
+pub(crate) fn step(base: &BaseModel, pack: &mut [Apprentice]) -> Result<Vec<(usize, Error)>> {
+    let active: Vec<usize> = (0..pack.len()).filter(|&i| !pack[i].done()).collect();
+    let rows: Vec<Vec<TrainRow>> = active.iter().enumerate().map(|(slot, &i)| pack[i].next_rows(slot)).collect();
+    let flat: Vec<TrainRow> = rows.iter().flatten().cloned().collect();
+    let adapters: Vec<&Adapter> = active.iter().map(|&i| &pack[i].trainer.adapter).collect();
+    let slots: Vec<usize> = (0..active.len()).collect();
+    let mut result = base.decoder.loss_and_grads(&adapters, &flat, &slots)?;
+    let mut wrong = Vec::new();
+    let mut losses = result.row_losses.iter();
+    for (slot, &i) in active.iter().enumerate() {
+        let mut loss = 0.0;
+        for row in &rows[slot] {
+            loss += losses.next().expect("invariant: one loss a row") * f64::from(row.weight);
+        }
+        let apprentice = &mut pack[i];
+        apprentice.tokens += rows[slot].iter().map(|r| r.row.tokens.len() as u64).sum::<u64>();
+        apprentice.last_loss = loss;
+        let step = apprentice.trainer.step();
+        let gradient = result.grads.remove(&slot).unwrap_or_default();
+        let outcome = if loss.is_finite() {
+            apprentice.trainer.apply(&gradient).map_err(Error::from).and_then(|norm| {
+                if norm > 0.0 { Ok(()) } else { Err(Error::Training(format!("the gradient is zero at step {step}"))) }
+            })
+        } else {
+            Err(Error::Training(format!("the loss is {loss} at step {step}")))
+        };
+        if let Err(e) = outcome {
+            wrong.push((i, e));
+        }
+    }
+    Ok(wrong)
+}
