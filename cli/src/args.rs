@@ -1,0 +1,302 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Make labelled LoRA adapters by the hundred, train readers on them, and see which reader reads what.
+#[derive(Debug, Parser)]
+#[command(name = "lorafab", version, about, after_help = "Exit codes: 0 ok, 1 ran but the outcome is negative, 2 usage or configuration, 3 not found or ambiguous,\n5 file, disk, network or model, 130 interrupted (run the same command again to go on).")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Folder of adapters, jobs and runs
+    #[arg(long, global = true, env = "LORAFAB_STORE", value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Base model: a GGUF file, a Hugging Face folder, organisation/name, or "default" (SmolLM2-135M-Instruct)
+    #[arg(long, global = true, env = "LORAFAB_MODEL", default_value = "default")]
+    pub(crate) model: String,
+    /// Precision of products with frozen weights: "fastest" (bf16 where the CPU has it), "f32" or "bf16"
+    #[arg(long, global = true, env = "LORAFAB_PRECISION", default_value = "fastest")]
+    pub(crate) precision: String,
+    /// Print answers as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Never touch the network
+    #[arg(long, global = true, env = "HF_HUB_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) offline: bool,
+    /// Say less on stderr
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make adapters, train the readers, compare them: the whole product once
+    Quickstart(QuickstartArgs),
+    /// Look at recipes: families of behaviours as data
+    #[command(subcommand)]
+    Recipe(RecipeCommand),
+    /// Make adapters through the batch job queue
+    #[command(subcommand)]
+    Factory(FactoryCommand),
+    /// Look at, export and import adapters
+    #[command(subcommand)]
+    Adapter(AdapterCommand),
+    /// Look after the store
+    #[command(subcommand)]
+    Registry(RegistryCommand),
+    /// Train and ask DIT adapters
+    #[command(subcommand)]
+    Dit(DitCommand),
+    /// Pretrain, post-train and ask activation oracles
+    #[command(subcommand)]
+    Oracle(OracleCommand),
+    /// Score readers against each other, with controls
+    #[command(subcommand)]
+    Compare(CompareCommand),
+    /// Show what this machine and this store offer
+    Doctor,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartArgs {
+    /// A handful of adapters, to see that everything runs; its numbers mean nothing
+    #[arg(long)]
+    pub(crate) smoke: bool,
+    /// Master seed
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecipeCommand {
+    /// List the built-in recipes
+    List,
+    /// Print a recipe's file
+    Show {
+        /// Name of a built-in recipe, or a file
+        recipe: String,
+    },
+    /// Check recipes without running anything
+    Check {
+        /// Names or files
+        #[arg(required = true)]
+        recipes: Vec<String>,
+    },
+    /// List the behaviours that a recipe expands to
+    Expand {
+        /// Name or file
+        recipe: String,
+        /// Master seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// First N behaviours only
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FactoryCommand {
+    /// Queue the adapters of recipes; submitting twice is one job
+    Submit {
+        /// Names or files
+        #[arg(required = true)]
+        recipes: Vec<String>,
+        /// At most N behaviours of each recipe
+        #[arg(long)]
+        limit: Option<usize>,
+        /// Master seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Say what would be queued, and queue nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Work until the queue is empty; again to go on after an interruption
+    Run {
+        /// Adapters trained in one batch
+        #[arg(long, default_value_t = 8)]
+        pack: usize,
+        /// Worker threads, each with its own pack
+        #[arg(long, default_value_t = 1)]
+        workers: usize,
+    },
+    /// Count jobs by state
+    Status,
+    /// Cancel open jobs
+    Cancel {
+        /// Beginning of the labels, e.g. "topic/" or "topic/cats"
+        prefix: String,
+    },
+    /// Queue dead and cancelled jobs again
+    Retry {
+        /// Beginning of the labels
+        #[arg(default_value = "")]
+        prefix: String,
+    },
+    /// Say what the open jobs will cost, at the rate of finished ones
+    Plan,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdapterCommand {
+    /// List adapters
+    List {
+        /// Only this family
+        #[arg(long)]
+        family: Option<String>,
+        /// Only this gate status: learned, weak, failed, not_applicable, untested
+        #[arg(long)]
+        status: Option<String>,
+        /// Only this role: weight_diff, dit_adapter, oracle
+        #[arg(long)]
+        role: Option<String>,
+        /// Only this split: train, validation, test_value, test_category
+        #[arg(long)]
+        split: Option<String>,
+        /// Condition over columns, tags and metrics, e.g. "value in (cats, dogs) and gate_on >= 0.5"
+        #[arg(long = "where", value_name = "EXPR")]
+        conditions: Vec<String>,
+        /// First N only
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Show one adapter
+    Show {
+        /// Id (or its beginning), or behaviour
+        adapter: String,
+    },
+    /// Write an adapter for other programs
+    Export {
+        /// Id or behaviour
+        adapter: String,
+        /// Folder to write
+        dir: PathBuf,
+        /// Format
+        #[arg(long, default_value = "peft", value_parser = ["peft"])]
+        format: String,
+        /// Replace the folder if it exists
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take in a PEFT folder
+    Import {
+        /// Folder with adapter_config.json and adapter_model.safetensors
+        dir: PathBuf,
+        /// Name to file it under
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Re-hash adapters' files
+    Verify {
+        /// Id or behaviour; all if none is given
+        adapter: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegistryCommand {
+    /// Count adapters and bytes
+    Stats,
+    /// Add what receipts know and the catalogue lacks
+    Rebuild,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReaderArgs {
+    /// Families to train on (all in the store if none is given)
+    #[arg(long)]
+    pub(crate) family: Vec<String>,
+    /// Most optimiser steps
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    /// Master seed
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DitCommand {
+    /// Train a DIT adapter on the store's training adapters
+    Train(ReaderArgs),
+    /// Ask an adapter about itself
+    Ask {
+        /// Id or behaviour
+        adapter: String,
+        /// The question
+        question: String,
+        /// DIT adapter to use (the newest if none is given)
+        #[arg(long)]
+        reader: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OracleCommand {
+    /// Train an oracle on text and system prompts; no LoRA is involved
+    Pretrain {
+        /// Text file to predict from; without one, text is sampled from the base model
+        #[arg(long)]
+        corpus: Option<PathBuf>,
+        /// Optimiser steps
+        #[arg(long)]
+        steps: Option<usize>,
+        /// Master seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Train an oracle on the same episodes as DIT
+    Posttrain {
+        #[command(flatten)]
+        reader: ReaderArgs,
+        /// Pretrained oracle to start from (the newest if none is given)
+        #[arg(long)]
+        from: Option<String>,
+        /// Start from a fresh adapter instead
+        #[arg(long)]
+        scratch: bool,
+    },
+    /// Ask an oracle about an adapter's activations
+    Ask {
+        /// Id or behaviour
+        adapter: String,
+        /// The question
+        question: String,
+        /// Oracle to use (the newest post-trained one if none is given)
+        #[arg(long)]
+        reader: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CompareCommand {
+    /// Score the store's readers on its held-out adapters
+    Run {
+        /// Name of the run
+        #[arg(long, default_value = "compare")]
+        run: String,
+        /// Master seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Print a run's report
+    Report {
+        /// Name of the run
+        #[arg(long, default_value = "quickstart")]
+        run: String,
+        /// Comma-separated values
+        #[arg(long, conflicts_with = "html")]
+        csv: bool,
+        /// Write the report as a web page to this file
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+    },
+}

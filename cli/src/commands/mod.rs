@@ -1,0 +1,21 @@
+//! One file for each noun.
+
+mod adapter;
+mod factory;
+mod recipe;
+mod registry;
+
+use crate::args::{Cli, Command};
+use crate::context::Context;
+use crate::error::Result;
+
+pub(crate) fn dispatch(cli: &Cli) -> Result {
+    let context = Context { global: &cli.global };
+    match &cli.command {
+        Command::Recipe(command) => recipe::run(&context, command),
+        Command::Factory(command) => factory::run(&context, command),
+        Command::Adapter(command) => adapter::run(&context, command),
+        Command::Registry(command) => registry::run(&context, command),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,134 @@
+//! What commands share: the store, the base model, the clock, signals.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lm::source::{Secret, SourceOptions, locate};
+use lm::{BaseModel, Precision};
+use registry::Store;
+
+use crate::args::Global;
+use crate::error::{CommandError, Kind, Result};
+
+/// Set by the first Ctrl-C or SIGTERM.
+pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
+
+pub(crate) struct Context<'a> {
+    pub(crate) global: &'a Global,
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.is_empty())
+}
+
+fn home() -> PathBuf {
+    variable("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from)
+}
+
+impl Context<'_> {
+    /// `--store`, else `$LORAFAB_STORE` (by clap), else the XDG data folder.
+    pub(crate) fn store_path(&self) -> PathBuf {
+        self.global.store.clone().unwrap_or_else(|| {
+            variable("XDG_DATA_HOME").map_or_else(|| home().join(".local/share"), PathBuf::from).join("lorafab")
+        })
+    }
+
+    pub(crate) fn store(&self) -> Result<Store> {
+        Ok(Store::open(&self.store_path())?)
+    }
+
+    pub(crate) fn cache_path(&self) -> PathBuf {
+        variable("LORAFAB_CACHE").map_or_else(
+            || variable("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from).join("lorafab"),
+            PathBuf::from,
+        )
+    }
+
+    pub(crate) fn model_path(&self) -> Result<PathBuf> {
+        let hf_home = variable("HF_HOME").map_or_else(|| home().join(".cache/huggingface"), PathBuf::from);
+        let token = variable("HF_TOKEN").or_else(|| fs_err::read_to_string(hf_home.join("token")).ok().map(|t| t.trim().to_owned()));
+        let options = SourceOptions {
+            model: self.global.model.clone(),
+            cache_dir: self.cache_path(),
+            hub_cache: variable("HF_HUB_CACHE").map_or_else(|| hf_home.join("hub"), PathBuf::from),
+            hub_endpoint: variable("HF_ENDPOINT"),
+            hub_token: token.map(Secret),
+            offline: self.global.offline,
+            python: variable("LORAFAB_PYTHON").unwrap_or_else(|| "python3".into()),
+        };
+        Ok(locate(&options, &mut |what| self.say(what))?)
+    }
+
+    pub(crate) fn precision(&self) -> Result<Precision> {
+        match self.global.precision.as_str() {
+            "fastest" => Ok(Precision::fastest()),
+            "f32" => Ok(Precision::F32),
+            "bf16" if Precision::fastest() == Precision::Bf16 => Ok(Precision::Bf16),
+            "bf16" => Err(CommandError::new(Kind::Usage, "--precision bf16 needs a CPU with AVX512-BF16, which this one lacks").hint("use --precision f32")),
+            other => Err(CommandError::new(Kind::Usage, format!("--precision {other:?} is none of fastest, f32, bf16"))),
+        }
+    }
+
+    pub(crate) fn base(&self) -> Result<BaseModel> {
+        let precision = self.precision()?;
+        let path = self.model_path()?;
+        self.say(&format!("loading {}", path.display()));
+        Ok(BaseModel::load(&path, precision)?)
+    }
+
+    /// Progress and status, on stderr.
+    pub(crate) fn say(&self, what: &str) {
+        if !self.global.quiet {
+            anstream::eprintln!("{what}");
+        }
+    }
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// Name of this process in leases: host, process id, and the process's start so that a reused id is not taken for it.
+pub(crate) fn owner() -> String {
+    let pid = std::process::id();
+    format!("{}/{pid}/{}", hostname(), start_of(pid).unwrap_or_default())
+}
+
+fn hostname() -> String {
+    fs_err::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".into(), |s| s.trim().to_owned())
+}
+
+/// The kernel's start time of a process, if it lives.
+fn start_of(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(19).map(str::to_owned)
+}
+
+/// Whether a lease's owner was a process of this host that no longer lives.
+pub(crate) fn gone(owner: &str) -> bool {
+    let parts: Vec<&str> = owner.split('/').collect();
+    let [host, pid, start] = parts[..] else { return false };
+    host == hostname() && pid.parse().ok().and_then(start_of).is_none_or(|s| s != start)
+}
+
+/// First signal: stop after the current step. Second: at once (everything finished is safe).
+pub(crate) fn watch_signals() {
+    std::thread::spawn(|| {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let Ok(mut term) = signal(SignalKind::terminate()) else { return };
+            loop {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = term.recv() => {}
+                }
+                if STOP.swap(true, Ordering::Relaxed) {
+                    std::process::exit(130);
+                }
+                anstream::eprintln!("stopping after this step; once more to stop at once");
+            }
+        });
+    });
+}

@@ -1,0 +1,132 @@
+//! Errors at the edge: one sentence, its causes, a hint, and a documented exit code.
+
+use std::process::ExitCode;
+
+/// What a failed command says. The kind decides the exit code.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    pub(crate) kind: Kind,
+    pub(crate) message: String,
+    pub(crate) causes: Vec<String>,
+    pub(crate) hint: Option<String>,
+}
+
+/// Exit codes, as `lorafab --help` lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// 1: it ran, and the outcome is negative.
+    Negative,
+    /// 2: usage, recipe or configuration.
+    Usage,
+    /// 3: not found or ambiguous.
+    NotFound,
+    /// 5: a file, the disk, the network or the model.
+    Environment,
+    /// 130: interrupted.
+    Interrupted,
+}
+
+impl Kind {
+    fn code(self) -> u8 {
+        match self {
+            Self::Negative => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Environment => 5,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+pub(crate) type Result<T = ()> = std::result::Result<T, CommandError>;
+
+impl CommandError {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), causes: Vec::new(), hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn from_error(kind: Kind, error: &dyn std::error::Error) -> Self {
+        let mut causes = Vec::new();
+        let mut next = error.source();
+        while let Some(e) = next {
+            let text = e.to_string();
+            if !error.to_string().contains(&text) {
+                causes.push(text);
+            }
+            next = e.source();
+        }
+        Self { kind, message: error.to_string(), causes, hint: None }
+    }
+}
+
+impl From<lm::Error> for CommandError {
+    fn from(e: lm::Error) -> Self {
+        let hint = if let lm::Error::Source { hint, .. } = &e { Some(hint.clone()) } else { None };
+        let kind = if matches!(e, lm::Error::Request(_)) { Kind::Usage } else { Kind::Environment };
+        Self { hint, ..Self::from_error(kind, &e) }
+    }
+}
+
+impl From<registry::Error> for CommandError {
+    fn from(e: registry::Error) -> Self {
+        let kind = match &e {
+            registry::Error::NotFound { .. } | registry::Error::Ambiguous { .. } => Kind::NotFound,
+            registry::Error::Filter { .. } | registry::Error::BadName(_) | registry::Error::Refused { .. } => Kind::Usage,
+            _ => Kind::Environment,
+        };
+        let hint = match &e {
+            registry::Error::NotFound { .. } => Some("list what there is with: lorafab adapter list".to_owned()),
+            registry::Error::Filter { .. } => Some("for example: --where \"value in (cats, dogs) and gate_on >= 0.5\"".to_owned()),
+            registry::Error::NewerSchema { .. } => Some("use the lorafab that made this store, or another --store".to_owned()),
+            registry::Error::Damaged { .. } => Some("find what else is damaged with: lorafab adapter verify".to_owned()),
+            _ => None,
+        };
+        Self { hint, ..Self::from_error(kind, &e) }
+    }
+}
+
+impl From<recipes::Error> for CommandError {
+    fn from(e: recipes::Error) -> Self {
+        Self::from_error(Kind::Usage, &e).hint("the format is described in recipes/README.md; lorafab recipe show topic prints an example")
+    }
+}
+
+impl From<factory::Error> for CommandError {
+    fn from(e: factory::Error) -> Self {
+        match e {
+            factory::Error::Model(e) => e.into(),
+            factory::Error::Store(e) => e.into(),
+            factory::Error::Recipe(e) => e.into(),
+            other => Self::from_error(Kind::Environment, &other),
+        }
+    }
+}
+
+impl From<std::io::Error> for CommandError {
+    fn from(e: std::io::Error) -> Self {
+        Self::from_error(Kind::Environment, &e)
+    }
+}
+
+/// Prints an error on stderr, as text or as JSON, and returns its exit code.
+pub(crate) fn report(error: &CommandError, json: bool) -> ExitCode {
+    if json {
+        let hints: Vec<&String> = error.hint.iter().collect();
+        let value = serde_json::json!({"error": {"code": error.kind.code(), "message": error.message, "causes": error.causes, "hints": hints}});
+        anstream::eprintln!("{value}");
+    } else {
+        anstream::eprintln!("error: {}", error.message);
+        for cause in &error.causes {
+            anstream::eprintln!("  caused by: {cause}");
+        }
+        if let Some(hint) = &error.hint {
+            anstream::eprintln!("\nhint: {hint}");
+        }
+    }
+    ExitCode::from(error.kind.code())
+}

@@ -1,0 +1,34 @@
+//! Answers on stdout.
+
+use crate::error::Result;
+
+/// Prints text; a closed pipe is not an error.
+pub(crate) fn print(text: &str) -> Result {
+    use std::io::Write;
+    let mut out = anstream::stdout().lock();
+    match writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Prints a JSON document.
+pub(crate) fn print_json(value: &serde_json::Value) -> Result {
+    print(&serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+/// A table without boxes; columns whose header starts with `>` are right-aligned.
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = (0..header.len())
+        .map(|c| rows.iter().map(|r| r[c].chars().count()).chain([header[c].trim_start_matches('>').len()]).max().unwrap_or(0))
+        .collect();
+    let line = |cells: &[String]| {
+        let cells = cells.iter().enumerate().map(|(c, cell)| {
+            let pad = " ".repeat(widths[c].saturating_sub(cell.chars().count()));
+            if header[c].starts_with('>') { format!("{pad}{cell}") } else { format!("{cell}{pad}") }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let head: Vec<String> = header.iter().map(|h| h.trim_start_matches('>').to_owned()).collect();
+    std::iter::once(line(&head)).chain(rows.iter().map(|r| line(r))).collect::<Vec<_>>().join("\n")
+}
