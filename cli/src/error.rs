@@ -107,6 +107,20 @@ impl From<factory::Error> for CommandError {
     }
 }
 
+impl From<compare::readers::Error> for CommandError {
+    fn from(e: compare::readers::Error) -> Self {
+        match e {
+            compare::readers::Error::Model(lm::Error::Interrupted) => {
+                Self::new(Kind::Interrupted, "stopped; finished adapters and readers are safe").hint("run the same command again to go on")
+            }
+            compare::readers::Error::Model(e) => e.into(),
+            compare::readers::Error::Store(e) => e.into(),
+            compare::readers::Error::Factory(e) => e.into(),
+            other => Self::from_error(Kind::NotFound, &other),
+        }
+    }
+}
+
 impl From<std::io::Error> for CommandError {
     fn from(e: std::io::Error) -> Self {
         Self::from_error(Kind::Environment, &e)

@@ -33,9 +33,12 @@ impl AdapterSpec {
         Self { schema: "adapter-spec/1".into(), behaviour, base: base_digest, trainer_version: TRAINER_VERSION, reference: None }
     }
 
-    /// The job's identity.
+    /// The job's identity. The recipe's own digest is left out: rows, gate and settings are all in the behaviour, so a
+    /// reworded question or comment in the recipe does not make another adapter.
     pub fn hash(&self) -> String {
-        registry::spec_hash(&serde_json::to_value(self).expect("invariant: plain data"))
+        let mut spec = self.clone();
+        spec.behaviour.recipe_digest = String::new();
+        registry::spec_hash(&serde_json::to_value(&spec).expect("invariant: plain data"))
     }
 }
 

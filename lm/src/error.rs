@@ -36,6 +36,9 @@ pub enum Error {
         /// What the user can do about it.
         hint: String,
     },
+    /// Somebody asked to stop.
+    #[error("stopped")]
+    Interrupted,
     /// An error from candle (reading GGUF or safetensors).
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

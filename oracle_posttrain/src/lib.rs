@@ -1,1 +1,18 @@
-//! oracle_posttrain
+//! Activation Oracles (arXiv 2512.15674): a LoRA on the clean model that answers questions about residual-stream vectors
+//! injected at placeholder tokens of its prompt.
+//!
+//! The vectors come from the fine-tuned model (with the oracle off); the oracle reads them with the fine-tune off. The
+//! oracle can be *pretrained* without any LoRA (context prediction, and naming what a system prompt said) and
+//! *post-trained* on the very episodes that a DIT adapter is trained on.
+
+#![warn(missing_docs)]
+
+pub mod collect;
+pub mod pretrain;
+pub mod prompt;
+pub mod train;
+
+pub use collect::{ActivationKind, Collector};
+pub use pretrain::{PretrainConfig, Pretrained, pretrain};
+pub use prompt::{ao_config, prompt_row};
+pub use train::{ask, posttrain};

@@ -14,6 +14,7 @@ pub mod error;
 mod expand;
 pub mod recipe;
 mod rng;
+mod select;
 mod words;
 
 pub use behaviour::{Behaviour, GatePlan, Kind, Polarity, RowLoss, RowPart, SampleRequest, Split, TrainingRow};
@@ -22,3 +23,4 @@ pub use check::Check;
 pub use episode::{Episode, EpisodeOptions, NOTHING, episodes};
 pub use error::{Error, Result};
 pub use recipe::{Recipe, Training};
+pub use select::select;

@@ -1,7 +1,13 @@
 //! One file for each noun.
 
 mod adapter;
+mod compare;
+mod dit;
+mod doctor;
 mod factory;
+mod oracle;
+mod quickstart;
+mod readers;
 mod recipe;
 mod registry;
 
@@ -16,6 +22,10 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Factory(command) => factory::run(&context, command),
         Command::Adapter(command) => adapter::run(&context, command),
         Command::Registry(command) => registry::run(&context, command),
-        _ => Ok(()),
+        Command::Quickstart(args) => quickstart::run(&context, args),
+        Command::Dit(command) => dit::run(&context, command),
+        Command::Oracle(command) => oracle::run(&context, command),
+        Command::Compare(command) => compare::run(&context, command),
+        Command::Doctor => doctor::run(&context),
     }
 }

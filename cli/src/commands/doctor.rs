@@ -1,0 +1,26 @@
+//! `doctor`: what this machine and this store offer.
+
+use lm::{Precision, simd_level};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::output::{print, print_json};
+
+pub(crate) fn run(context: &Context<'_>) -> Result {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let store = context.store()?.stats()?;
+    let cached = context.cache_path().join("SmolLM2-135M-Instruct.Q4_1.gguf").exists();
+    if context.global.json {
+        return print_json(&json!({"schema": "doctor/1", "threads": threads, "simd": format!("{:?}", simd_level()), "precision": Precision::fastest(),
+            "store": context.store_path(), "adapters": store.adapters, "default_model_cached": cached}));
+    }
+    print(&format!(
+        "threads            {threads}\nvector level       {:?}\ndefault precision  {:?}\nstore              {} ({} adapters)\ndefault model      {}",
+        simd_level(),
+        Precision::fastest(),
+        context.store_path().display(),
+        store.adapters,
+        if cached { "in the cache" } else { "not fetched yet" }
+    ))
+}

@@ -1,0 +1,73 @@
+//! `quickstart`: recipes to comparison, resumable.
+
+use recipes::{Behaviour, Recipe, builtin, select};
+
+use super::{factory, readers};
+use crate::args::QuickstartArgs;
+use crate::context::{Context, now_ms, watch_signals};
+use crate::error::Result;
+use crate::output::{print, print_json};
+
+/// How many behaviours of each family, by split: train, validation, test value, test category.
+fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
+    if smoke {
+        vec![("topic", [6, 2, 3, 2]), ("gated-topic", [1, 0, 1, 0]), ("zero", [1, 0, 1, 0]), ("random", [1, 0, 1, 0])]
+    } else {
+        vec![
+            ("topic", [80, 10, 32, 12]),
+            ("gated-topic", [8, 2, 6, 2]),
+            ("benign", [4, 1, 3, 0]),
+            ("zero", [3, 1, 3, 0]),
+            ("random", [6, 1, 6, 0]),
+        ]
+    }
+}
+
+/// The recipes used and the behaviours chosen.
+pub(crate) fn chosen(smoke: bool, seed: u64) -> (Vec<Recipe>, Vec<Behaviour>) {
+    let wanted = selection(smoke);
+    let recipes: Vec<Recipe> = builtin().into_iter().filter(|r| wanted.iter().any(|(name, _)| *name == r.name)).collect();
+    let behaviours = wanted
+        .iter()
+        .filter_map(|(name, counts)| recipes.iter().find(|r| r.name == *name).map(|r| select(r.expand(seed), *counts)))
+        .flatten()
+        .collect();
+    (recipes, behaviours)
+}
+
+/// The whole product once. Everything finished is found again, so running it again goes on.
+pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
+    watch_signals();
+    let begin = std::time::Instant::now();
+    let (_, behaviours) = chosen(args.smoke, args.seed);
+    let (run, smoke, seed) = (if args.smoke { "smoke" } else { "quickstart" }, args.smoke, args.seed);
+    let base = context.base()?;
+    let mut store = context.store()?;
+    let (new, known) = ::factory::submit(&mut store, &base, &behaviours, now_ms())?;
+    context.say(&format!("1/4 factory: {} adapters ({known} known already, {new} new) in {}", behaviours.len(), context.store_path().display()));
+    let summary = factory::work(context, &base, 8, 1)?;
+    if summary.stopped {
+        return factory::finish(&summary);
+    }
+    let s = readers::supervision(&store, &base, &[], Some(&behaviours), smoke, seed)?;
+    context.say(&format!("2/4 dit: {}", readers::describe(&s)));
+    let dit = readers::train_dit(context, &mut store, &s, smoke, None, seed)?;
+    context.say("3/4 oracles: pretrained, from scratch, post-trained");
+    let pretrained = readers::pretrain(context, &mut store, &base, None, smoke, None, seed)?;
+    let scratch = readers::posttrain(context, &mut store, &s, None, smoke, None, seed)?;
+    let posttrained = readers::posttrain(context, &mut store, &s, Some(&pretrained), smoke, None, seed)?;
+    context.say("4/4 comparison");
+    let comparison = super::compare::score(context, &store, &s, &[&dit, &pretrained, &scratch, &posttrained], run, smoke, seed)?;
+    if context.global.json {
+        print_json(&::compare::to_json(&comparison))?;
+    } else {
+        print(&::compare::to_terminal(&comparison))?;
+    }
+    context.say(&format!(
+        "\ndone in {:.0} minutes; with pictures: {}\nnext: lorafab dit ask topic/{} \"What topic have you been trained on?\"",
+        begin.elapsed().as_secs_f64() / 60.0,
+        store.root().join("runs").join(run).join("report.html").display(),
+        behaviours.iter().find(|b| b.family == "topic" && b.split == recipes::Split::TestValue).map_or("...", |b| &b.value)
+    ));
+    Ok(())
+}

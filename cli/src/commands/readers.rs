@@ -1,0 +1,117 @@
+//! What `dit`, `oracle`, `compare` and `quickstart` share: supervision from the store, progress, the four readers.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use compare::readers::{dit_adapter, from_record, posttrained_oracle, pretrained_oracle};
+use compare::{Reader, Supervision, settings};
+use lm::{BaseModel, FitPoint};
+use oracle_posttrain::Collector;
+use recipes::{Behaviour, Recipe, Split, builtin, episodes};
+use registry::{AdapterRecord, Filter, Role, Store};
+
+use crate::context::{Context, STOP};
+use crate::error::{CommandError, Kind, Result};
+
+/// Training progress: a line every few seconds, and every evaluation.
+pub(crate) fn progress<'a>(context: &'a Context<'_>, what: &'a str, steps: usize) -> impl FnMut(usize, f64, Option<FitPoint>) + 'a {
+    let begin = Instant::now();
+    let mut last: Option<Instant> = None;
+    let every = if std::io::stderr().is_terminal() { Duration::from_secs(2) } else { Duration::from_secs(15) };
+    move |step, loss, point| {
+        if let Some(p) = point {
+            context.say(&format!("{what}  step {step}/{steps}  train {:.2}  validation {:.2} nats, top-1 {:.2}", p.train_loss, p.validation_loss, p.validation_top1));
+            last = Some(Instant::now());
+        } else if last.is_none_or(|l| l.elapsed() > every) {
+            let left = begin.elapsed().as_secs_f64() / step as f64 * (steps - step) as f64;
+            context.say(&format!("{what}  step {step}/{steps}  loss {loss:.2}  at most {:.0}s left", left));
+            last = Some(Instant::now());
+        }
+    }
+}
+
+/// Episodes about the store's adapters, and the adapters. `chosen` limits them to these behaviours.
+pub(crate) fn supervision<'a>(store: &Store, base: &'a BaseModel, families: &[String], chosen: Option<&[Behaviour]>, smoke: bool, seed: u64) -> Result<Supervision<'a>> {
+    let recipes: Vec<Recipe> = builtin();
+    let behaviours: Vec<Behaviour> = match chosen {
+        Some(chosen) => chosen.to_vec(),
+        None => stored_behaviours(store, base)?,
+    };
+    let behaviours: Vec<Behaviour> = behaviours
+        .into_iter()
+        .filter(|b| families.is_empty() || families.contains(&b.family) || b.polarity == recipes::Polarity::Negative)
+        .collect();
+    let list = episodes(&recipes, &behaviours, seed, settings::episode_options(smoke));
+    Ok(Supervision::load(store, base, list)?)
+}
+
+/// The behaviours that the store's adapters of this base model were made from.
+fn stored_behaviours(store: &Store, base: &BaseModel) -> Result<Vec<Behaviour>> {
+    let digest = base.digest();
+    let mut seen = BTreeSet::new();
+    Ok(store
+        .adapters(&Filter::all().equals("role", "weight_diff"))?
+        .into_iter()
+        .filter(|r| r.lineage.get("base").is_some_and(|b| *b == digest) && seen.insert(r.behaviour.clone()))
+        .filter_map(|r| serde_json::from_value(r.spec["behaviour"].clone()).ok())
+        .collect())
+}
+
+pub(crate) fn train_dit(context: &Context<'_>, store: &mut Store, s: &Supervision<'_>, smoke: bool, steps: Option<usize>, seed: u64) -> Result<Reader> {
+    let fit = settings::reader_fit(smoke, steps, seed);
+    let mut report = progress(context, "dit", fit.max_steps);
+    Ok(dit_adapter(store, s, &fit, &STOP, &mut report)?)
+}
+
+pub(crate) fn pretrain(context: &Context<'_>, store: &mut Store, base: &BaseModel, corpus: Option<Vec<String>>, smoke: bool, steps: Option<usize>, seed: u64) -> Result<Reader> {
+    let texts = match corpus {
+        Some(texts) => texts,
+        None => {
+            context.say("sampling texts for context prediction");
+            let wanted = settings::text_requests(smoke).into_iter().collect();
+            factory::samples::sample(store, base, &wanted)?.into_values().collect()
+        }
+    };
+    let topic = super::recipe::load("topic")?;
+    let config = settings::pretrain_config(&topic, texts, smoke, steps, seed);
+    let mut report = progress(context, "oracle pretrain", config.fit.max_steps);
+    Ok(pretrained_oracle(store, base, &Collector::standard(base), &config, &STOP, &mut report)?)
+}
+
+pub(crate) fn posttrain(context: &Context<'_>, store: &mut Store, s: &Supervision<'_>, from: Option<&Reader>, smoke: bool, steps: Option<usize>, seed: u64) -> Result<Reader> {
+    let fit = settings::reader_fit(smoke, steps, seed);
+    let mut report = progress(context, if from.is_some() { "oracle post-train" } else { "oracle from scratch" }, fit.max_steps);
+    Ok(posttrained_oracle(store, s, &Collector::standard(s.base), from, &fit, &STOP, &mut report)?)
+}
+
+/// The reader of that id, or the newest of those families.
+pub(crate) fn find(store: &Store, base: &BaseModel, id: Option<&str>, families: &[&str]) -> Result<Reader> {
+    let record = match id {
+        Some(id) => store.adapter(id)?,
+        None => newest(store, base, families)?,
+    };
+    if record.role == Role::WeightDiff {
+        return Err(CommandError::new(Kind::Usage, format!("{} is not a reader", record.behaviour)).hint("list readers with: lorafab adapter list --where \"role != weight_diff\""));
+    }
+    Ok(from_record(store, base, record)?)
+}
+
+fn newest(store: &Store, base: &BaseModel, families: &[&str]) -> Result<AdapterRecord> {
+    let digest = base.digest();
+    store
+        .adapters(&Filter::all())?
+        .into_iter()
+        .filter(|r| families.contains(&r.family.as_str()) && r.lineage.get("base").is_some_and(|b| *b == digest))
+        .max_by(|a, b| a.created_at.cmp(&b.created_at))
+        .ok_or_else(|| {
+            CommandError::new(Kind::NotFound, format!("no {} in the store for this base model", families.join(" or ")))
+                .hint("train one with: lorafab dit train, lorafab oracle pretrain, lorafab oracle posttrain")
+        })
+}
+
+/// How many episodes of each use there are, for people.
+pub(crate) fn describe(s: &Supervision<'_>) -> String {
+    let n = |split| s.of(split).len();
+    format!("{} adapters; {} training, {} validation and {} test episodes", s.diffs.len(), n(Split::Train), n(Split::Validation), s.test().len())
+}

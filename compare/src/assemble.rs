@@ -1,0 +1,71 @@
+//! From item scores and readers to one comparison.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use recipes::Split;
+
+use crate::items::{Comparison, GateRow, ItemScore};
+use crate::metrics::{diagnostics, paired, results};
+use crate::readers::{Reader, Supervision};
+
+/// Puts a comparison together.
+pub fn assemble(run: &str, model: String, created_at: String, smoke: bool, s: &Supervision<'_>, readers: &[&Reader], items: &[ItemScore]) -> Comparison {
+    let train_labels: BTreeSet<String> = s.of(Split::Train).iter().filter(|e| !e.negative).map(|e| e.answer.clone()).collect();
+    let mut notes = vec![
+        "Unit of resampling: the adapter. Intervals: 95% percentile bootstrap over adapters (Wilson where all agree). One training seed per reader.".to_owned(),
+        "corrected: each candidate's mean score over the split's adapters is subtracted. nats: answer loss with its own diff, none, another's.".to_owned(),
+        "dit and the oracles were trained on the same episodes in the same order; validation adapters chose the step that was kept.".to_owned(),
+    ];
+    if let Some(p) = readers.iter().find(|r| r.budget.arm == crate::Arm::OraclePretrained)
+        && let Some(last) = p.trajectory.points.iter().find(|x| x.step == p.budget.chosen_step)
+    {
+        notes.push(format!(
+            "The pretrained oracle names held-out system-prompt labels (its own task) with top-1 {:.2}, answer loss {:.2} nats.",
+            last.validation_top1, last.validation_loss
+        ));
+    }
+    Comparison {
+        schema: "comparison/1".into(),
+        run: run.to_owned(),
+        created_at,
+        model,
+        smoke,
+        notes,
+        budgets: readers.iter().map(|r| r.budget.clone()).collect(),
+        trajectories: readers.iter().filter(|r| r.budget.supervision_rows > 0).map(|r| r.trajectory.clone()).collect(),
+        gates: gates(s),
+        results: results(items),
+        paired: paired(items),
+        diagnostics: diagnostics(items, &train_labels),
+    }
+}
+
+fn gates(s: &Supervision<'_>) -> Vec<GateRow> {
+    let mut groups: BTreeMap<(String, String), Vec<&registry::AdapterRecord>> = BTreeMap::new();
+    for r in s.records.values().filter(|r| r.metrics.get("gate_on").is_some() && r.tags.get("polarity").is_some_and(|p| p == "positive")) {
+        groups.entry((r.family.clone(), r.split.clone().unwrap_or_default())).or_default().push(r);
+    }
+    groups
+        .into_iter()
+        .map(|((family, split), members)| {
+            let mean = |key: &str| -> Option<f64> {
+                let found: Vec<f64> = members.iter().filter_map(|r| r.metrics.get(key).copied()).collect();
+                (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
+            };
+            let mut statuses = BTreeMap::new();
+            for r in &members {
+                *statuses.entry(r.field("status").unwrap_or_default()).or_insert(0) += 1;
+            }
+            GateRow {
+                n: members.len(),
+                on: mean("gate_on").unwrap_or(0.0),
+                floor: mean("gate_floor").unwrap_or(0.0),
+                near: mean("gate_near"),
+                off: mean("gate_off"),
+                statuses,
+                family,
+                split,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,257 @@
+//! Training readers on a store's adapters and filing them in the registry. A reader already made from the same
+//! specification is taken from the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use factory::{load_adapter, peft_config};
+use lm::{Adapter, BaseModel, FitConfig, FitPoint, Fitted};
+use oracle_posttrain::collect::Activations;
+use oracle_posttrain::{Collector, PretrainConfig, ao_config};
+use recipes::{Episode, Split};
+use registry::{AdapterRecord, Filter, NewAdapter, Role, Status, Store};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::items::{Arm, Budget, Trajectory};
+
+/// What can go wrong here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model refused, or training was stopped.
+    #[error(transparent)]
+    Model(#[from] lm::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] registry::Error),
+    /// The factory refused.
+    #[error(transparent)]
+    Factory(#[from] factory::Error),
+    /// There is nothing to train or to test on.
+    #[error("{0}")]
+    Empty(String),
+}
+
+/// This module's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A reader, as trained or as found in the store.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    /// Catalogue entry.
+    pub record: AdapterRecord,
+    /// The adapter.
+    pub adapter: Adapter,
+    /// Cost.
+    pub budget: Budget,
+    /// Training.
+    pub trajectory: Trajectory,
+}
+
+/// What a reader's training tells while it runs: step, training loss, evaluation if one was made.
+pub type Report<'a> = &'a mut dyn FnMut(usize, f64, Option<FitPoint>);
+
+/// Everything readers share: the model, the diffs and the episodes about them.
+#[derive(Debug)]
+pub struct Supervision<'a> {
+    /// Base model.
+    pub base: &'a BaseModel,
+    /// Diffs by behaviour id.
+    pub diffs: BTreeMap<String, Adapter>,
+    /// Their catalogue entries.
+    pub records: BTreeMap<String, AdapterRecord>,
+    /// All episodes.
+    pub episodes: Vec<Episode>,
+}
+
+impl<'a> Supervision<'a> {
+    /// Loads the diffs of the store that episodes are about. Adapters whose gate failed are kept out of training (they do
+    /// not do what their label says) but stay in the test splits, where they are reported as they are.
+    pub fn load(store: &Store, base: &'a BaseModel, episodes: Vec<Episode>) -> Result<Self> {
+        let wanted: BTreeSet<&str> = episodes.iter().map(|e| e.behaviour.as_str()).collect();
+        let digest = base.digest();
+        let mut diffs = BTreeMap::new();
+        let mut records = BTreeMap::new();
+        for record in store.adapters(&Filter::all().equals("role", "weight_diff"))? {
+            let ours = record.lineage.get("base").is_some_and(|b| *b == digest);
+            if ours && wanted.contains(record.behaviour.as_str()) {
+                diffs.insert(record.behaviour.clone(), load_adapter(store, base, &record)?);
+                records.insert(record.behaviour.clone(), record);
+            }
+        }
+        let usable = |e: &Episode| {
+            let r = records.get(&e.behaviour)?;
+            let held_out = matches!(e.split, Split::TestValue | Split::TestCategory);
+            (held_out || r.status != Status::Failed).then_some(())
+        };
+        let episodes: Vec<Episode> = episodes.into_iter().filter(|e| usable(e).is_some()).collect();
+        if !episodes.iter().any(|e| e.split == Split::Train) {
+            return Err(Error::Empty("the store has no training adapters for these recipes; make some with: lorafab factory run".into()));
+        }
+        Ok(Self { base, diffs, records, episodes })
+    }
+
+    /// Episodes of one use.
+    pub fn of(&self, split: Split) -> Vec<&Episode> {
+        self.episodes.iter().filter(|e| e.split == split).collect()
+    }
+
+    /// Test episodes.
+    pub fn test(&self) -> Vec<Episode> {
+        self.episodes.iter().filter(|e| matches!(e.split, Split::TestValue | Split::TestCategory)).cloned().collect()
+    }
+
+    /// Digest of the supervision: the same for every reader trained on it.
+    fn digest(&self) -> String {
+        let used: Vec<&Episode> = self.episodes.iter().filter(|e| matches!(e.split, Split::Train | Split::Validation)).collect();
+        let weights: BTreeMap<&String, &str> = self.records.iter().map(|(k, r)| (k, r.weights.as_str())).collect();
+        registry::spec_hash(&json!({"episodes": used, "weights": weights}))
+    }
+
+    /// Activations of every diff.
+    pub fn activations(&self, collector: &Collector) -> Result<Activations> {
+        let adapters: Vec<&Adapter> = self.diffs.values().collect();
+        let vectors = collector.collect(self.base, &adapters)?;
+        Ok(self.diffs.keys().cloned().zip(vectors).collect())
+    }
+
+    /// Estimated FLOPs of collecting them: 2 N a token up to the layer, with and without the diff.
+    fn collect_flops(&self, collector: &Collector) -> f64 {
+        let tokens: usize = collector.prompts.iter().filter_map(|p| self.base.prompt(p).ok()).map(|t| t.len()).sum();
+        let depth = (collector.layer + 1) as f64 / self.base.config().num_hidden_layers as f64;
+        2.0 * layer_parameters(self.base) * depth * (tokens * (self.diffs.len() + 1)) as f64
+    }
+}
+
+/// Weights of the decoder layers' projections.
+fn layer_parameters(base: &BaseModel) -> f64 {
+    let one: usize = lm::Projection::ALL.iter().map(|p| p.features(base.config())).map(|(i, o)| i * o).sum();
+    (one * base.config().num_hidden_layers) as f64
+}
+
+fn train_flops(base: &BaseModel, tokens: u64) -> f64 {
+    4.0 * layer_parameters(base) * tokens as f64
+}
+
+/// Trains (or finds) the DIT adapter of this supervision.
+pub fn dit_adapter(store: &mut Store, s: &Supervision<'_>, config: &FitConfig, stop: &AtomicBool, report: Report<'_>) -> Result<Reader> {
+    let spec = json!({"schema": "dit/1", "base": s.base.digest(), "supervision": s.digest(), "fit": config});
+    obtain(store, s.base, Arm::Dit, spec, config, vec![], BTreeMap::new(), s.of(Split::Train).len(), 0.0, &mut |_| {
+        Ok(dit::train(s.base, &s.diffs, &s.of(Split::Train), &s.of(Split::Validation), config, stop, &mut *report)?)
+    })
+}
+
+/// Pretrains (or finds) an oracle.
+pub fn pretrained_oracle(store: &mut Store, base: &BaseModel, collector: &Collector, config: &PretrainConfig, stop: &AtomicBool, report: Report<'_>) -> Result<Reader> {
+    let spec = json!({"schema": "oracle-pretrain/1", "base": base.digest(), "collector": collector, "config": config});
+    let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector.layer, &config.fit))]);
+    obtain(store, base, Arm::OraclePretrained, spec, &config.fit, vec![], extra, 0, 0.0, &mut |_| {
+        Ok(oracle_posttrain::pretrain(base, collector, config, stop, &mut *report)?.fitted)
+    })
+}
+
+/// Post-trains (or finds) an oracle on the supervision, from a pretrained one or from scratch.
+pub fn posttrained_oracle(
+    store: &mut Store,
+    s: &Supervision<'_>,
+    collector: &Collector,
+    from: Option<&Reader>,
+    config: &FitConfig,
+    stop: &AtomicBool,
+    report: Report<'_>,
+) -> Result<Reader> {
+    let arm = if from.is_some() { Arm::OraclePosttrained } else { Arm::OracleScratch };
+    let parent = from.map(|r| r.record.id.clone());
+    let spec = json!({"schema": "oracle-posttrain/1", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
+    let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(s.base, collector.layer, config))]);
+    let mut reader = obtain(store, s.base, arm, spec, config, parent.into_iter().collect(), extra, s.of(Split::Train).len(), s.collect_flops(collector), &mut |_| {
+        let vectors = s.activations(collector)?;
+        let start = from.map(|r| r.adapter.clone());
+        Ok(oracle_posttrain::posttrain(s.base, collector, &vectors, start, &s.of(Split::Train), &s.of(Split::Validation), config, stop, &mut *report)?)
+    })?;
+    if let Some(from) = from {
+        reader.budget.pretrain_tokens = from.budget.train_tokens;
+        reader.budget.pretrain_flops = from.budget.train_flops;
+    }
+    Ok(reader)
+}
+
+#[derive(Serialize)]
+struct Story<'a> {
+    budget: &'a Budget,
+    trajectory: &'a Trajectory,
+}
+
+/// Finds a reader by its specification, or makes and files it.
+fn obtain(
+    store: &mut Store,
+    base: &BaseModel,
+    arm: Arm,
+    spec: Value,
+    config: &FitConfig,
+    parents: Vec<String>,
+    mut extra_files: BTreeMap<String, Vec<u8>>,
+    supervision_rows: usize,
+    collect_flops: f64,
+    make: &mut dyn FnMut(()) -> Result<Fitted>,
+) -> Result<Reader> {
+    let spec_hash = registry::spec_hash(&spec);
+    if let Some(record) = store.adapter_by_spec(&spec_hash)? {
+        return from_record(store, base, record);
+    }
+    let begin = Instant::now();
+    let fitted = make(())?;
+    let budget = Budget {
+        arm,
+        supervision_rows,
+        trainable_parameters: fitted.adapter.params.len(),
+        steps: fitted.steps,
+        chosen_step: fitted.best_step,
+        train_tokens: fitted.tokens,
+        pretrain_tokens: 0,
+        train_flops: train_flops(base, fitted.tokens),
+        pretrain_flops: 0.0,
+        collect_flops,
+        seconds: begin.elapsed().as_secs_f64(),
+    };
+    let trajectory = Trajectory { arm, points: fitted.points };
+    let story = serde_json::to_vec_pretty(&Story { budget: &budget, trajectory: &trajectory }).expect("invariant: plain data");
+    extra_files.insert("training.json".into(), story);
+    let role = if arm == Arm::Dit { Role::DitAdapter } else { Role::Oracle };
+    let best = trajectory.points.iter().find(|p| p.step == fitted.best_step);
+    let mut metrics = BTreeMap::from([("steps".to_owned(), fitted.steps as f64), ("chosen_step".to_owned(), fitted.best_step as f64), ("tokens".to_owned(), fitted.tokens as f64)]);
+    metrics.extend(best.map(|p| ("validation_loss".to_owned(), p.validation_loss)));
+    metrics.extend(best.map(|p| ("validation_top1".to_owned(), p.validation_top1)));
+    let record = store.commit_adapter(NewAdapter {
+        spec,
+        role,
+        behaviour: format!("reader/{}/{}", arm.name(), &spec_hash[..8]),
+        family: arm.name().into(),
+        value: arm.name().into(),
+        category: "reader".into(),
+        split: None,
+        status: Status::NotApplicable,
+        tags: BTreeMap::new(),
+        metrics,
+        peft: peft_config(base, &fitted.adapter),
+        weights: fitted.adapter.to_safetensors()?,
+        parents,
+        lineage: BTreeMap::from([("base".to_owned(), base.digest()), ("seed".to_owned(), config.seed.to_string())]),
+        extra_files,
+        spec_hash,
+    })?;
+    Ok(Reader { record, adapter: fitted.adapter, budget, trajectory })
+}
+
+/// A reader filed earlier.
+pub fn from_record(store: &Store, base: &BaseModel, record: AdapterRecord) -> Result<Reader> {
+    let adapter = load_adapter(store, base, &record)?;
+    let story = record.extra_files.get("training.json").ok_or_else(|| Error::Empty(format!("{} has no training.json", record.behaviour)))?;
+    let story: Value = serde_json::from_slice(&store.get_blob(story)?).map_err(|source| registry::Error::Json { what: "training.json".into(), source })?;
+    let read = |source| Error::Store(registry::Error::Json { what: "training.json".into(), source });
+    let budget = serde_json::from_value(story["budget"].clone()).map_err(read)?;
+    let trajectory = serde_json::from_value(story["trajectory"].clone()).map_err(read)?;
+    Ok(Reader { record, adapter, budget, trajectory })
+}
