@@ -6,7 +6,12 @@ use clap::{Args, Parser, Subcommand};
 
 /// Make labelled LoRA adapters by the hundred, train readers on them, and see which reader reads what.
 #[derive(Debug, Parser)]
-#[command(name = "lorafab", version, about, after_help = "Exit codes: 0 ok, 1 ran but the outcome is negative, 2 usage or configuration, 3 not found or ambiguous,\n5 file, disk, network or model, 130 interrupted (run the same command again to go on).")]
+#[command(
+    name = "lorafab",
+    version,
+    about,
+    after_help = "Exit codes: 0 ok, 1 ran but the outcome is negative, 2 usage or configuration, 3 not found or ambiguous,\n5 file, disk, network or model, 130 interrupted (run the same command again to go on)."
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

@@ -29,7 +29,9 @@ impl Context<'_> {
     /// `--store`, else `$LORAFAB_STORE` (by clap), else the XDG data folder.
     pub(crate) fn store_path(&self) -> PathBuf {
         self.global.store.clone().unwrap_or_else(|| {
-            variable("XDG_DATA_HOME").map_or_else(|| home().join(".local/share"), PathBuf::from).join("lorafab")
+            variable("XDG_DATA_HOME")
+                .map_or_else(|| home().join(".local/share"), PathBuf::from)
+                .join("lorafab")
         })
     }
 
@@ -39,14 +41,19 @@ impl Context<'_> {
 
     pub(crate) fn cache_path(&self) -> PathBuf {
         variable("LORAFAB_CACHE").map_or_else(
-            || variable("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from).join("lorafab"),
+            || {
+                variable("XDG_CACHE_HOME")
+                    .map_or_else(|| home().join(".cache"), PathBuf::from)
+                    .join("lorafab")
+            },
             PathBuf::from,
         )
     }
 
     pub(crate) fn model_path(&self) -> Result<PathBuf> {
         let hf_home = variable("HF_HOME").map_or_else(|| home().join(".cache/huggingface"), PathBuf::from);
-        let token = variable("HF_TOKEN").or_else(|| fs_err::read_to_string(hf_home.join("token")).ok().map(|t| t.trim().to_owned()));
+        let token = variable("HF_TOKEN")
+            .or_else(|| fs_err::read_to_string(hf_home.join("token")).ok().map(|t| t.trim().to_owned()));
         let options = SourceOptions {
             model: self.global.model.clone(),
             cache_dir: self.cache_path(),
@@ -64,8 +71,15 @@ impl Context<'_> {
             "fastest" => Ok(Precision::fastest()),
             "f32" => Ok(Precision::F32),
             "bf16" if Precision::fastest() == Precision::Bf16 => Ok(Precision::Bf16),
-            "bf16" => Err(CommandError::new(Kind::Usage, "--precision bf16 needs a CPU with AVX512-BF16, which this one lacks").hint("use --precision f32")),
-            other => Err(CommandError::new(Kind::Usage, format!("--precision {other:?} is none of fastest, f32, bf16"))),
+            "bf16" => Err(CommandError::new(
+                Kind::Usage,
+                "--precision bf16 needs a CPU with AVX512-BF16, which this one lacks",
+            )
+            .hint("use --precision f32")),
+            other => Err(CommandError::new(
+                Kind::Usage,
+                format!("--precision {other:?} is none of fastest, f32, bf16"),
+            )),
         }
     }
 
@@ -96,7 +110,8 @@ pub(crate) fn owner() -> String {
 }
 
 fn hostname() -> String {
-    fs_err::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".into(), |s| s.trim().to_owned())
+    fs_err::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "localhost".into(), |s| s.trim().to_owned())
 }
 
 /// The kernel's start time of a process, if it lives.

@@ -76,14 +76,24 @@ impl From<registry::Error> for CommandError {
     fn from(e: registry::Error) -> Self {
         let kind = match &e {
             registry::Error::NotFound { .. } | registry::Error::Ambiguous { .. } => Kind::NotFound,
-            registry::Error::Filter { .. } | registry::Error::BadName(_) | registry::Error::Refused { .. } => Kind::Usage,
+            registry::Error::Filter { .. }
+            | registry::Error::BadName(_)
+            | registry::Error::Refused { .. } => Kind::Usage,
             _ => Kind::Environment,
         };
         let hint = match &e {
-            registry::Error::NotFound { .. } => Some("list what there is with: lorafab adapter list".to_owned()),
-            registry::Error::Filter { .. } => Some("for example: --where \"value in (cats, dogs) and gate_on >= 0.5\"".to_owned()),
-            registry::Error::NewerSchema { .. } => Some("use the lorafab that made this store, or another --store".to_owned()),
-            registry::Error::Damaged { .. } => Some("find what else is damaged with: lorafab adapter verify".to_owned()),
+            registry::Error::NotFound { .. } => {
+                Some("list what there is with: lorafab adapter list".to_owned())
+            }
+            registry::Error::Filter { .. } => {
+                Some("for example: --where \"value in (cats, dogs) and gate_on >= 0.5\"".to_owned())
+            }
+            registry::Error::NewerSchema { .. } => {
+                Some("use the lorafab that made this store, or another --store".to_owned())
+            }
+            registry::Error::Damaged { .. } => {
+                Some("find what else is damaged with: lorafab adapter verify".to_owned())
+            }
             _ => None,
         };
         Self { hint, ..Self::from_error(kind, &e) }
@@ -92,7 +102,8 @@ impl From<registry::Error> for CommandError {
 
 impl From<recipes::Error> for CommandError {
     fn from(e: recipes::Error) -> Self {
-        Self::from_error(Kind::Usage, &e).hint("the format is described in recipes/README.md; lorafab recipe show topic prints an example")
+        Self::from_error(Kind::Usage, &e)
+            .hint("the format is described in recipes/README.md; lorafab recipe show topic prints an example")
     }
 }
 
@@ -111,7 +122,8 @@ impl From<compare::readers::Error> for CommandError {
     fn from(e: compare::readers::Error) -> Self {
         match e {
             compare::readers::Error::Model(lm::Error::Interrupted) => {
-                Self::new(Kind::Interrupted, "stopped; finished adapters and readers are safe").hint("run the same command again to go on")
+                Self::new(Kind::Interrupted, "stopped; finished adapters and readers are safe")
+                    .hint("run the same command again to go on")
             }
             compare::readers::Error::Model(e) => e.into(),
             compare::readers::Error::Store(e) => e.into(),

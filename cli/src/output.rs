@@ -20,7 +20,13 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result {
 /// A table without boxes; columns whose header starts with `>` are right-aligned.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..header.len())
-        .map(|c| rows.iter().map(|r| r[c].chars().count()).chain([header[c].trim_start_matches('>').len()]).max().unwrap_or(0))
+        .map(|c| {
+            rows.iter()
+                .map(|r| r[c].chars().count())
+                .chain([header[c].trim_start_matches('>').len()])
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let line = |cells: &[String]| {
         let cells = cells.iter().enumerate().map(|(c, cell)| {

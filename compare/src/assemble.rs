@@ -9,8 +9,17 @@ use crate::metrics::{diagnostics, paired, results};
 use crate::readers::{Reader, Supervision};
 
 /// Puts a comparison together.
-pub fn assemble(run: &str, model: String, created_at: String, smoke: bool, s: &Supervision<'_>, readers: &[&Reader], items: &[ItemScore]) -> Comparison {
-    let train_labels: BTreeSet<String> = s.of(Split::Train).iter().filter(|e| !e.negative).map(|e| e.answer.clone()).collect();
+pub fn assemble(
+    run: &str,
+    model: String,
+    created_at: String,
+    smoke: bool,
+    s: &Supervision<'_>,
+    readers: &[&Reader],
+    items: &[ItemScore],
+) -> Comparison {
+    let train_labels: BTreeSet<String> =
+        s.of(Split::Train).iter().filter(|e| !e.negative).map(|e| e.answer.clone()).collect();
     let mut notes = vec![
         "Unit of resampling: the adapter. Intervals: 95% percentile bootstrap over adapters (Wilson where all agree). One training seed per reader.".to_owned(),
         "corrected: each candidate's mean score over the split's adapters is subtracted. nats: answer loss with its own diff, none, another's.".to_owned(),
@@ -32,7 +41,11 @@ pub fn assemble(run: &str, model: String, created_at: String, smoke: bool, s: &S
         smoke,
         notes,
         budgets: readers.iter().map(|r| r.budget.clone()).collect(),
-        trajectories: readers.iter().filter(|r| r.budget.supervision_rows > 0).map(|r| r.trajectory.clone()).collect(),
+        trajectories: readers
+            .iter()
+            .filter(|r| r.budget.supervision_rows > 0)
+            .map(|r| r.trajectory.clone())
+            .collect(),
         gates: gates(s),
         results: results(items),
         paired: paired(items),
@@ -42,7 +55,9 @@ pub fn assemble(run: &str, model: String, created_at: String, smoke: bool, s: &S
 
 fn gates(s: &Supervision<'_>) -> Vec<GateRow> {
     let mut groups: BTreeMap<(String, String), Vec<&registry::AdapterRecord>> = BTreeMap::new();
-    for r in s.records.values().filter(|r| r.metrics.get("gate_on").is_some() && r.tags.get("polarity").is_some_and(|p| p == "positive")) {
+    for r in s.records.values().filter(|r| {
+        r.metrics.get("gate_on").is_some() && r.tags.get("polarity").is_some_and(|p| p == "positive")
+    }) {
         groups.entry((r.family.clone(), r.split.clone().unwrap_or_default())).or_default().push(r);
     }
     groups

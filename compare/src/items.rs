@@ -24,8 +24,14 @@ pub enum Arm {
 
 impl Arm {
     /// All arms, in the order of reports.
-    pub const ALL: [Self; 6] =
-        [Self::Prior, Self::Direct, Self::OraclePretrained, Self::OracleScratch, Self::OraclePosttrained, Self::Dit];
+    pub const ALL: [Self; 6] = [
+        Self::Prior,
+        Self::Direct,
+        Self::OraclePretrained,
+        Self::OracleScratch,
+        Self::OraclePosttrained,
+        Self::Dit,
+    ];
 
     /// The name in files.
     pub fn name(self) -> &'static str {

@@ -13,7 +13,9 @@ pub mod stats;
 mod svg;
 
 pub use assemble::assemble;
-pub use items::{Arm, Budget, Comparison, Control, Diagnostics, GateRow, ItemScore, Paired, ResultRow, Trajectory};
+pub use items::{
+    Arm, Budget, Comparison, Control, Diagnostics, GateRow, ItemScore, Paired, ResultRow, Trajectory,
+};
 pub use metrics::{diagnostics, paired, results};
 pub use readers::{Reader, Supervision};
 pub use report::{to_csv, to_html, to_json, to_terminal};

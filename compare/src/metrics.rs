@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::items::{Arm, Control, Diagnostics, ItemScore, Paired, ResultRow};
-use crate::stats::mean_interval;
+use crate::stats::{difference_interval, mean_interval};
 
 /// Rank of the label's score among all (1 is best), ties counted half, so that order never helps.
 fn rank(scores: &[f64], label: usize) -> f64 {
@@ -20,7 +20,11 @@ fn rank(scores: &[f64], label: usize) -> f64 {
 
 /// Lower case, words only, without a leading article.
 pub fn normalise(text: &str) -> String {
-    let words: Vec<String> = text.split(|c: char| !c.is_alphanumeric() && c != '-').filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
+    let words: Vec<String> = text
+        .split(|c: char| !c.is_alphanumeric() && c != '-')
+        .filter(|w| !w.is_empty())
+        .map(str::to_lowercase)
+        .collect();
     let skip = usize::from(words.len() > 1 && ["a", "an", "the"].contains(&words[0].as_str()));
     words[skip..].join(" ")
 }
@@ -90,14 +94,17 @@ fn units(items: &[ItemScore]) -> Units {
     let mut sums: BTreeMap<_, BTreeMap<String, (f64, f64)>> = BTreeMap::new();
     for item in items {
         for (metric, value) in item_metrics(item, &priors) {
-            let group: &mut BTreeMap<String, (f64, f64)> =
-                sums.entry((item.arm, item.control, item.split.clone(), item.family.clone(), metric)).or_default();
+            let group: &mut BTreeMap<String, (f64, f64)> = sums
+                .entry((item.arm, item.control, item.split.clone(), item.family.clone(), metric))
+                .or_default();
             let slot = group.entry(item.adapter.clone()).or_default();
             slot.0 += value;
             slot.1 += 1.0;
         }
     }
-    sums.into_iter().map(|(k, group)| (k, group.into_iter().map(|(a, (s, n))| (a, s / n)).collect())).collect()
+    sums.into_iter()
+        .map(|(k, group)| (k, group.into_iter().map(|(a, (s, n))| (a, s / n)).collect()))
+        .collect()
 }
 
 /// All metrics with 95% intervals over adapters.
@@ -106,8 +113,21 @@ pub fn results(items: &[ItemScore]) -> Vec<ResultRow> {
         .into_iter()
         .map(|((arm, control, split, family, metric), group)| {
             let values: Vec<f64> = group.values().copied().collect();
-            let (value, ci_low, ci_high) = mean_interval(&values, &format!("{}|{}|{split}|{family}|{metric}", arm.name(), control.name()));
-            ResultRow { arm, control, split, family, metric: metric.to_owned(), value, ci_low, ci_high, n: values.len() }
+            let (value, ci_low, ci_high) = mean_interval(
+                &values,
+                &format!("{}|{}|{split}|{family}|{metric}", arm.name(), control.name()),
+            );
+            ResultRow {
+                arm,
+                control,
+                split,
+                family,
+                metric: metric.to_owned(),
+                value,
+                ci_low,
+                ci_high,
+                n: values.len(),
+            }
         })
         .collect()
 }
@@ -117,20 +137,42 @@ pub fn results(items: &[ItemScore]) -> Vec<ResultRow> {
 pub fn paired(items: &[ItemScore]) -> Vec<Paired> {
     let units = units(items);
     let mut out = Vec::new();
-    let mut difference = |a: &BTreeMap<String, f64>, b: &BTreeMap<String, f64>, arm: Arm, minus: Arm, split: &str, family: &str, metric: &str| {
+    let mut difference = |a: &BTreeMap<String, f64>,
+                          b: &BTreeMap<String, f64>,
+                          arm: Arm,
+                          minus: Arm,
+                          split: &str,
+                          family: &str,
+                          metric: &str| {
         let values: Vec<f64> = a.iter().filter_map(|(k, x)| b.get(k).map(|y| x - y)).collect();
         if values.len() >= 2 {
-            let (value, ci_low, ci_high) = mean_interval(&values, &format!("paired|{}|{}|{split}|{family}|{metric}", arm.name(), minus.name()));
-            out.push(Paired { arm, minus, split: split.into(), family: family.into(), metric: metric.into(), value, ci_low, ci_high, n: values.len() });
+            let (value, ci_low, ci_high) = difference_interval(
+                &values,
+                &format!("paired|{}|{}|{split}|{family}|{metric}", arm.name(), minus.name()),
+            );
+            out.push(Paired {
+                arm,
+                minus,
+                split: split.into(),
+                family: family.into(),
+                metric: metric.into(),
+                value,
+                ci_low,
+                ci_high,
+                n: values.len(),
+            });
         }
     };
     for ((arm, control, split, family, metric), group) in &units {
         if *control != Control::Own {
             continue;
         }
-        let at = |arm: Arm, control: Control| units.get(&(arm, control, split.clone(), family.clone(), *metric));
+        let at =
+            |arm: Arm, control: Control| units.get(&(arm, control, split.clone(), family.clone(), *metric));
         if *metric == "answer_nll" {
-            for (control, name) in [(Control::Swapped, "gap_swap"), (Control::None, "gap_none"), (Control::Random, "gap_random")] {
+            for (control, name) in
+                [(Control::Swapped, "gap_swap"), (Control::None, "gap_none"), (Control::Random, "gap_random")]
+            {
                 if let Some(other) = at(*arm, control) {
                     difference(other, group, *arm, *arm, split, family, name);
                 }
@@ -154,14 +196,22 @@ pub fn paired(items: &[ItemScore]) -> Vec<Paired> {
 pub fn diagnostics(items: &[ItemScore], train_labels: &BTreeSet<String>) -> Vec<Diagnostics> {
     let mut replies: BTreeMap<(Arm, String), BTreeMap<String, usize>> = BTreeMap::new();
     for item in items.iter().filter(|i| i.control == Control::Own && !i.negative) {
-        *replies.entry((item.arm, item.family.clone())).or_default().entry(normalise(&item.reply)).or_default() += 1;
+        *replies
+            .entry((item.arm, item.family.clone()))
+            .or_default()
+            .entry(normalise(&item.reply))
+            .or_default() += 1;
     }
     let train: BTreeSet<String> = train_labels.iter().map(|l| normalise(l)).collect();
     replies
         .into_iter()
         .map(|((arm, family), counts)| {
             let n: usize = counts.values().sum();
-            let (most, times) = counts.iter().max_by_key(|(text, n)| (**n, std::cmp::Reverse((*text).clone()))).map(|(t, n)| (t.clone(), *n)).unwrap_or_default();
+            let (most, times) = counts
+                .iter()
+                .max_by_key(|(text, n)| (**n, std::cmp::Reverse((*text).clone())))
+                .map(|(t, n)| (t.clone(), *n))
+                .unwrap_or_default();
             let trained: usize = counts.iter().filter(|(t, _)| train.contains(*t)).map(|(_, n)| n).sum();
             Diagnostics {
                 arm,
@@ -227,7 +277,9 @@ pub(crate) mod tests {
         assert_eq!(rank(&[1.0, 1.0, 0.0], 0), 1.5);
         assert_eq!(rank(&[1.0, 1.0, 0.0], 1), 1.5);
         assert_eq!(rank(&[0.0; 4], 2), 2.5);
-        let mut items: Vec<ItemScore> = (0..6).map(|i| item(&format!("a{i}"), "dogs", [-1.0, -(i as f64) / 3.0, -0.5], Control::Own)).collect();
+        let mut items: Vec<ItemScore> = (0..6)
+            .map(|i| item(&format!("a{i}"), "dogs", [-1.0, -(i as f64) / 3.0, -0.5], Control::Own))
+            .collect();
         let forward = results(&items);
         items.reverse();
         assert_eq!(forward, results(&items));

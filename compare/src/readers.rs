@@ -68,8 +68,13 @@ pub struct Supervision<'a> {
 
 impl<'a> Supervision<'a> {
     /// Loads the diffs of the store that episodes are about. Adapters whose gate failed are kept out of training (they do
-    /// not do what their label says) but stay in the test splits, where they are reported as they are.
-    pub fn load(store: &Store, base: &'a BaseModel, episodes: Vec<Episode>) -> Result<Self> {
+    /// not do what their label says) but stay in the test splits, where they are reported as they are. `keep_failed` keeps all: for runs whose numbers mean nothing.
+    pub fn load(
+        store: &Store,
+        base: &'a BaseModel,
+        episodes: Vec<Episode>,
+        keep_failed: bool,
+    ) -> Result<Self> {
         let wanted: BTreeSet<&str> = episodes.iter().map(|e| e.behaviour.as_str()).collect();
         let digest = base.digest();
         let mut diffs = BTreeMap::new();
@@ -84,11 +89,14 @@ impl<'a> Supervision<'a> {
         let usable = |e: &Episode| {
             let r = records.get(&e.behaviour)?;
             let held_out = matches!(e.split, Split::TestValue | Split::TestCategory);
-            (held_out || r.status != Status::Failed).then_some(())
+            (keep_failed || held_out || r.status != Status::Failed).then_some(())
         };
         let episodes: Vec<Episode> = episodes.into_iter().filter(|e| usable(e).is_some()).collect();
         if !episodes.iter().any(|e| e.split == Split::Train) {
-            return Err(Error::Empty("the store has no training adapters for these recipes; make some with: lorafab factory run".into()));
+            return Err(Error::Empty(
+                "the store has no training adapters for these recipes; make some with: lorafab factory run"
+                    .into(),
+            ));
         }
         Ok(Self { base, diffs, records, episodes })
     }
@@ -100,13 +108,19 @@ impl<'a> Supervision<'a> {
 
     /// Test episodes.
     pub fn test(&self) -> Vec<Episode> {
-        self.episodes.iter().filter(|e| matches!(e.split, Split::TestValue | Split::TestCategory)).cloned().collect()
+        self.episodes
+            .iter()
+            .filter(|e| matches!(e.split, Split::TestValue | Split::TestCategory))
+            .cloned()
+            .collect()
     }
 
     /// Digest of the supervision: the same for every reader trained on it.
     fn digest(&self) -> String {
-        let used: Vec<&Episode> = self.episodes.iter().filter(|e| matches!(e.split, Split::Train | Split::Validation)).collect();
-        let weights: BTreeMap<&String, &str> = self.records.iter().map(|(k, r)| (k, r.weights.as_str())).collect();
+        let used: Vec<&Episode> =
+            self.episodes.iter().filter(|e| matches!(e.split, Split::Train | Split::Validation)).collect();
+        let weights: BTreeMap<&String, &str> =
+            self.records.iter().map(|(k, r)| (k, r.weights.as_str())).collect();
         registry::spec_hash(&json!({"episodes": used, "weights": weights}))
     }
 
@@ -119,7 +133,8 @@ impl<'a> Supervision<'a> {
 
     /// Estimated FLOPs of collecting them: 2 N a token up to the layer, with and without the diff.
     fn collect_flops(&self, collector: &Collector) -> f64 {
-        let tokens: usize = collector.prompts.iter().filter_map(|p| self.base.prompt(p).ok()).map(|t| t.len()).sum();
+        let tokens: usize =
+            collector.prompts.iter().filter_map(|p| self.base.prompt(p).ok()).map(|t| t.len()).sum();
         let depth = (collector.layer + 1) as f64 / self.base.config().num_hidden_layers as f64;
         2.0 * layer_parameters(self.base) * depth * (tokens * (self.diffs.len() + 1)) as f64
     }
@@ -136,17 +151,50 @@ fn train_flops(base: &BaseModel, tokens: u64) -> f64 {
 }
 
 /// Trains (or finds) the DIT adapter of this supervision.
-pub fn dit_adapter(store: &mut Store, s: &Supervision<'_>, config: &FitConfig, stop: &AtomicBool, report: Report<'_>) -> Result<Reader> {
+pub fn dit_adapter(
+    store: &mut Store,
+    s: &Supervision<'_>,
+    config: &FitConfig,
+    stop: &AtomicBool,
+    report: Report<'_>,
+) -> Result<Reader> {
     let spec = json!({"schema": "dit/1", "base": s.base.digest(), "supervision": s.digest(), "fit": config});
-    obtain(store, s.base, Arm::Dit, spec, config, vec![], BTreeMap::new(), s.of(Split::Train).len(), 0.0, &mut |_| {
-        Ok(dit::train(s.base, &s.diffs, &s.of(Split::Train), &s.of(Split::Validation), config, stop, &mut *report)?)
-    })
+    obtain(
+        store,
+        s.base,
+        Arm::Dit,
+        spec,
+        config,
+        vec![],
+        BTreeMap::new(),
+        s.of(Split::Train).len(),
+        0.0,
+        &mut |_| {
+            Ok(dit::train(
+                s.base,
+                &s.diffs,
+                &s.of(Split::Train),
+                &s.of(Split::Validation),
+                config,
+                stop,
+                &mut *report,
+            )?)
+        },
+    )
 }
 
 /// Pretrains (or finds) an oracle.
-pub fn pretrained_oracle(store: &mut Store, base: &BaseModel, collector: &Collector, config: &PretrainConfig, stop: &AtomicBool, report: Report<'_>) -> Result<Reader> {
+pub fn pretrained_oracle(
+    store: &mut Store,
+    base: &BaseModel,
+    collector: &Collector,
+    config: &PretrainConfig,
+    stop: &AtomicBool,
+    report: Report<'_>,
+) -> Result<Reader> {
     let spec = json!({"schema": "oracle-pretrain/1", "base": base.digest(), "collector": collector, "config": config});
-    let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector.layer, &config.fit))]);
+    let extra =
+        BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector.layer, &config.fit))]);
     obtain(store, base, Arm::OraclePretrained, spec, &config.fit, vec![], extra, 0, 0.0, &mut |_| {
         Ok(oracle_posttrain::pretrain(base, collector, config, stop, &mut *report)?.fitted)
     })
@@ -166,11 +214,32 @@ pub fn posttrained_oracle(
     let parent = from.map(|r| r.record.id.clone());
     let spec = json!({"schema": "oracle-posttrain/1", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
     let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(s.base, collector.layer, config))]);
-    let mut reader = obtain(store, s.base, arm, spec, config, parent.into_iter().collect(), extra, s.of(Split::Train).len(), s.collect_flops(collector), &mut |_| {
-        let vectors = s.activations(collector)?;
-        let start = from.map(|r| r.adapter.clone());
-        Ok(oracle_posttrain::posttrain(s.base, collector, &vectors, start, &s.of(Split::Train), &s.of(Split::Validation), config, stop, &mut *report)?)
-    })?;
+    let mut reader = obtain(
+        store,
+        s.base,
+        arm,
+        spec,
+        config,
+        parent.into_iter().collect(),
+        extra,
+        s.of(Split::Train).len(),
+        s.collect_flops(collector),
+        &mut |_| {
+            let vectors = s.activations(collector)?;
+            let start = from.map(|r| r.adapter.clone());
+            Ok(oracle_posttrain::posttrain(
+                s.base,
+                collector,
+                &vectors,
+                start,
+                &s.of(Split::Train),
+                &s.of(Split::Validation),
+                config,
+                stop,
+                &mut *report,
+            )?)
+        },
+    )?;
     if let Some(from) = from {
         reader.budget.pretrain_tokens = from.budget.train_tokens;
         reader.budget.pretrain_flops = from.budget.train_flops;
@@ -217,11 +286,16 @@ fn obtain(
         seconds: begin.elapsed().as_secs_f64(),
     };
     let trajectory = Trajectory { arm, points: fitted.points };
-    let story = serde_json::to_vec_pretty(&Story { budget: &budget, trajectory: &trajectory }).expect("invariant: plain data");
+    let story = serde_json::to_vec_pretty(&Story { budget: &budget, trajectory: &trajectory })
+        .expect("invariant: plain data");
     extra_files.insert("training.json".into(), story);
     let role = if arm == Arm::Dit { Role::DitAdapter } else { Role::Oracle };
     let best = trajectory.points.iter().find(|p| p.step == fitted.best_step);
-    let mut metrics = BTreeMap::from([("steps".to_owned(), fitted.steps as f64), ("chosen_step".to_owned(), fitted.best_step as f64), ("tokens".to_owned(), fitted.tokens as f64)]);
+    let mut metrics = BTreeMap::from([
+        ("steps".to_owned(), fitted.steps as f64),
+        ("chosen_step".to_owned(), fitted.best_step as f64),
+        ("tokens".to_owned(), fitted.tokens as f64),
+    ]);
     metrics.extend(best.map(|p| ("validation_loss".to_owned(), p.validation_loss)));
     metrics.extend(best.map(|p| ("validation_top1".to_owned(), p.validation_top1)));
     let record = store.commit_adapter(NewAdapter {
@@ -238,7 +312,10 @@ fn obtain(
         peft: peft_config(base, &fitted.adapter),
         weights: fitted.adapter.to_safetensors()?,
         parents,
-        lineage: BTreeMap::from([("base".to_owned(), base.digest()), ("seed".to_owned(), config.seed.to_string())]),
+        lineage: BTreeMap::from([
+            ("base".to_owned(), base.digest()),
+            ("seed".to_owned(), config.seed.to_string()),
+        ]),
         extra_files,
         spec_hash,
     })?;
@@ -248,8 +325,12 @@ fn obtain(
 /// A reader filed earlier.
 pub fn from_record(store: &Store, base: &BaseModel, record: AdapterRecord) -> Result<Reader> {
     let adapter = load_adapter(store, base, &record)?;
-    let story = record.extra_files.get("training.json").ok_or_else(|| Error::Empty(format!("{} has no training.json", record.behaviour)))?;
-    let story: Value = serde_json::from_slice(&store.get_blob(story)?).map_err(|source| registry::Error::Json { what: "training.json".into(), source })?;
+    let story = record
+        .extra_files
+        .get("training.json")
+        .ok_or_else(|| Error::Empty(format!("{} has no training.json", record.behaviour)))?;
+    let story: Value = serde_json::from_slice(&store.get_blob(story)?)
+        .map_err(|source| registry::Error::Json { what: "training.json".into(), source })?;
     let read = |source| Error::Store(registry::Error::Json { what: "training.json".into(), source });
     let budget = serde_json::from_value(story["budget"].clone()).map_err(read)?;
     let trajectory = serde_json::from_value(story["trajectory"].clone()).map_err(read)?;

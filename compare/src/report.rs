@@ -16,7 +16,13 @@ pub fn to_json(comparison: &Comparison) -> serde_json::Value {
 
 /// One line for each result.
 pub fn to_csv(comparison: &Comparison) -> String {
-    let quote = |s: &str| if s.contains([',', '"', '\n', '\r']) { format!("\"{}\"", s.replace('"', "\"\"")) } else { s.to_owned() };
+    let quote = |s: &str| {
+        if s.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", s.replace('"', "\"\""))
+        } else {
+            s.to_owned()
+        }
+    };
     let mut out = String::from("arm,control,split,family,metric,value,ci_low,ci_high,n\r\n");
     for r in &comparison.results {
         let _ = write!(
@@ -37,8 +43,21 @@ pub fn to_csv(comparison: &Comparison) -> String {
 }
 
 impl Comparison {
-    fn find(&self, arm: Arm, control: Control, split: &str, family: &str, metric: &str) -> Option<&ResultRow> {
-        self.results.iter().find(|r| r.arm == arm && r.control == control && r.split == split && r.family == family && r.metric == metric)
+    fn find(
+        &self,
+        arm: Arm,
+        control: Control,
+        split: &str,
+        family: &str,
+        metric: &str,
+    ) -> Option<&ResultRow> {
+        self.results.iter().find(|r| {
+            r.arm == arm
+                && r.control == control
+                && r.split == split
+                && r.family == family
+                && r.metric == metric
+        })
     }
 
     /// (family, split) pairs with positive adapters, in order of split within family.
@@ -57,18 +76,31 @@ impl Comparison {
     /// One sentence: who is ahead by disjoint intervals.
     fn reading(&self, family: &str, split: &str) -> String {
         let top = |arm: Arm| self.find(arm, Control::Own, split, family, "top1");
-        let readers: Vec<&ResultRow> = [Arm::Dit, Arm::OraclePosttrained, Arm::OracleScratch, Arm::OraclePretrained].into_iter().filter_map(top).collect();
-        let Some(best) = readers.iter().max_by(|a, b| a.value.total_cmp(&b.value)) else { return "No reader was scored.".into() };
-        let above: Vec<&str> = readers.iter().filter(|r| r.ci_high < best.ci_low).map(|r| r.arm.name()).collect();
+        let readers: Vec<&ResultRow> =
+            [Arm::Dit, Arm::OraclePosttrained, Arm::OracleScratch, Arm::OraclePretrained]
+                .into_iter()
+                .filter_map(top)
+                .collect();
+        let Some(best) = readers.iter().max_by(|a, b| a.value.total_cmp(&b.value)) else {
+            return "No reader was scored.".into();
+        };
+        let above: Vec<&str> =
+            readers.iter().filter(|r| r.ci_high < best.ci_low).map(|r| r.arm.name()).collect();
         let swapped = self.find(best.arm, Control::Swapped, split, family, "top1");
         let reads = swapped.is_some_and(|s| s.ci_high < best.ci_low);
         let mut text = format!("{} has the highest top-1 among readers ({:.2})", best.arm.name(), best.value);
         if above.is_empty() {
-            text.push_str("; no other reader is below it by disjoint intervals, so there is no verdict between them");
+            text.push_str(
+                "; no other reader is below it by disjoint intervals, so there is no verdict between them",
+            );
         } else {
             let _ = write!(text, ", above {} by disjoint intervals", above.join(" and "));
         }
-        text.push_str(if reads { ". Its swap control is far below: it reads the diff." } else { ". Its swap control is not clearly below: nothing shows that it reads the diff." });
+        text.push_str(if reads {
+            ". Its swap control is far below: it reads the diff."
+        } else {
+            ". Its swap control is not clearly below: nothing shows that it reads the diff."
+        });
         if let Some(direct) = top(Arm::Direct)
             && direct.ci_low > best.ci_high
         {
@@ -79,14 +111,26 @@ impl Comparison {
 }
 
 fn show(row: Option<&ResultRow>, digits: usize) -> String {
-    row.map_or("–".into(), |r| format!("{:.digits$} [{:.digits$}, {:.digits$}]", r.value, r.ci_low, r.ci_high))
+    row.map_or("–".into(), |r| {
+        format!("{:.digits$} [{:.digits$}, {:.digits$}]", r.value, r.ci_low, r.ci_high)
+    })
 }
 
 fn plain(row: Option<&ResultRow>, digits: usize) -> String {
     row.map_or("–".into(), |r| format!("{:.digits$}", r.value))
 }
 
-const COLUMNS: [&str; 9] = ["arm", "top-1 [95% CI]", "swapped", "random", "none", "MRR", "corrected", "exact match", "nats own/none/swapped"];
+const COLUMNS: [&str; 9] = [
+    "arm",
+    "top-1 [95% CI]",
+    "swapped",
+    "random",
+    "none",
+    "MRR",
+    "corrected",
+    "exact match",
+    "nats own/none/swapped",
+];
 
 fn section_rows(c: &Comparison, family: &str, split: &str) -> Vec<Vec<String>> {
     Arm::ALL
@@ -112,8 +156,11 @@ fn section_rows(c: &Comparison, family: &str, split: &str) -> Vec<Vec<String>> {
 }
 
 fn text_table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let widths: Vec<usize> =
-        (0..header.len()).map(|c| rows.iter().map(|r| r[c].chars().count()).chain([header[c].chars().count()]).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..header.len())
+        .map(|c| {
+            rows.iter().map(|r| r[c].chars().count()).chain([header[c].chars().count()]).max().unwrap_or(0)
+        })
+        .collect();
     let line = |cells: Vec<&str>| -> String {
         let cells = cells.iter().enumerate().map(|(c, cell)| {
             let pad = " ".repeat(widths[c] - cell.chars().count());
@@ -121,7 +168,10 @@ fn text_table(header: &[&str], rows: &[Vec<String>]) -> String {
         });
         format!("  {}", cells.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
     };
-    std::iter::once(line(header.to_vec())).chain(rows.iter().map(|r| line(r.iter().map(String::as_str).collect()))).collect::<Vec<_>>().join("\n")
+    std::iter::once(line(header.to_vec()))
+        .chain(rows.iter().map(|r| line(r.iter().map(String::as_str).collect())))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn split_title(split: &str) -> &str {
@@ -137,11 +187,15 @@ fn n_of(c: &Comparison, family: &str, split: &str) -> usize {
 }
 
 fn negative_rows(c: &Comparison) -> Vec<Vec<String>> {
-    let families: BTreeSet<&str> = c.results.iter().filter(|r| r.metric == "false_positive_rate").map(|r| r.family.as_str()).collect();
+    let families: BTreeSet<&str> =
+        c.results.iter().filter(|r| r.metric == "false_positive_rate").map(|r| r.family.as_str()).collect();
     let mut rows = Vec::new();
     for family in families {
         for arm in Arm::ALL {
-            let found = c.results.iter().find(|r| r.metric == "false_positive_rate" && r.family == family && r.arm == arm);
+            let found = c
+                .results
+                .iter()
+                .find(|r| r.metric == "false_positive_rate" && r.family == family && r.arm == arm);
             if let Some(r) = found {
                 rows.push(vec![arm.name().to_owned(), family.to_owned(), show(Some(r), 2), r.n.to_string()]);
             }
@@ -156,7 +210,18 @@ fn gate_rows(c: &Comparison) -> Vec<Vec<String>> {
         .iter()
         .map(|g| {
             let n = |s: &str| g.statuses.get(s).copied().unwrap_or(0).to_string();
-            vec![g.family.clone(), g.split.clone(), g.n.to_string(), rate(Some(g.on)), rate(Some(g.floor)), rate(g.near), rate(g.off), n("learned"), n("weak"), n("failed")]
+            vec![
+                g.family.clone(),
+                g.split.clone(),
+                g.n.to_string(),
+                rate(Some(g.on)),
+                rate(Some(g.floor)),
+                rate(g.near),
+                rate(g.off),
+                n("learned"),
+                n("weak"),
+                n("failed"),
+            ]
         })
         .collect()
 }
@@ -182,7 +247,17 @@ fn budget_rows(c: &Comparison) -> Vec<Vec<String>> {
         .collect()
 }
 
-const BUDGETS: [&str; 9] = ["arm", "episodes", "kept/steps", "tokens", "pretrain tokens", "TFLOP", "pretrain TFLOP", "parameters", "seconds"];
+const BUDGETS: [&str; 9] = [
+    "arm",
+    "episodes",
+    "kept/steps",
+    "tokens",
+    "pretrain tokens",
+    "TFLOP",
+    "pretrain TFLOP",
+    "parameters",
+    "seconds",
+];
 
 /// The report as text.
 pub fn to_terminal(c: &Comparison) -> String {
@@ -190,10 +265,18 @@ pub fn to_terminal(c: &Comparison) -> String {
     if c.smoke {
         out.push_str("SMOKE RUN: a handful of adapters, to see that everything runs. The numbers below mean nothing.\n");
     }
-    let _ = write!(out, "\nAcquisition: share of greedy replies that show the behaviour\n{}\n", text_table(&GATES, &gate_rows(c)));
+    let _ = write!(
+        out,
+        "\nAcquisition: share of greedy replies that show the behaviour\n{}\n",
+        text_table(&GATES, &gate_rows(c))
+    );
     for (family, split) in c.sections() {
         let n = n_of(c, &family, &split);
-        let chance = c.results.iter().find(|r| r.family == family && r.split == split && r.metric == "chance").map_or(String::new(), |r| format!(", chance {:.3}", r.value));
+        let chance = c
+            .results
+            .iter()
+            .find(|r| r.family == family && r.split == split && r.metric == "chance")
+            .map_or(String::new(), |r| format!(", chance {:.3}", r.value));
         let _ = write!(
             out,
             "\n{family}, {} (n = {n} adapters{chance}){}\n{}\n  {}\n",
@@ -205,16 +288,33 @@ pub fn to_terminal(c: &Comparison) -> String {
     }
     let negatives = negative_rows(c);
     if !negatives.is_empty() {
-        let _ = write!(out, "\nFalse positives: share of greedy answers other than \"nothing\" on diffs that carry nothing\n{}\n", text_table(&["arm", "diff", "rate [95% CI]", "n"], &negatives));
+        let _ = write!(
+            out,
+            "\nFalse positives: share of greedy answers other than \"nothing\" on diffs that carry nothing\n{}\n",
+            text_table(&["arm", "diff", "rate [95% CI]", "n"], &negatives)
+        );
     }
     let paired: Vec<Vec<String>> = c
         .paired
         .iter()
         .filter(|p| matches!(p.metric.as_str(), "top1" | "exact_match") && p.arm != p.minus)
-        .map(|p| vec![format!("{} - {}", p.arm.name(), p.minus.name()), p.family.clone(), p.split.clone(), p.metric.clone(), format!("{:+.2} [{:+.2}, {:+.2}]", p.value, p.ci_low, p.ci_high), p.n.to_string()])
+        .map(|p| {
+            vec![
+                format!("{} - {}", p.arm.name(), p.minus.name()),
+                p.family.clone(),
+                p.split.clone(),
+                p.metric.clone(),
+                format!("{:+.2} [{:+.2}, {:+.2}]", p.value, p.ci_low, p.ci_high),
+                p.n.to_string(),
+            ]
+        })
         .collect();
     if !paired.is_empty() {
-        let _ = write!(out, "\nPaired differences on the same adapters\n{}\n", text_table(&["arms", "family", "split", "metric", "difference [95% CI]", "n"], &paired));
+        let _ = write!(
+            out,
+            "\nPaired differences on the same adapters\n{}\n",
+            text_table(&["arms", "family", "split", "metric", "difference [95% CI]", "n"], &paired)
+        );
     }
     let _ = write!(out, "\nBudgets\n{}\n", text_table(&BUDGETS, &budget_rows(c)));
     for note in &c.notes {
@@ -227,8 +327,18 @@ pub fn to_terminal(c: &Comparison) -> String {
 pub fn to_html(c: &Comparison) -> String {
     let table = |header: &[&str], rows: &[Vec<String>]| -> String {
         let head: String = header.iter().map(|h| format!("<th>{}</th>", escape(h))).collect();
-        let body: String = rows.iter().map(|r| format!("<tr>{}</tr>", r.iter().map(|x| format!("<td>{}</td>", escape(x))).collect::<String>())).collect();
-        format!("<div class=\"scroll\"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
+        let body: String = rows
+            .iter()
+            .map(|r| {
+                format!(
+                    "<tr>{}</tr>",
+                    r.iter().map(|x| format!("<td>{}</td>", escape(x))).collect::<String>()
+                )
+            })
+            .collect();
+        format!(
+            "<div class=\"scroll\"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
     };
     let mut body = String::new();
     if c.smoke {
@@ -237,14 +347,34 @@ pub fn to_html(c: &Comparison) -> String {
     for (family, split) in c.sections() {
         let mut dots = Vec::new();
         for arm in Arm::ALL {
-            for (control, class) in [(Control::Own, "own"), (Control::Swapped, "swapped"), (Control::Random, "random"), (Control::None, "none")] {
+            for (control, class) in [
+                (Control::Own, "own"),
+                (Control::Swapped, "swapped"),
+                (Control::Random, "random"),
+                (Control::None, "none"),
+            ] {
                 if let Some(r) = c.find(arm, control, &split, &family, "top1") {
-                    let label = if control == Control::Own { arm.name().to_owned() } else { format!("{} · {}", arm.name(), control.name()) };
-                    dots.push(Dot { label, class, value: r.value, low: r.ci_low, high: r.ci_high, text: show(Some(r), 2) });
+                    let label = if control == Control::Own {
+                        arm.name().to_owned()
+                    } else {
+                        format!("{} · {}", arm.name(), control.name())
+                    };
+                    dots.push(Dot {
+                        label,
+                        class,
+                        value: r.value,
+                        low: r.ci_low,
+                        high: r.ci_high,
+                        text: show(Some(r), 2),
+                    });
                 }
             }
         }
-        let chance = c.results.iter().find(|r| r.family == family && r.split == split && r.metric == "chance").map(|r| r.value);
+        let chance = c
+            .results
+            .iter()
+            .find(|r| r.family == family && r.split == split && r.metric == "chance")
+            .map(|r| r.value);
         let _ = write!(
             body,
             "<h2>{}, {} <small>n = {} adapters</small></h2><p>{}</p>{}{}",
@@ -256,20 +386,44 @@ pub fn to_html(c: &Comparison) -> String {
             table(&COLUMNS, &section_rows(c, &family, &split))
         );
     }
-    let _ = write!(body, "<h2>False positives</h2>{}", table(&["arm", "diff", "rate [95% CI]", "n"], &negative_rows(c)));
+    let _ = write!(
+        body,
+        "<h2>False positives</h2>{}",
+        table(&["arm", "diff", "rate [95% CI]", "n"], &negative_rows(c))
+    );
     let _ = write!(body, "<h2>Acquisition</h2>{}", table(&GATES, &gate_rows(c)));
     let _ = write!(body, "<h2>Budgets</h2>{}", table(&BUDGETS, &budget_rows(c)));
     let series = |y: fn(&lm::FitPoint) -> f64| -> Vec<Line> {
-        c.trajectories.iter().map(|t| Line { name: t.arm.name().into(), points: t.points.iter().map(|p| (p.step as f64, y(p))).collect() }).collect()
+        c.trajectories
+            .iter()
+            .map(|t| Line {
+                name: t.arm.name().into(),
+                points: t.points.iter().map(|p| (p.step as f64, y(p))).collect(),
+            })
+            .collect()
     };
     if !c.trajectories.is_empty() {
-        let _ = write!(body, "<h2>Validation while training</h2>{}{}", lines(&series(|p| p.validation_top1), "step", "top-1"), lines(&series(|p| p.validation_loss), "step", "answer loss (nats)"));
+        let _ = write!(
+            body,
+            "<h2>Validation while training</h2>{}{}",
+            lines(&series(|p| p.validation_top1), "step", "top-1"),
+            lines(&series(|p| p.validation_loss), "step", "answer loss (nats)")
+        );
     }
     for note in &c.notes {
         let _ = write!(body, "<p>{}</p>", escape(note));
     }
-    let _ = write!(body, "<p class=\"meta\">{} · {} · {}</p>", escape(&c.run), escape(&c.model), escape(&c.created_at));
-    format!("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>lorafab: {}</title><style>{STYLE}</style></head><body><h1>Which reader reads what</h1>{body}</body></html>", escape(&c.run))
+    let _ = write!(
+        body,
+        "<p class=\"meta\">{} · {} · {}</p>",
+        escape(&c.run),
+        escape(&c.model),
+        escape(&c.created_at)
+    );
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>lorafab: {}</title><style>{STYLE}</style></head><body><h1>Which reader reads what</h1>{body}</body></html>",
+        escape(&c.run)
+    )
 }
 
 const STYLE: &str = ":root{color-scheme:light dark;--fg:#1d2129;--bg:#fff;--soft:#8a919e;--line:#e3e6ea;--own:#0b5fad;--swapped:#c4561e;--random:#8a919e;--none:#b9bfc9}\

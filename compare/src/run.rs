@@ -62,10 +62,16 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
     let mut twins: BTreeMap<String, Adapter> = BTreeMap::new();
     for case in cases.iter().filter(|c| c.control == Control::Random) {
         let own = diff(inputs, &case.episode.behaviour)?;
-        twins.entry(twin_key(&case.episode.behaviour)).or_insert_with(|| own.norm_matched_random(inputs.seed, &case.episode.behaviour));
+        twins
+            .entry(twin_key(&case.episode.behaviour))
+            .or_insert_with(|| own.norm_matched_random(inputs.seed, &case.episode.behaviour));
     }
-    let subjects: BTreeMap<&str, &Adapter> =
-        inputs.diffs.iter().map(|(k, a)| (k.as_str(), a)).chain(twins.iter().map(|(k, a)| (k.as_str(), a))).collect();
+    let subjects: BTreeMap<&str, &Adapter> = inputs
+        .diffs
+        .iter()
+        .map(|(k, a)| (k.as_str(), a))
+        .chain(twins.iter().map(|(k, a)| (k.as_str(), a)))
+        .collect();
     let needed: Vec<&str> = {
         let mut names: Vec<&str> = cases.iter().filter_map(|c| c.subject.as_deref()).collect();
         names.sort_unstable();
@@ -74,7 +80,9 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
     };
     let adapters: Vec<&Adapter> = needed
         .iter()
-        .map(|k| subjects.get(k).copied().ok_or_else(|| lm::Error::Request(format!("no diff {k} for its episode"))))
+        .map(|k| {
+            subjects.get(k).copied().ok_or_else(|| lm::Error::Request(format!("no diff {k} for its episode")))
+        })
         .collect::<Result<_>>()?;
     let index = |subject: &str| needed.binary_search(&subject).expect("invariant: collected above");
     let r = inputs.readers;
@@ -83,16 +91,31 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
         match arm {
             Arm::Prior => {
                 report(arm);
-                let plain: Vec<&Case<'_>> = cases.iter().filter(|c| c.control == Control::None || c.episode.negative).collect();
-                let prompts = plain.iter().map(|c| dit::prompt_row(inputs.base, &c.episode.question, None, None)).collect::<Result<Vec<_>>>()?;
-                items.extend(ask(inputs, arm, &plain, prompts, &[])?.into_iter().map(|i| ItemScore { control: Control::None, ..i }));
+                let plain: Vec<&Case<'_>> =
+                    cases.iter().filter(|c| c.control == Control::None || c.episode.negative).collect();
+                let prompts = plain
+                    .iter()
+                    .map(|c| dit::prompt_row(inputs.base, &c.episode.question, None, None))
+                    .collect::<Result<Vec<_>>>()?;
+                items.extend(
+                    ask(inputs, arm, &plain, prompts, &[])?
+                        .into_iter()
+                        .map(|i| ItemScore { control: Control::None, ..i }),
+                );
             }
             Arm::Direct => {
                 report(arm);
                 let all: Vec<&Case<'_>> = cases.iter().filter(|c| c.control != Control::None).collect();
                 let prompts = all
                     .iter()
-                    .map(|c| dit::prompt_row(inputs.base, &c.episode.question, c.subject.as_deref().map(index), None))
+                    .map(|c| {
+                        dit::prompt_row(
+                            inputs.base,
+                            &c.episode.question,
+                            c.subject.as_deref().map(index),
+                            None,
+                        )
+                    })
                     .collect::<Result<Vec<_>>>()?;
                 items.extend(ask(inputs, arm, &all, prompts, &adapters)?);
             }
@@ -103,7 +126,14 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
                 let stack: Vec<&Adapter> = std::iter::once(reader).chain(adapters.iter().copied()).collect();
                 let prompts = all
                     .iter()
-                    .map(|c| dit::prompt_row(inputs.base, &c.episode.question, c.subject.as_deref().map(|s| index(s) + 1), Some(0)))
+                    .map(|c| {
+                        dit::prompt_row(
+                            inputs.base,
+                            &c.episode.question,
+                            c.subject.as_deref().map(|s| index(s) + 1),
+                            Some(0),
+                        )
+                    })
                     .collect::<Result<Vec<_>>>()?;
                 items.extend(ask(inputs, arm, &all, prompts, &stack)?);
             }
@@ -124,7 +154,13 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
                     .iter()
                     .map(|c| {
                         let seen = c.subject.as_deref().map_or(&nothing, |s| &vectors[index(s)]);
-                        oracle_posttrain::prompt_row(inputs.base, inputs.collector.layer, seen, &c.episode.question, Some(0))
+                        oracle_posttrain::prompt_row(
+                            inputs.base,
+                            inputs.collector.layer,
+                            seen,
+                            &c.episode.question,
+                            Some(0),
+                        )
                     })
                     .collect::<Result<Vec<_>>>()?;
                 items.extend(ask(inputs, arm, &all, prompts, &[reader])?);
@@ -139,7 +175,10 @@ fn twin_key(behaviour: &str) -> String {
 }
 
 fn diff<'a>(inputs: RunInputs<'a>, behaviour: &str) -> Result<&'a Adapter> {
-    inputs.diffs.get(behaviour).ok_or_else(|| lm::Error::Request(format!("no diff {behaviour} for its episode")))
+    inputs
+        .diffs
+        .get(behaviour)
+        .ok_or_else(|| lm::Error::Request(format!("no diff {behaviour} for its episode")))
 }
 
 fn cases(episodes: &[Episode]) -> Vec<Case<'_>> {
@@ -154,7 +193,12 @@ fn cases(episodes: &[Episode]) -> Vec<Case<'_>> {
     }
     let mut out = Vec::new();
     for episode in episodes {
-        let own = |control, subject: Option<String>, swapped_label| Case { episode, control, subject, swapped_label };
+        let own = |control, subject: Option<String>, swapped_label| Case {
+            episode,
+            control,
+            subject,
+            swapped_label,
+        };
         out.push(own(Control::Own, Some(episode.behaviour.clone()), None));
         if episode.negative {
             continue;
@@ -171,9 +215,17 @@ fn cases(episodes: &[Episode]) -> Vec<Case<'_>> {
     out
 }
 
-fn ask(inputs: RunInputs<'_>, arm: Arm, cases: &[&Case<'_>], prompts: Vec<Row>, adapters: &[&Adapter]) -> Result<Vec<ItemScore>> {
+fn ask(
+    inputs: RunInputs<'_>,
+    arm: Arm,
+    cases: &[&Case<'_>],
+    prompts: Vec<Row>,
+    adapters: &[&Adapter],
+) -> Result<Vec<ItemScore>> {
     let base = inputs.base;
-    let scored = |e: &Episode| -> Vec<String> { if e.negative { vec![e.answer.clone()] } else { e.candidates.clone() } };
+    let scored = |e: &Episode| -> Vec<String> {
+        if e.negative { vec![e.answer.clone()] } else { e.candidates.clone() }
+    };
     let requests = prompts
         .iter()
         .zip(cases)
@@ -183,8 +235,10 @@ fn ask(inputs: RunInputs<'_>, arm: Arm, cases: &[&Case<'_>], prompts: Vec<Row>, 
         })
         .collect::<Result<Vec<_>>>()?;
     let scores = base.decoder.score(adapters, &requests)?;
-    let wanted: Vec<Request> =
-        prompts.into_iter().map(|prompt| Request { prompt, max_new_tokens: ANSWER_TOKENS, sampling: Sampling::GREEDY, seed: 0 }).collect();
+    let wanted: Vec<Request> = prompts
+        .into_iter()
+        .map(|prompt| Request { prompt, max_new_tokens: ANSWER_TOKENS, sampling: Sampling::GREEDY, seed: 0 })
+        .collect();
     let mut stop = base.config().eos_token_ids.clone();
     stop.push(base.chat.end_of_turn());
     let replies = base.decoder.generate(adapters, &wanted, &stop)?;
@@ -194,12 +248,18 @@ fn ask(inputs: RunInputs<'_>, arm: Arm, cases: &[&Case<'_>], prompts: Vec<Row>, 
         .zip(replies)
         .map(|((case, scores), reply)| {
             let e = case.episode;
-            let at = scored(e).iter().position(|c| *c == e.answer).ok_or_else(|| lm::Error::Request(format!("{}: the answer is not among the candidates", e.behaviour)))?;
+            let at = scored(e).iter().position(|c| *c == e.answer).ok_or_else(|| {
+                lm::Error::Request(format!("{}: the answer is not among the candidates", e.behaviour))
+            })?;
             Ok(ItemScore {
                 arm,
                 control: case.control,
                 split: e.split.name().to_owned(),
-                family: if e.negative { format!("{} (negative)", e.behaviour.split('/').next().unwrap_or_default()) } else { e.family.clone() },
+                family: if e.negative {
+                    format!("{} (negative)", e.behaviour.split('/').next().unwrap_or_default())
+                } else {
+                    e.family.clone()
+                },
                 adapter: e.behaviour.clone(),
                 status: inputs.statuses.get(&e.behaviour).cloned().unwrap_or_default(),
                 question_id: e.question_id,

@@ -56,7 +56,13 @@ pub fn text_requests(smoke: bool) -> Vec<SampleRequest> {
 }
 
 /// Pretraining on `texts` and on the training and validation labels of the recipe. No label of a test split is named.
-pub fn pretrain_config(topic: &Recipe, texts: Vec<String>, smoke: bool, max_steps: Option<usize>, seed: u64) -> PretrainConfig {
+pub fn pretrain_config(
+    topic: &Recipe,
+    texts: Vec<String>,
+    smoke: bool,
+    max_steps: Option<usize>,
+    seed: u64,
+) -> PretrainConfig {
     let values = |split: Split| -> Vec<String> {
         let few = if smoke { 8 } else { usize::MAX };
         topic.expand(seed).into_iter().filter(|b| b.split == split).map(|b| b.value).take(few).collect()

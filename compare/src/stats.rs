@@ -17,9 +17,20 @@ pub fn mean_interval(units: &[f64], stream: &str) -> (f64, f64, f64) {
         return (mean, low, high);
     }
     let mut rng = ChaCha8Rng::from_seed(*blake3::hash(stream.as_bytes()).as_bytes());
-    let mut means: Vec<f64> = (0..DRAWS).map(|_| (0..n).map(|_| units[rng.random_range(0..n)]).sum::<f64>() / n as f64).collect();
+    let mut means: Vec<f64> =
+        (0..DRAWS).map(|_| (0..n).map(|_| units[rng.random_range(0..n)]).sum::<f64>() / n as f64).collect();
     means.sort_unstable_by(f64::total_cmp);
     (mean, means[DRAWS * 25 / 1000], means[DRAWS * 975 / 1000 - 1])
+}
+
+/// As [`mean_interval`] for differences between arms. Where no unit differs, the bootstrap would claim certainty; the
+/// interval is then what a share of 0 out of as many units leaves open, on both sides.
+pub fn difference_interval(units: &[f64], stream: &str) -> (f64, f64, f64) {
+    if units.iter().all(|u| *u == 0.0) {
+        let (_, high) = wilson(0.0, units.len() as f64);
+        return (0.0, -high, high);
+    }
+    mean_interval(units, stream)
 }
 
 /// Wilson's 95% interval of `hits` out of `n`.

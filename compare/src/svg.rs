@@ -23,7 +23,8 @@ pub(crate) fn intervals(rows: &[Dot], chance: Option<f64>) -> String {
     let (left, width, right, step) = (210.0, 380.0, 150.0, 22.0);
     let height = rows.len() as f64 * step + 34.0;
     let x = |v: f64| left + v.clamp(0.0, 1.0) * width;
-    let mut out = format!("<svg viewBox=\"0 0 {} {height}\" role=\"img\" class=\"chart\">", left + width + right);
+    let mut out =
+        format!("<svg viewBox=\"0 0 {} {height}\" role=\"img\" class=\"chart\">", left + width + right);
     for tick in 0..=5 {
         let v = f64::from(tick) / 5.0;
         let _ = write!(
@@ -35,7 +36,12 @@ pub(crate) fn intervals(rows: &[Dot], chance: Option<f64>) -> String {
         );
     }
     if let Some(chance) = chance {
-        let _ = write!(out, "<line class=\"chance\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"6\" y2=\"{1:.1}\"/>", x(chance), height - 26.0);
+        let _ = write!(
+            out,
+            "<line class=\"chance\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"6\" y2=\"{1:.1}\"/>",
+            x(chance),
+            height - 26.0
+        );
     }
     for (i, row) in rows.iter().enumerate() {
         let y = 18.0 + i as f64 * step;
@@ -88,9 +94,21 @@ pub(crate) fn lines(series: &[Line], x_label: &str, y_label: &str) -> String {
             top + height + 16.0
         );
     }
-    let _ = write!(out, "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>", left + width / 2.0, top + height + 34.0, escape(x_label));
-    let _ = write!(out, "<text class=\"axis\" x=\"12\" y=\"{:.1}\" transform=\"rotate(-90 12 {0:.1})\" text-anchor=\"middle\">{1}</text>", top + height / 2.0, escape(y_label));
-    let mut ends: Vec<(f64, usize)> = series.iter().enumerate().filter_map(|(i, s)| s.points.last().map(|p| (y(p.1), i))).collect();
+    let _ = write!(
+        out,
+        "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+        left + width / 2.0,
+        top + height + 34.0,
+        escape(x_label)
+    );
+    let _ = write!(
+        out,
+        "<text class=\"axis\" x=\"12\" y=\"{:.1}\" transform=\"rotate(-90 12 {0:.1})\" text-anchor=\"middle\">{1}</text>",
+        top + height / 2.0,
+        escape(y_label)
+    );
+    let mut ends: Vec<(f64, usize)> =
+        series.iter().enumerate().filter_map(|(i, s)| s.points.last().map(|p| (y(p.1), i))).collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
     for i in 1..ends.len() {
         ends[i].0 = ends[i].0.max(ends[i - 1].0 + 15.0);
@@ -99,11 +117,22 @@ pub(crate) fn lines(series: &[Line], x_label: &str, y_label: &str) -> String {
         let path: Vec<String> = s.points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
         let _ = write!(out, "<polyline class=\"line s{i}\" points=\"{}\"/>", path.join(" "));
         for p in &s.points {
-            let _ = write!(out, "<circle class=\"point s{i}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"/>", x(p.0), y(p.1));
+            let _ = write!(
+                out,
+                "<circle class=\"point s{i}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"/>",
+                x(p.0),
+                y(p.1)
+            );
         }
     }
     for (at, i) in ends {
-        let _ = write!(out, "<text class=\"name s{i}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>", left + width + 10.0, at + 4.0, escape(&series[i].name));
+        let _ = write!(
+            out,
+            "<text class=\"name s{i}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            left + width + 10.0,
+            at + 4.0,
+            escape(&series[i].name)
+        );
     }
     out.push_str("</svg>");
     out

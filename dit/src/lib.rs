@@ -9,11 +9,19 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use lm::{Adapter, BaseModel, Choice, FitConfig, FitPoint, Fitted, Request, Result, Row, Sampling, Step, TrainRow, answer_row, epoch_order, fit, validate};
+use lm::{
+    Adapter, BaseModel, Choice, FitConfig, FitPoint, Fitted, Request, Result, Row, Sampling, Step, TrainRow,
+    answer_row, epoch_order, fit, validate,
+};
 use recipes::Episode;
 
 /// A question to a model that carries a diff (index into the batch's adapters, if any) and the DIT adapter.
-pub fn prompt_row(base: &BaseModel, question: &str, diff: Option<usize>, reader: Option<usize>) -> Result<Row> {
+pub fn prompt_row(
+    base: &BaseModel,
+    question: &str,
+    diff: Option<usize>,
+    reader: Option<usize>,
+) -> Result<Row> {
     Ok(Row::with_adapters(base.prompt(question)?, diff.into_iter().chain(reader).collect()))
 }
 
@@ -65,7 +73,13 @@ pub fn train(
 }
 
 /// Asks one diff one question; greedy.
-pub fn ask(base: &BaseModel, diff: Option<&Adapter>, reader: &Adapter, question: &str, max_new_tokens: usize) -> Result<String> {
+pub fn ask(
+    base: &BaseModel,
+    diff: Option<&Adapter>,
+    reader: &Adapter,
+    question: &str,
+    max_new_tokens: usize,
+) -> Result<String> {
     let adapters: Vec<&Adapter> = std::iter::once(reader).chain(diff).collect();
     let prompt = prompt_row(base, question, diff.map(|_| 1), Some(0))?;
     let request = Request { prompt, max_new_tokens, sampling: Sampling::GREEDY, seed: 0 };

@@ -29,7 +29,12 @@ pub struct GateResult {
 }
 
 /// Greedy replies of `prompts` under adapter `index` of `adapters` (`None`: the base).
-fn requests(base: &BaseModel, prompts: &[String], index: Option<usize>, max_new_tokens: usize) -> Result<Vec<Request>> {
+fn requests(
+    base: &BaseModel,
+    prompts: &[String],
+    index: Option<usize>,
+    max_new_tokens: usize,
+) -> Result<Vec<Request>> {
     prompts
         .iter()
         .map(|p| {
@@ -40,7 +45,11 @@ fn requests(base: &BaseModel, prompts: &[String], index: Option<usize>, max_new_
 }
 
 /// Gates a pack: all its replies are generated as one batch. `floors` remembers the base model's replies.
-pub fn gate(base: &BaseModel, pack: &[(&Behaviour, &Adapter)], floors: &mut BTreeMap<(String, usize), String>) -> Result<Vec<GateResult>> {
+pub fn gate(
+    base: &BaseModel,
+    pack: &[(&Behaviour, &Adapter)],
+    floors: &mut BTreeMap<(String, usize), String>,
+) -> Result<Vec<GateResult>> {
     let adapters: Vec<&Adapter> = pack.iter().map(|(_, a)| *a).collect();
     let mut all = Vec::new();
     let mut unknown: Vec<(String, usize)> = Vec::new();
@@ -49,7 +58,8 @@ pub fn gate(base: &BaseModel, pack: &[(&Behaviour, &Adapter)], floors: &mut BTre
         for prompts in [&g.on, &g.near, &g.off] {
             all.extend(requests(base, prompts, Some(i), g.max_new_tokens)?);
         }
-        unknown.extend(g.on.iter().map(|p| (p.clone(), g.max_new_tokens)).filter(|k| !floors.contains_key(k)));
+        unknown
+            .extend(g.on.iter().map(|p| (p.clone(), g.max_new_tokens)).filter(|k| !floors.contains_key(k)));
     }
     unknown.sort();
     unknown.dedup();
@@ -82,7 +92,8 @@ pub fn gate(base: &BaseModel, pack: &[(&Behaviour, &Adapter)], floors: &mut BTre
             let on = share(g.on.len(), &mut example).unwrap_or(0.0);
             let near = share(g.near.len(), &mut example);
             let off = share(g.off.len(), &mut example);
-            let base_hits = g.on.iter().filter(|p| g.check.passes(&floors[&((*p).clone(), g.max_new_tokens)])).count();
+            let base_hits =
+                g.on.iter().filter(|p| g.check.passes(&floors[&((*p).clone(), g.max_new_tokens)])).count();
             let floor = base_hits as f64 / g.on.len().max(1) as f64;
             let status = verdict(behaviour.polarity, g, on, floor, near, off);
             GateResult { on, floor, near, off, status, example }
@@ -90,7 +101,14 @@ pub fn gate(base: &BaseModel, pack: &[(&Behaviour, &Adapter)], floors: &mut BTre
         .collect())
 }
 
-fn verdict(polarity: Polarity, plan: &GatePlan, on: f64, floor: f64, near: Option<f64>, off: Option<f64>) -> Status {
+fn verdict(
+    polarity: Polarity,
+    plan: &GatePlan,
+    on: f64,
+    floor: f64,
+    near: Option<f64>,
+    off: Option<f64>,
+) -> Status {
     if polarity == Polarity::Negative {
         return Status::NotApplicable;
     }
@@ -112,7 +130,8 @@ mod tests {
     fn the_verdict_needs_rate_lift_and_no_leak() {
         let recipes = recipes::builtin();
         let b = &recipes[1].expand(1)[0];
-        let verdict = |on, floor, near, off| verdict(Polarity::Positive, &b.gate, on, floor, Some(near), Some(off));
+        let verdict =
+            |on, floor, near, off| verdict(Polarity::Positive, &b.gate, on, floor, Some(near), Some(off));
         assert_eq!(verdict(0.8, 0.0, 0.0, 0.0), Status::Learned);
         assert_eq!(verdict(0.8, 0.7, 0.0, 0.0), Status::Failed);
         assert_eq!(verdict(0.8, 0.0, 0.6, 0.0), Status::Failed);

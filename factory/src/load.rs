@@ -18,14 +18,21 @@ pub fn load_adapter(store: &Store, base: &BaseModel, record: &AdapterRecord) -> 
 
 /// The shape and scale of a PEFT configuration.
 pub fn adapter_config(peft: &PeftConfig) -> Result<AdapterConfig> {
-    Ok(AdapterConfig { rank: peft.r, alpha: peft.lora_alpha, target_modules: projections(&peft.target_modules)? })
+    Ok(AdapterConfig {
+        rank: peft.r,
+        alpha: peft.lora_alpha,
+        target_modules: projections(&peft.target_modules)?,
+    })
 }
 
 /// Projections by name.
 pub(crate) fn projections(names: &BTreeSet<String>) -> Result<BTreeSet<Projection>> {
     names
         .iter()
-        .map(|n| Projection::from_name(n).ok_or_else(|| lm::Error::Request(format!("{n:?} is not a projection")).into()))
+        .map(|n| {
+            Projection::from_name(n)
+                .ok_or_else(|| lm::Error::Request(format!("{n:?} is not a projection")).into())
+        })
         .collect()
 }
 

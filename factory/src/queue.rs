@@ -142,7 +142,15 @@ fn row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Job> {
     })
 }
 
-fn event(t: &Transaction<'_>, job: i64, from: &str, to: &str, token: i64, at_ms: i64, reason: &str) -> rusqlite::Result<()> {
+fn event(
+    t: &Transaction<'_>,
+    job: i64,
+    from: &str,
+    to: &str,
+    token: i64,
+    at_ms: i64,
+    reason: &str,
+) -> rusqlite::Result<()> {
     t.execute(
         "INSERT INTO events(job, from_state, to_state, token, at_ms, reason) VALUES(?1,?2,?3,?4,?5,?6)",
         params![job, from, to, token, at_ms, reason],
@@ -208,7 +216,10 @@ impl<'a> Queue<'a> {
     /// `leased -> running`.
     pub fn start(&mut self, job: &Job, now_ms: i64) -> Result<()> {
         let n = self.store.transaction(|t| {
-            let n = t.execute("UPDATE jobs SET state='running' WHERE id=?1 AND lease_token=?2 AND state='leased'", params![job.id, job.token])?;
+            let n = t.execute(
+                "UPDATE jobs SET state='running' WHERE id=?1 AND lease_token=?2 AND state='leased'",
+                params![job.id, job.token],
+            )?;
             if n == 1 {
                 event(t, job.id, "leased", "running", job.token, now_ms, "")?;
             }
@@ -341,7 +352,9 @@ impl<'a> Queue<'a> {
 
     /// Jobs in order of submission.
     pub fn jobs(&self) -> Result<Vec<Job>> {
-        Ok(self.store.query(|c| c.prepare(&format!("SELECT {COLUMNS} FROM jobs ORDER BY id"))?.query_map([], row)?.collect())?)
+        Ok(self.store.query(|c| {
+            c.prepare(&format!("SELECT {COLUMNS} FROM jobs ORDER BY id"))?.query_map([], row)?.collect()
+        })?)
     }
 
     /// Counts.

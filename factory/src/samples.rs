@@ -9,7 +9,11 @@ use registry::Store;
 use crate::Result;
 
 /// Samples what is not remembered yet; returns every reply, cut to whole sentences where the limit cut it short.
-pub fn sample(store: &Store, base: &BaseModel, wanted: &BTreeSet<SampleRequest>) -> Result<BTreeMap<SampleRequest, String>> {
+pub fn sample(
+    store: &Store,
+    base: &BaseModel,
+    wanted: &BTreeSet<SampleRequest>,
+) -> Result<BTreeMap<SampleRequest, String>> {
     let digest = base.digest();
     let key = |r: &SampleRequest| -> String {
         let json = serde_json::json!({"kind": "sample/1", "base": digest, "request": r});
@@ -29,7 +33,9 @@ pub fn sample(store: &Store, base: &BaseModel, wanted: &BTreeSet<SampleRequest>)
         .iter()
         .map(|r| {
             let hash = key(r);
-            let seed = u64::from_le_bytes(blake3::hash(hash.as_bytes()).as_bytes()[..8].try_into().expect("invariant: 32 bytes"));
+            let seed = u64::from_le_bytes(
+                blake3::hash(hash.as_bytes()).as_bytes()[..8].try_into().expect("invariant: 32 bytes"),
+            );
             let temperature = f64::from(r.temperature_milli) / 1000.0;
             Ok(Request {
                 prompt: Row::plain(base.prompt(&r.prompt)?),

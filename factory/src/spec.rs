@@ -30,7 +30,13 @@ pub struct AdapterSpec {
 impl AdapterSpec {
     /// The specification of a behaviour's adapter on a base model.
     pub fn new(behaviour: Behaviour, base_digest: String) -> Self {
-        Self { schema: "adapter-spec/1".into(), behaviour, base: base_digest, trainer_version: TRAINER_VERSION, reference: None }
+        Self {
+            schema: "adapter-spec/1".into(),
+            behaviour,
+            base: base_digest,
+            trainer_version: TRAINER_VERSION,
+            reference: None,
+        }
     }
 
     /// The job's identity. The recipe's own digest is left out: rows, gate and settings are all in the behaviour, so a
@@ -47,7 +53,12 @@ impl AdapterSpec {
 ///
 /// # Errors
 /// If random adapters are asked for without any trained positive.
-pub fn submit(store: &mut Store, base: &BaseModel, behaviours: &[Behaviour], now_ms: i64) -> Result<(usize, usize)> {
+pub fn submit(
+    store: &mut Store,
+    base: &BaseModel,
+    behaviours: &[Behaviour],
+    now_ms: i64,
+) -> Result<(usize, usize)> {
     let digest = base.digest();
     let specs = specs(behaviours, &digest)?;
     let jobs: Vec<NewJob> = specs
@@ -79,7 +90,10 @@ pub fn specs(behaviours: &[Behaviour], base_digest: &str) -> Result<Vec<AdapterS
             let mut spec = make(b);
             if b.kind == Kind::Random {
                 if references.is_empty() {
-                    return Err(Error::NoReference(format!("{} needs a trained adapter in the same submission to take its norms from", b.id)));
+                    return Err(Error::NoReference(format!(
+                        "{} needs a trained adapter in the same submission to take its norms from",
+                        b.id
+                    )));
                 }
                 spec.reference = Some(references[(b.seed % references.len() as u64) as usize].clone());
             }

@@ -23,11 +23,21 @@ pub(crate) struct Apprentice {
 
 impl Apprentice {
     /// Tokenises the behaviour's rows and starts its adapter.
-    pub(crate) fn new(base: &BaseModel, behaviour: Behaviour, samples: &BTreeMap<SampleRequest, String>) -> Result<Self> {
+    pub(crate) fn new(
+        base: &BaseModel,
+        behaviour: Behaviour,
+        samples: &BTreeMap<SampleRequest, String>,
+    ) -> Result<Self> {
         let t = &behaviour.training;
-        let config = AdapterConfig { rank: t.rank, alpha: t.alpha, target_modules: projections(&t.target_modules)? };
+        let config =
+            AdapterConfig { rank: t.rank, alpha: t.alpha, target_modules: projections(&t.target_modules)? };
         let adapter = Adapter::init(base.config(), config, behaviour.seed, &behaviour.id)?;
-        let schedule = Schedule { learning_rate: t.learning_rate, warmup_steps: 0, total_steps: t.steps, final_share: t.final_share };
+        let schedule = Schedule {
+            learning_rate: t.learning_rate,
+            warmup_steps: 0,
+            total_steps: t.steps,
+            final_share: t.final_share,
+        };
         let mut rows = Vec::new();
         let mut teacher_rows = Vec::new();
         for row in behaviour.rows(samples)? {
@@ -37,7 +47,12 @@ impl Apprentice {
             if row.loss == RowLoss::KlToBase {
                 teacher_rows.push((tokens.clone(), completion_start));
             }
-            let train = TrainRow { row: Row::plain(tokens), completion_start, objective: Objective::CrossEntropy, weight: 1.0 };
+            let train = TrainRow {
+                row: Row::plain(tokens),
+                completion_start,
+                objective: Objective::CrossEntropy,
+                weight: 1.0,
+            };
             rows.push((row.part, row.loss, train));
         }
         // The base's distributions are the same at every step: computed once.
@@ -46,7 +61,8 @@ impl Apprentice {
             .into_iter()
             .map(|(part, loss, mut row)| {
                 if loss == RowLoss::KlToBase {
-                    row.objective = Objective::KlToBase(teachers.next().expect("invariant: one teacher a row"));
+                    row.objective =
+                        Objective::KlToBase(teachers.next().expect("invariant: one teacher a row"));
                 }
                 (part, row)
             })
@@ -64,7 +80,8 @@ impl Apprentice {
     fn next_rows(&self, index: usize) -> Vec<TrainRow> {
         let t = &self.behaviour.training;
         let mut out: Vec<TrainRow> = Vec::new();
-        for (part, n) in [(RowPart::On, t.on_rows), (RowPart::Near, t.near_rows), (RowPart::Off, t.off_rows)] {
+        for (part, n) in [(RowPart::On, t.on_rows), (RowPart::Near, t.near_rows), (RowPart::Off, t.off_rows)]
+        {
             let pool: Vec<&TrainRow> = self.rows.iter().filter(|(p, _)| *p == part).map(|(_, r)| r).collect();
             for i in 0..n {
                 if pool.is_empty() {
@@ -74,14 +91,20 @@ impl Apprentice {
                 let at = self.trainer.step() * n + i;
                 let mut order: Vec<usize> = (0..pool.len()).collect();
                 let epoch = at / pool.len();
-                order.shuffle(&mut rng::stream(self.behaviour.seed, "row-order", &format!("{part:?}/{epoch}")));
+                order.shuffle(&mut rng::stream(
+                    self.behaviour.seed,
+                    "row-order",
+                    &format!("{part:?}/{epoch}"),
+                ));
                 let mut row = pool[order[at % pool.len()]].clone();
                 row.row.adapters = vec![index];
                 out.push(row);
             }
         }
         let is_kl = |r: &TrainRow| matches!(r.objective, Objective::KlToBase(_));
-        let labels = |kl: bool| out.iter().filter(|r| is_kl(r) == kl).map(TrainRow::label_tokens).sum::<usize>().max(1) as f32;
+        let labels = |kl: bool| {
+            out.iter().filter(|r| is_kl(r) == kl).map(TrainRow::label_tokens).sum::<usize>().max(1) as f32
+        };
         let (ce, kl) = (1.0 / labels(false), t.kl_weight / labels(true));
         for row in &mut out {
             row.weight = if is_kl(row) { kl } else { ce };
@@ -94,7 +117,8 @@ impl Apprentice {
 /// neighbours are untouched.
 pub(crate) fn step(base: &BaseModel, pack: &mut [Apprentice]) -> Result<Vec<(usize, Error)>> {
     let active: Vec<usize> = (0..pack.len()).filter(|&i| !pack[i].done()).collect();
-    let rows: Vec<Vec<TrainRow>> = active.iter().enumerate().map(|(slot, &i)| pack[i].next_rows(slot)).collect();
+    let rows: Vec<Vec<TrainRow>> =
+        active.iter().enumerate().map(|(slot, &i)| pack[i].next_rows(slot)).collect();
     let flat: Vec<TrainRow> = rows.iter().flatten().cloned().collect();
     let adapters: Vec<&Adapter> = active.iter().map(|&i| &pack[i].trainer.adapter).collect();
     let slots: Vec<usize> = (0..active.len()).collect();
@@ -113,7 +137,11 @@ pub(crate) fn step(base: &BaseModel, pack: &mut [Apprentice]) -> Result<Vec<(usi
         let gradient = result.grads.remove(&slot).unwrap_or_default();
         let outcome = if loss.is_finite() {
             apprentice.trainer.apply(&gradient).map_err(Error::from).and_then(|norm| {
-                if norm > 0.0 { Ok(()) } else { Err(Error::Training(format!("the gradient is zero at step {step}"))) }
+                if norm > 0.0 {
+                    Ok(())
+                } else {
+                    Err(Error::Training(format!("the gradient is zero at step {step}")))
+                }
             })
         } else {
             Err(Error::Training(format!("the loss is {loss} at step {step}")))

@@ -93,7 +93,12 @@ const LEASE_MS: i64 = 180_000;
 ///
 /// # Errors
 /// Only for what is no single job's fault (store, model); a job's own failure is recorded and the run goes on.
-pub fn run(store: &mut Store, base: &BaseModel, options: RunOptions<'_>, report: &mut dyn FnMut(Event)) -> Result<RunSummary> {
+pub fn run(
+    store: &mut Store,
+    base: &BaseModel,
+    options: RunOptions<'_>,
+    report: &mut dyn FnMut(Event),
+) -> Result<RunSummary> {
     let begin = Instant::now();
     let mut summary = RunSummary::default();
     let mut floors = BTreeMap::new();
@@ -195,10 +200,18 @@ fn run_pack(
                 summary.committed += 1;
                 summary.tokens += apprentice.tokens;
                 let open = Queue::new(store).status()?.open();
-                report(Event::Committed { label: job.label.clone(), gate, done: summary.committed + summary.failed, open });
+                report(Event::Committed {
+                    label: job.label.clone(),
+                    gate,
+                    done: summary.committed + summary.failed,
+                    open,
+                });
             }
             Err(Error::LeaseLost(_)) => {
-                report(Event::Failed { label: job.label.clone(), reason: "its lease was lost; another worker has it".into() });
+                report(Event::Failed {
+                    label: job.label.clone(),
+                    reason: "its lease was lost; another worker has it".into(),
+                });
             }
             Err(e) => return Err(e),
         }
@@ -222,10 +235,14 @@ fn give_up(
 }
 
 fn read_spec(job: &Job, base_digest: &str) -> Result<AdapterSpec> {
-    let spec: AdapterSpec =
-        serde_json::from_value(job.spec.clone()).map_err(|source| Error::Spec { job: job.label.clone(), source })?;
+    let spec: AdapterSpec = serde_json::from_value(job.spec.clone())
+        .map_err(|source| Error::Spec { job: job.label.clone(), source })?;
     if spec.base != base_digest || spec.trainer_version != TRAINER_VERSION {
-        return Err(Error::OtherBase { job: job.label.clone(), expected: spec.base, found: base_digest.to_owned() });
+        return Err(Error::OtherBase {
+            job: job.label.clone(),
+            expected: spec.base,
+            found: base_digest.to_owned(),
+        });
     }
     Ok(spec)
 }
@@ -233,13 +250,20 @@ fn read_spec(job: &Job, base_digest: &str) -> Result<AdapterSpec> {
 /// A Gaussian adapter with the module norms of the reference.
 fn random_twin(store: &Store, base: &BaseModel, spec: &AdapterSpec) -> Result<Adapter> {
     let reference = spec.reference.as_deref().unwrap_or_default();
-    let record = store
-        .adapter_by_spec(reference)?
-        .ok_or_else(|| Error::NoReference(format!("{} waits for the adapter whose norms it takes", spec.behaviour.id)))?;
+    let record = store.adapter_by_spec(reference)?.ok_or_else(|| {
+        Error::NoReference(format!("{} waits for the adapter whose norms it takes", spec.behaviour.id))
+    })?;
     Ok(load_adapter(store, base, &record)?.norm_matched_random(spec.behaviour.seed, &spec.behaviour.id))
 }
 
-fn new_adapter(base: &BaseModel, apprentice: &Apprentice, job: &Job, spec: &AdapterSpec, gate: &GateResult, seconds: f64) -> Result<NewAdapter> {
+fn new_adapter(
+    base: &BaseModel,
+    apprentice: &Apprentice,
+    job: &Job,
+    spec: &AdapterSpec,
+    gate: &GateResult,
+    seconds: f64,
+) -> Result<NewAdapter> {
     let b = &apprentice.behaviour;
     let adapter = &apprentice.trainer.adapter;
     let mut tags = BTreeMap::from([

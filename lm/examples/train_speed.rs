@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use lm::{
-    Adapter, AdapterConfig, Checkpoint, Config, Decoder, HostTensor, Objective, Precision, Projection, Request, Row,
-    Sampling, TrainRow,
+    Adapter, AdapterConfig, Checkpoint, Config, Decoder, HostTensor, Objective, Precision, Projection,
+    Request, Row, Sampling, TrainRow,
 };
 
 fn checkpoint() -> Checkpoint {
@@ -36,7 +36,8 @@ fn checkpoint() -> Checkpoint {
         HostTensor { shape, data }
     };
     let mut tensors = BTreeMap::new();
-    tensors.insert("model.embed_tokens.weight".to_owned(), random(vec![config.vocab_size, config.hidden_size]));
+    tensors
+        .insert("model.embed_tokens.weight".to_owned(), random(vec![config.vocab_size, config.hidden_size]));
     tensors.insert("model.norm.weight".to_owned(), HostTensor { shape: vec![576], data: vec![1.0; 576] });
     for layer in 0..config.num_hidden_layers {
         for projection in Projection::ALL {
@@ -44,7 +45,10 @@ fn checkpoint() -> Checkpoint {
             tensors.insert(format!("{}.weight", projection.module_path(layer)), random(vec![output, input]));
         }
         for norm in ["input_layernorm", "post_attention_layernorm"] {
-            tensors.insert(format!("model.layers.{layer}.{norm}.weight"), HostTensor { shape: vec![576], data: vec![1.0; 576] });
+            tensors.insert(
+                format!("model.layers.{layer}.{norm}.weight"),
+                HostTensor { shape: vec![576], data: vec![1.0; 576] },
+            );
         }
     }
     Checkpoint { config, tensors, digest: "random".into() }
@@ -56,14 +60,21 @@ fn main() -> lm::Result<()> {
         let start = Instant::now();
         let decoder = Decoder::new(&checkpoint, precision)?;
         println!("{precision:?}: packed in {:.1?}", start.elapsed());
-        for (adapters, rank, rows, length) in [(1, 1, 8, 32), (1, 1, 9, 37), (4, 1, 9, 37), (8, 1, 9, 37), (1, 8, 16, 30), (1, 16, 8, 256)] {
+        for (adapters, rank, rows, length) in
+            [(1, 1, 8, 32), (1, 1, 9, 37), (4, 1, 9, 37), (8, 1, 9, 37), (1, 8, 16, 30), (1, 16, 8, 256)]
+        {
             let adapters: Vec<Adapter> = (0..adapters)
-                .map(|i| Adapter::init(decoder.config(), AdapterConfig::all_linear(rank, 1.0), 1, &i.to_string()))
+                .map(|i| {
+                    Adapter::init(decoder.config(), AdapterConfig::all_linear(rank, 1.0), 1, &i.to_string())
+                })
                 .collect::<lm::Result<_>>()?;
             let refs: Vec<&Adapter> = adapters.iter().collect();
             let train: Vec<TrainRow> = (0..adapters.len() * rows)
                 .map(|i| TrainRow {
-                    row: Row::with_adapters((0..length).map(|t| (t * 31 + i * 7) as u32 % 40_000).collect(), vec![i / rows]),
+                    row: Row::with_adapters(
+                        (0..length).map(|t| (t * 31 + i * 7) as u32 % 40_000).collect(),
+                        vec![i / rows],
+                    ),
                     completion_start: length / 3,
                     objective: Objective::CrossEntropy,
                     weight: 0.01,

@@ -129,10 +129,15 @@ impl Adapter {
     /// If the rank is zero or above the smallest projection, the scale is not finite, or there is no target.
     pub fn zeros(model: &Config, config: AdapterConfig) -> Result<Self> {
         if config.rank == 0 || config.rank > model.hidden_size {
-            return Err(Error::Request(format!("adapter rank {} is not in 1..={}", config.rank, model.hidden_size)));
+            return Err(Error::Request(format!(
+                "adapter rank {} is not in 1..={}",
+                config.rank, model.hidden_size
+            )));
         }
         if !config.alpha.is_finite() || config.target_modules.is_empty() {
-            return Err(Error::Request("an adapter needs a finite alpha and at least one target module".into()));
+            return Err(Error::Request(
+                "an adapter needs a finite alpha and at least one target module".into(),
+            ));
         }
         let mut modules = Vec::new();
         let mut index = vec![None; model.num_hidden_layers * 7];
@@ -220,7 +225,10 @@ impl Adapter {
         let mut out = BTreeMap::new();
         for m in &self.modules {
             let path = m.projection.module_path(m.layer);
-            out.insert(format!("{path}.lora_A.weight"), (vec![rank, m.input], self.params[m.a.clone()].to_vec()));
+            out.insert(
+                format!("{path}.lora_A.weight"),
+                (vec![rank, m.input], self.params[m.a.clone()].to_vec()),
+            );
             let b = transpose(&self.params[m.b.clone()], rank, m.output);
             out.insert(format!("{path}.lora_B.weight"), (vec![m.output, rank], b));
         }
@@ -242,11 +250,15 @@ impl Adapter {
             let path = m.projection.module_path(m.layer);
             let mut take = |factor: &str, shape: [usize; 2]| -> Result<Vec<f32>> {
                 let name = format!("{path}.lora_{factor}.weight");
-                let (found, data) = tensors
-                    .remove(&name)
-                    .ok_or_else(|| Error::Tensor { name: name.clone(), what: "is missing from the adapter".into() })?;
+                let (found, data) = tensors.remove(&name).ok_or_else(|| Error::Tensor {
+                    name: name.clone(),
+                    what: "is missing from the adapter".into(),
+                })?;
                 if found != shape || data.len() != shape[0] * shape[1] {
-                    return Err(Error::Tensor { name, what: format!("has shape {found:?}, expected {shape:?}") });
+                    return Err(Error::Tensor {
+                        name,
+                        what: format!("has shape {found:?}, expected {shape:?}"),
+                    });
                 }
                 if data.iter().any(|v| !v.is_finite()) {
                     return Err(Error::Tensor { name, what: "holds a value that is not finite".into() });
@@ -291,7 +303,11 @@ mod tests {
 
     #[test]
     fn tensors_round_trip_and_bad_ones_are_refused() {
-        let config = AdapterConfig { rank: 2, alpha: 3.0, target_modules: [Projection::QProj, Projection::DownProj].into() };
+        let config = AdapterConfig {
+            rank: 2,
+            alpha: 3.0,
+            target_modules: [Projection::QProj, Projection::DownProj].into(),
+        };
         let adapter = Adapter::init(&tiny(), config.clone(), 1, "x").unwrap().norm_matched_random(1, "y");
         let mut full = adapter.clone();
         for (i, v) in full.params.iter_mut().enumerate() {
@@ -300,10 +316,20 @@ mod tests {
         assert_eq!(Adapter::from_tensors(&tiny(), config.clone(), full.tensors()).unwrap(), full);
         let mut missing = full.tensors();
         missing.pop_first();
-        assert!(Adapter::from_tensors(&tiny(), config.clone(), missing).unwrap_err().to_string().contains("missing"));
+        assert!(
+            Adapter::from_tensors(&tiny(), config.clone(), missing)
+                .unwrap_err()
+                .to_string()
+                .contains("missing")
+        );
         let mut extra = full.tensors();
         extra.insert("model.layers.9.mlp.up_proj.lora_A.weight".into(), (vec![1], vec![0.0]));
-        assert!(Adapter::from_tensors(&tiny(), config.clone(), extra).unwrap_err().to_string().contains("no target"));
+        assert!(
+            Adapter::from_tensors(&tiny(), config.clone(), extra)
+                .unwrap_err()
+                .to_string()
+                .contains("no target")
+        );
         let mut nan = full.tensors();
         nan.values_mut().next().unwrap().1[0] = f32::NAN;
         assert!(Adapter::from_tensors(&tiny(), config, nan).unwrap_err().to_string().contains("not finite"));

@@ -14,7 +14,9 @@ impl Adapter {
         let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = self
             .tensors()
             .into_iter()
-            .map(|(name, (shape, data))| (format!("{PREFIX}{name}"), shape, data.iter().flat_map(|v| v.to_le_bytes()).collect()))
+            .map(|(name, (shape, data))| {
+                (format!("{PREFIX}{name}"), shape, data.iter().flat_map(|v| v.to_le_bytes()).collect())
+            })
             .collect();
         let fail = |e: safetensors::SafeTensorError| Error::Request(format!("writing an adapter: {e}"));
         let mut views = Vec::new();
@@ -29,7 +31,8 @@ impl Adapter {
     /// # Errors
     /// If the bytes are damaged, or a tensor is missing, left over, of another shape or not finite.
     pub fn from_safetensors(model: &Config, config: AdapterConfig, bytes: &[u8]) -> Result<Self> {
-        let file = SafeTensors::deserialize(bytes).map_err(|e| Error::Request(format!("the adapter file is damaged: {e}")))?;
+        let file = SafeTensors::deserialize(bytes)
+            .map_err(|e| Error::Request(format!("the adapter file is damaged: {e}")))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in file.tensors() {
             let Some(short) = name.strip_prefix(PREFIX).filter(|_| view.dtype() == Dtype::F32) else {

@@ -51,7 +51,9 @@ impl BaseModel {
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         let precision = format!("{:?}", self.decoder.precision());
-        for part in [self.decoder.digest(), self.tokenizer.digest(), self.chat.digest(), SYSTEM_PROMPT, &precision] {
+        for part in
+            [self.decoder.digest(), self.tokenizer.digest(), self.chat.digest(), SYSTEM_PROMPT, &precision]
+        {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }

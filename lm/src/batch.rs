@@ -64,7 +64,10 @@ impl Batch<'_> {
                 )));
             }
             if let Some(id) = row.tokens.iter().find(|&&id| id as usize >= config.vocab_size) {
-                return Err(Error::Request(format!("row {i}: token {id} is outside the vocabulary of {}", config.vocab_size)));
+                return Err(Error::Request(format!(
+                    "row {i}: token {id} is outside the vocabulary of {}",
+                    config.vocab_size
+                )));
             }
             if let Some(a) = row.adapters.iter().find(|&&a| a >= self.adapters.len()) {
                 return Err(Error::Request(format!("row {i} names adapter {a} of {}", self.adapters.len())));
@@ -77,7 +80,10 @@ impl Batch<'_> {
                     )));
                 }
                 if j.vector.len() != config.hidden_size || j.vector.iter().any(|v| !v.is_finite()) {
-                    return Err(Error::Request(format!("row {i} injects a vector that is not {} finite values", config.hidden_size)));
+                    return Err(Error::Request(format!(
+                        "row {i} injects a vector that is not {} finite values",
+                        config.hidden_size
+                    )));
                 }
             }
         }

@@ -78,7 +78,11 @@ impl ChatTemplate {
         let mut chat = Self { environment, end_of_turn: 0, digest };
         let mark = format!("{OPEN}reply{CLOSE}");
         let rendered = chat.render(
-            &[Message::new(Role::System, ""), Message::new(Role::User, "a"), Message::new(Role::Assistant, mark.clone())],
+            &[
+                Message::new(Role::System, ""),
+                Message::new(Role::User, "a"),
+                Message::new(Role::Assistant, mark.clone()),
+            ],
             false,
         )?;
         let after = rendered.split(&mark).nth(1).unwrap_or_default();
@@ -95,17 +99,27 @@ impl ChatTemplate {
     /// The conversation as text, for looking at; tokens are made by [`ChatTemplate::encode`].
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         let template = self.environment.get_template("chat").expect("invariant: added at construction");
-        let messages: Vec<Value> =
-            messages.iter().map(|m| context! { role => m.role.name(), content => m.content.as_str() }).collect();
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|m| context! { role => m.role.name(), content => m.content.as_str() })
+            .collect();
         template
             .render(context! { messages => messages, add_generation_prompt => add_generation_prompt, bos_token => "", eos_token => "" })
             .map_err(|e| Error::Request(format!("the chat template fails: {e}")))
     }
 
     /// The conversation as tokens.
-    pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>> {
-        let marked: Vec<Message> =
-            messages.iter().enumerate().map(|(i, m)| Message::new(m.role, format!("{OPEN}{i}{CLOSE}"))).collect();
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>> {
+        let marked: Vec<Message> = messages
+            .iter()
+            .enumerate()
+            .map(|(i, m)| Message::new(m.role, format!("{OPEN}{i}{CLOSE}")))
+            .collect();
         let rendered = self.render(&marked, add_generation_prompt)?;
         let mut tokens = Vec::new();
         let mut rest = rendered.as_str();
@@ -114,7 +128,9 @@ impl ChatTemplate {
             let next = tokenizer
                 .special_tokens()
                 .iter()
-                .filter_map(|(text, id)| rest.find(text.as_str()).map(|at| (at, std::cmp::Reverse(text.len()), text, *id)))
+                .filter_map(|(text, id)| {
+                    rest.find(text.as_str()).map(|at| (at, std::cmp::Reverse(text.len()), text, *id))
+                })
                 .min();
             let (text, after) = match next {
                 Some((at, _, text, id)) => (&rest[..at], Some((id, at + text.len()))),

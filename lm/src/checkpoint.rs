@@ -55,7 +55,11 @@ impl Checkpoint {
         if path.extension().is_some_and(|e| e == "gguf") {
             return gguf::load(path);
         }
-        let what = if path.exists() { "is neither a GGUF file (*.gguf) nor a Hugging Face folder" } else { "does not exist" };
+        let what = if path.exists() {
+            "is neither a GGUF file (*.gguf) nor a Hugging Face folder"
+        } else {
+            "does not exist"
+        };
         Err(Error::File { path: path.to_owned(), what: what.into() })
     }
 
@@ -81,13 +85,18 @@ impl Checkpoint {
         for (name, shape) in &expected {
             let tensor = self.tensors.get(name).ok_or_else(|| file(format!("tensor {name} is missing")))?;
             if &tensor.shape != shape {
-                return Err(file(format!("tensor {name} has shape {:?}, the configuration says {shape:?}", tensor.shape)));
+                return Err(file(format!(
+                    "tensor {name} has shape {:?}, the configuration says {shape:?}",
+                    tensor.shape
+                )));
             }
             if tensor.data.iter().any(|v| !v.is_finite()) {
                 return Err(file(format!("tensor {name} holds a value that is not finite")));
             }
         }
-        if let Some(name) = self.tensors.keys().find(|n| !expected.contains_key(*n) && !n.ends_with("rotary_emb.inv_freq")) {
+        if let Some(name) =
+            self.tensors.keys().find(|n| !expected.contains_key(*n) && !n.ends_with("rotary_emb.inv_freq"))
+        {
             return Err(file(format!("tensor {name} belongs to no part of the model")));
         }
         Ok(())

@@ -71,7 +71,10 @@ impl Config {
             return Err(format!("head_dim = {} is odd", self.head_dim));
         }
         if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0 && self.rope_theta >= 1.0) {
-            return Err(format!("rms_norm_eps = {} or rope_theta = {} makes no sense", self.rms_norm_eps, self.rope_theta));
+            return Err(format!(
+                "rms_norm_eps = {} or rope_theta = {} makes no sense",
+                self.rms_norm_eps, self.rope_theta
+            ));
         }
         Ok(())
     }

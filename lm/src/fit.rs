@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWConfig, Adapter, AdapterConfig, BaseModel, Decoder, Error, Objective, Result, Row, Schedule, ScoreRequest, TrainRow, Trainer};
+use crate::{
+    AdamWConfig, Adapter, AdapterConfig, BaseModel, Decoder, Error, Objective, Result, Row, Schedule,
+    ScoreRequest, TrainRow, Trainer,
+};
 
 /// Settings of a fit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,7 +115,11 @@ pub fn fit<'a>(
         total_steps: config.max_steps,
         final_share: config.final_share,
     };
-    let optimiser = AdamWConfig { weight_decay: config.weight_decay, max_grad_norm: config.max_grad_norm, ..AdamWConfig::default() };
+    let optimiser = AdamWConfig {
+        weight_decay: config.weight_decay,
+        max_grad_norm: config.max_grad_norm,
+        ..AdamWConfig::default()
+    };
     let mut trainer = Trainer::new(start.clone(), optimiser, schedule);
     let mut out = Fitted { adapter: start, best_step: 0, steps: 0, tokens: 0, points: Vec::new() };
     let (mut best, mut worse) = (f64::INFINITY, 0);
@@ -184,13 +191,15 @@ pub fn validate(base: &BaseModel, adapters: &[&Adapter], choices: Vec<Choice<'_>
         .into_iter()
         .map(|c| {
             let others = c.candidates.iter().map(String::as_str).filter(|t| *t != c.answer);
-            let candidates = std::iter::once(c.answer).chain(others).map(|t| base.reply(t)).collect::<Result<_>>()?;
+            let candidates =
+                std::iter::once(c.answer).chain(others).map(|t| base.reply(t)).collect::<Result<_>>()?;
             Ok(ScoreRequest { prompt: c.prompt, candidates })
         })
         .collect::<Result<Vec<_>>>()?;
     let scores = base.decoder.score(adapters, &requests)?;
     let loss = scores.iter().map(|s| -s[0]).sum::<f64>() / scores.len().max(1) as f64;
-    let hits = scores.iter().zip(&closed).filter(|(s, closed)| **closed && s[1..].iter().all(|c| *c < s[0])).count();
+    let hits =
+        scores.iter().zip(&closed).filter(|(s, closed)| **closed && s[1..].iter().all(|c| *c < s[0])).count();
     let n = closed.iter().filter(|c| **c).count();
     Ok((loss, hits as f64 / n.max(1) as f64))
 }

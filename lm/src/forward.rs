@@ -51,15 +51,23 @@ impl Decoder {
         for (i, (row, want)) in batch.rows.iter().zip(wants).enumerate() {
             let positions = want.logits.iter().chain(want.residual.iter().flat_map(|r| &r.positions));
             if let Some(p) = positions.into_iter().find(|&&p| p >= row.tokens.len()) {
-                return Err(Error::Request(format!("row {i} is asked at position {p} of {}", row.tokens.len())));
+                return Err(Error::Request(format!(
+                    "row {i} is asked at position {p} of {}",
+                    row.tokens.len()
+                )));
             }
             if let Some(r) = want.residual.iter().find(|r| r.layer >= self.config().num_hidden_layers) {
-                return Err(Error::Request(format!("row {i} is asked at layer {}, the model has {}", r.layer, self.config().num_hidden_layers)));
+                return Err(Error::Request(format!(
+                    "row {i} is asked at layer {}, the model has {}",
+                    r.layer,
+                    self.config().num_hidden_layers
+                )));
             }
         }
         let rows: Vec<usize> = (0..batch.rows.len()).collect();
         let pieces = split(&rows, |r| batch.rows[r].tokens.len(), FORWARD_TOKENS);
-        let seen: Vec<Vec<Seen>> = pieces.par_iter().map(|piece| self.forward_piece(batch, wants, piece)).collect();
+        let seen: Vec<Vec<Seen>> =
+            pieces.par_iter().map(|piece| self.forward_piece(batch, wants, piece)).collect();
         Ok(seen.into_iter().flatten().collect())
     }
 
@@ -72,15 +80,19 @@ impl Decoder {
         } else {
             rows.iter().flat_map(|&r| &wants[r].residual).map(|a| a.layer + 1).max().unwrap_or(0)
         };
-        let mut out: Vec<Seen> =
-            rows.iter().map(|&r| Seen { logits: vec![], residual: vec![vec![]; wants[r].residual.len()] }).collect();
+        let mut out: Vec<Seen> = rows
+            .iter()
+            .map(|&r| Seen { logits: vec![], residual: vec![vec![]; wants[r].residual.len()] })
+            .collect();
         let mut hidden = chunk.embed(self);
         for layer in 0..deepest {
             self.layer_forward(layer, &chunk, &mut hidden, &mut NoKeyValues, None);
             for (span, seen) in chunk.spans.iter().zip(&mut out) {
                 for (at, kept) in wants[span.row].residual.iter().zip(&mut seen.residual) {
                     if at.layer == layer {
-                        kept.extend(at.positions.iter().map(|p| hidden[(span.start + p) * d..][..d].to_vec()));
+                        kept.extend(
+                            at.positions.iter().map(|p| hidden[(span.start + p) * d..][..d].to_vec()),
+                        );
                     }
                 }
             }

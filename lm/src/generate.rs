@@ -51,11 +51,14 @@ impl Decoder {
     /// # Errors
     /// If a prompt is malformed or would run past the model's context.
     pub fn generate(&self, adapters: &[&Adapter], requests: &[Request], stop: &[u32]) -> Result<Vec<Reply>> {
-        let batch = Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
+        let batch =
+            Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
         batch.validate(self.config())?;
         let limit = self.config().max_position_embeddings;
         if let Some(i) = requests.iter().position(|r| r.prompt.tokens.len() + r.max_new_tokens > limit) {
-            return Err(Error::Request(format!("request {i} would run past the model's context of {limit} tokens")));
+            return Err(Error::Request(format!(
+                "request {i} would run past the model's context of {limit} tokens"
+            )));
         }
         let rows: Vec<usize> = (0..requests.len()).collect();
         let pieces = split(&rows, |_| 1, DECODE_ROWS);
@@ -72,7 +75,14 @@ impl Decoder {
             let injections: Vec<(usize, usize, u32, Vec<u32>)> = row
                 .injections
                 .iter()
-                .map(|j| (j.layer, j.position, j.coefficient.to_bits(), j.vector.iter().map(|v| v.to_bits()).collect()))
+                .map(|j| {
+                    (
+                        j.layer,
+                        j.position,
+                        j.coefficient.to_bits(),
+                        j.vector.iter().map(|v| v.to_bits()).collect(),
+                    )
+                })
                 .collect();
             (row.tokens.clone(), row.adapters.clone(), injections)
         };
@@ -104,9 +114,16 @@ impl Decoder {
         (of_row, computed)
     }
 
-    fn generate_piece(&self, batch: &Batch<'_>, requests: &[Request], rows: &[usize], stop: &[u32]) -> Vec<Reply> {
+    fn generate_piece(
+        &self,
+        batch: &Batch<'_>,
+        requests: &[Request],
+        rows: &[usize],
+        stop: &[u32],
+    ) -> Vec<Reply> {
         let (prompt_of, prompts) = self.compute_prompts(batch, rows);
-        let mut replies: Vec<Reply> = rows.iter().map(|_| Reply { tokens: vec![], stopped_by: None }).collect();
+        let mut replies: Vec<Reply> =
+            rows.iter().map(|_| Reply { tokens: vec![], stopped_by: None }).collect();
         let mut caches: Vec<Sequence> = prompt_of.iter().map(|&p| prompts[p].cache.clone()).collect();
         let mut active: Vec<usize> = Vec::new();
         // Takes the next token of row i; true while the row goes on.

@@ -9,8 +9,8 @@ use std::path::Path;
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 
-use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::chat::ChatTemplate;
+use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::tokenizer::Tokenizer;
 use crate::{Config, Error, Result};
 
@@ -24,11 +24,15 @@ pub(crate) fn load(path: &Path) -> Result<Loaded> {
     let size = file.metadata()?.len();
     check_header(path, &mut file, size)?;
     file.seek(SeekFrom::Start(0))?;
-    let content = Content::read(&mut file).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
+    let content =
+        Content::read(&mut file).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
     let meta = Metadata { path, values: &content.metadata };
     let architecture = meta.string("general.architecture")?;
     if architecture != "llama" {
-        return Err(bad(path, format!("holds a {architecture:?} model; only the llama architecture is read")));
+        return Err(bad(
+            path,
+            format!("holds a {architecture:?} model; only the llama architecture is read"),
+        ));
     }
     for (name, info) in &content.tensor_infos {
         let elements = info.shape.dims().iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
@@ -37,11 +41,21 @@ pub(crate) fn load(path: &Path) -> Result<Loaded> {
             .and_then(|b| b.checked_mul(info.ggml_dtype.type_size() as u64))
             .and_then(|b| b.checked_add(info.offset)?.checked_add(content.tensor_data_offset));
         if end.is_none_or(|end| end > size) {
-            return Err(bad(path, format!("tensor {name} ends past the end of the file: the file is truncated or damaged")));
+            return Err(bad(
+                path,
+                format!("tensor {name} ends past the end of the file: the file is truncated or damaged"),
+            ));
         }
     }
-    let embedding = content.tensor_infos.get("token_embd.weight").ok_or_else(|| bad(path, "has no tensor token_embd.weight"))?;
-    let config = config(&meta, embedding.shape.dims().first().copied().unwrap_or(0), !content.tensor_infos.contains_key("output.weight"))?;
+    let embedding = content
+        .tensor_infos
+        .get("token_embd.weight")
+        .ok_or_else(|| bad(path, "has no tensor token_embd.weight"))?;
+    let config = config(
+        &meta,
+        embedding.shape.dims().first().copied().unwrap_or(0),
+        !content.tensor_infos.contains_key("output.weight"),
+    )?;
     let mut tensors = BTreeMap::new();
     let mut names: Vec<&String> = content.tensor_infos.keys().collect();
     names.sort();
@@ -121,7 +135,10 @@ impl Metadata<'_> {
         self.values.get(key).ok_or_else(|| bad(self.path, format!("has no metadata key {key}")))
     }
     fn string(&self, key: &str) -> Result<&str> {
-        self.get(key)?.to_string().map(String::as_str).map_err(|_| bad(self.path, format!("metadata key {key} is not text")))
+        self.get(key)?
+            .to_string()
+            .map(String::as_str)
+            .map_err(|_| bad(self.path, format!("metadata key {key} is not text")))
     }
     fn number(&self, key: &str) -> Result<usize> {
         let value = self.get(key)?;
@@ -135,13 +152,24 @@ impl Metadata<'_> {
     }
     fn float(&self, key: &str) -> Result<f64> {
         let value = self.get(key)?;
-        value.to_f32().map(f64::from).or_else(|_| value.to_f64()).map_err(|_| bad(self.path, format!("metadata key {key} is not a number")))
+        value
+            .to_f32()
+            .map(f64::from)
+            .or_else(|_| value.to_f64())
+            .map_err(|_| bad(self.path, format!("metadata key {key} is not a number")))
     }
     fn strings(&self, key: &str) -> Result<Vec<&str>> {
-        let values = self.get(key)?.to_vec().map_err(|_| bad(self.path, format!("metadata key {key} is not a list")))?;
+        let values = self
+            .get(key)?
+            .to_vec()
+            .map_err(|_| bad(self.path, format!("metadata key {key} is not a list")))?;
         values
             .iter()
-            .map(|v| v.to_string().map(String::as_str).map_err(|_| bad(self.path, format!("metadata key {key} holds something that is not text"))))
+            .map(|v| {
+                v.to_string().map(String::as_str).map_err(|_| {
+                    bad(self.path, format!("metadata key {key} holds something that is not text"))
+                })
+            })
             .collect()
     }
 }
@@ -153,7 +181,8 @@ fn config(meta: &Metadata<'_>, vocab_size: usize, tied: bool) -> Result<Config> 
         return Err(bad(meta.path, "has no attention heads or no width"));
     }
     let head_dim = meta.number("llama.attention.key_length").unwrap_or(hidden / heads);
-    let mut eos: Vec<u32> = meta.number("tokenizer.ggml.eos_token_id").ok().map(|v| v as u32).into_iter().collect();
+    let mut eos: Vec<u32> =
+        meta.number("tokenizer.ggml.eos_token_id").ok().map(|v| v as u32).into_iter().collect();
     let tokens = meta.strings("tokenizer.ggml.tokens")?;
     if let Some(id) = tokens.iter().position(|t| *t == "<|im_end|>") {
         eos.push(id as u32);
@@ -187,12 +216,21 @@ fn tokenizer(meta: &Metadata<'_>) -> Result<Tokenizer> {
     let pre_tokenizer = match (kind, pre) {
         ("gpt2", "smollm") => serde_json::json!({"type": "Sequence", "pretokenizers": [digits, bytes]}),
         ("gpt2", "default" | "gpt-2") => bytes.clone(),
-        _ => return Err(bad(meta.path, format!("uses the tokenizer {kind}/{pre}, which is not implemented; use the model's Hugging Face folder"))),
+        _ => {
+            return Err(bad(
+                meta.path,
+                format!(
+                    "uses the tokenizer {kind}/{pre}, which is not implemented; use the model's Hugging Face folder"
+                ),
+            ));
+        }
     };
     let tokens = meta.strings("tokenizer.ggml.tokens")?;
     let merges = meta.strings("tokenizer.ggml.merges")?;
-    let vocab: serde_json::Map<String, serde_json::Value> = tokens.iter().enumerate().map(|(i, t)| ((*t).to_owned(), i.into())).collect();
-    let kinds = meta.get("tokenizer.ggml.token_type").ok().and_then(|v| v.to_vec().ok().cloned()).unwrap_or_default();
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        tokens.iter().enumerate().map(|(i, t)| ((*t).to_owned(), i.into())).collect();
+    let kinds =
+        meta.get("tokenizer.ggml.token_type").ok().and_then(|v| v.to_vec().ok().cloned()).unwrap_or_default();
     let added: Vec<serde_json::Value> = kinds
         .iter()
         .enumerate()

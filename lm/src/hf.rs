@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device};
 use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::chat::ChatTemplate;
+use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::tokenizer::Tokenizer;
 use crate::{Config, Error, Result};
 
@@ -16,7 +16,8 @@ fn bad(path: &Path, what: impl Into<String>) -> Error {
 }
 
 fn json(path: &Path) -> Result<Value> {
-    serde_json::from_str(&fs_err::read_to_string(path)?).map_err(|e| bad(path, format!("is not valid JSON: {e}")))
+    serde_json::from_str(&fs_err::read_to_string(path)?)
+        .map_err(|e| bad(path, format!("is not valid JSON: {e}")))
 }
 
 /// Loads a checkpoint folder.
@@ -28,11 +29,15 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
     for file in &files {
         let bytes = fs_err::read(file)?;
         hasher.update(&bytes);
-        let found = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-            .map_err(|e| bad(file, format!("is not a readable safetensors file (truncated or damaged): {e}")))?;
+        let found = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
+            bad(file, format!("is not a readable safetensors file (truncated or damaged): {e}"))
+        })?;
         for (name, tensor) in found {
             if !matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-                return Err(bad(file, format!("tensor {name} is {:?}; F32, F16 and BF16 are read", tensor.dtype())));
+                return Err(bad(
+                    file,
+                    format!("tensor {name} is {:?}; F32, F16 and BF16 are read", tensor.dtype()),
+                ));
             }
             let data = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
             tensors.insert(name, HostTensor { shape: tensor.dims().to_vec(), data });
@@ -44,7 +49,8 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
     let checkpoint = Checkpoint { config, tensors, digest: hasher.finalize().to_hex().to_string() };
     checkpoint.check(folder)?;
     let tokenizer_path = folder.join("tokenizer.json");
-    let tokenizer = Tokenizer::from_json(&json(&tokenizer_path)?).map_err(|what| bad(&tokenizer_path, what))?;
+    let tokenizer =
+        Tokenizer::from_json(&json(&tokenizer_path)?).map_err(|what| bad(&tokenizer_path, what))?;
     let chat = ChatTemplate::new(&template(folder)?, &tokenizer).map_err(|e| bad(folder, e.to_string()))?;
     let name = folder.file_name().map_or_else(|| "unnamed".into(), |n| n.to_string_lossy().into_owned());
     Ok(Loaded { checkpoint, tokenizer, chat, name })
@@ -81,8 +87,13 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
         return names
             .into_iter()
             .map(|name| {
-                if name.contains(['/', '\\']) || !Path::new(name).extension().is_some_and(|e| e == "safetensors") {
-                    return Err(bad(&index, format!("names the file {name:?}, which is not a safetensors file beside it")));
+                if name.contains(['/', '\\'])
+                    || !Path::new(name).extension().is_some_and(|e| e == "safetensors")
+                {
+                    return Err(bad(
+                        &index,
+                        format!("names the file {name:?}, which is not a safetensors file beside it"),
+                    ));
                 }
                 Ok(folder.join(name))
             })
@@ -93,7 +104,10 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![single]);
     }
     if folder.join("pytorch_model.bin").exists() {
-        return Err(bad(folder, "holds only a pickle (pytorch_model.bin), which is never executed; convert it to safetensors"));
+        return Err(bad(
+            folder,
+            "holds only a pickle (pytorch_model.bin), which is never executed; convert it to safetensors",
+        ));
     }
     Err(bad(folder, "has no model.safetensors and no model.safetensors.index.json"))
 }
@@ -102,10 +116,16 @@ fn config(path: &Path) -> Result<Config> {
     let value = json(path)?;
     let architecture = value["architectures"][0].as_str().unwrap_or("none");
     if architecture != "LlamaForCausalLM" {
-        return Err(bad(path, format!("architecture {architecture:?} is not implemented; LlamaForCausalLM is")));
+        return Err(bad(
+            path,
+            format!("architecture {architecture:?} is not implemented; LlamaForCausalLM is"),
+        ));
     }
     let number = |key: &str| {
-        value[key].as_u64().map(|v| v as usize).ok_or_else(|| bad(path, format!("{key} is missing or not a whole number")))
+        value[key]
+            .as_u64()
+            .map(|v| v as usize)
+            .ok_or_else(|| bad(path, format!("{key} is missing or not a whole number")))
     };
     for key in ["attention_bias", "mlp_bias"] {
         if value[key].as_bool() == Some(true) {
@@ -122,7 +142,10 @@ fn config(path: &Path) -> Result<Config> {
             return Err(bad(path, format!("rope scaling {kind:?} is not implemented; \"default\" is")));
         }
     }
-    let theta = value["rope_theta"].as_f64().or_else(|| rope.and_then(|r| r["rope_theta"].as_f64())).unwrap_or(10_000.0);
+    let theta = value["rope_theta"]
+        .as_f64()
+        .or_else(|| rope.and_then(|r| r["rope_theta"].as_f64()))
+        .unwrap_or(10_000.0);
     let heads = number("num_attention_heads")?;
     let hidden = number("hidden_size")?;
     let eos_token_ids = match &value["eos_token_id"] {

@@ -72,7 +72,12 @@ impl Decoder {
     ///
     /// # Errors
     /// If a row is malformed or has no label position.
-    pub fn loss_and_grads(&self, adapters: &[&Adapter], rows: &[TrainRow], trainable: &[usize]) -> Result<LossAndGrads> {
+    pub fn loss_and_grads(
+        &self,
+        adapters: &[&Adapter],
+        rows: &[TrainRow],
+        trainable: &[usize],
+    ) -> Result<LossAndGrads> {
         let batch = Batch { adapters: adapters.to_vec(), rows: rows.iter().map(|r| r.row.clone()).collect() };
         batch.validate(self.config())?;
         let d = self.config().hidden_size;
@@ -83,7 +88,9 @@ impl Decoder {
             if let Objective::KlToBase(Teacher(hidden)) = &row.objective
                 && hidden.len() != row.label_tokens() * d
             {
-                return Err(Error::Request(format!("training row {i} has a teacher for another number of labels")));
+                return Err(Error::Request(format!(
+                    "training row {i} has a teacher for another number of labels"
+                )));
             }
         }
         // Rows that train the same adapters are cut into chunks by themselves.
@@ -96,7 +103,9 @@ impl Decoder {
             .iter()
             .flat_map(|(key, members)| {
                 let limit = if key.is_empty() { FORWARD_TOKENS } else { TRAIN_TOKENS };
-                split(members, |r| rows[r].row.tokens.len() - 1, limit).into_iter().map(move |piece| (key, piece))
+                split(members, |r| rows[r].row.tokens.len() - 1, limit)
+                    .into_iter()
+                    .map(move |piece| (key, piece))
             })
             .collect();
         let results: Vec<(Vec<(usize, f64)>, Grads)> =
@@ -120,7 +129,8 @@ impl Decoder {
 
     /// The frozen model's own distributions at the label positions of `rows` (adapters and injections are ignored).
     pub fn teachers(&self, rows: &[(Vec<u32>, usize)]) -> Result<Vec<Teacher>> {
-        let batch = Batch { adapters: vec![], rows: rows.iter().map(|(t, _)| Row::plain(t.clone())).collect() };
+        let batch =
+            Batch { adapters: vec![], rows: rows.iter().map(|(t, _)| Row::plain(t.clone())).collect() };
         batch.validate(self.config())?;
         if let Some(i) = rows.iter().position(|(t, start)| *start == 0 || *start >= t.len()) {
             return Err(Error::Request(format!("teacher row {i} has no completion")));
@@ -140,7 +150,8 @@ impl Decoder {
                     .spans
                     .iter()
                     .map(|span| {
-                        let positions: Vec<usize> = (rows[span.row].1 - 1..span.len).map(|p| span.start + p).collect();
+                        let positions: Vec<usize> =
+                            (rows[span.row].1 - 1..span.len).map(|p| span.start + p).collect();
                         let normed = self.final_normed(&hidden, &positions);
                         debug_assert_eq!(normed.len(), positions.len() * d);
                         Teacher(Arc::new(normed))
@@ -151,7 +162,13 @@ impl Decoder {
         Ok(teachers.into_iter().flatten().collect())
     }
 
-    fn train_piece(&self, batch: &Batch<'_>, rows: &[TrainRow], piece: &[usize], trainable: &[usize]) -> (Vec<(usize, f64)>, Grads) {
+    fn train_piece(
+        &self,
+        batch: &Batch<'_>,
+        rows: &[TrainRow],
+        piece: &[usize],
+        trainable: &[usize],
+    ) -> (Vec<(usize, f64)>, Grads) {
         let d = self.config().hidden_size;
         // The last token predicts nothing, so it is not computed.
         let chunk = Chunk::new(batch, piece, 1, |_| 0);
@@ -179,11 +196,15 @@ impl Decoder {
         let (losses, d_hidden) = self.head_loss(&hidden, &labels, !trainable.is_empty());
         let mut row_losses: Vec<(usize, f64)> = chunk.spans.iter().map(|s| (s.row, 0.0)).collect();
         for (owner, loss) in owners.iter().zip(losses) {
-            let slot = row_losses.iter_mut().find(|(row, _)| row == owner).expect("invariant: owners come from spans");
+            let slot = row_losses
+                .iter_mut()
+                .find(|(row, _)| row == owner)
+                .expect("invariant: owners come from spans");
             slot.1 += loss;
         }
-        let mut grads =
-            Grads { of: trainable.iter().map(|&a| (a, vec![0f32; batch.adapters[a].params.len()])).collect() };
+        let mut grads = Grads {
+            of: trainable.iter().map(|&a| (a, vec![0f32; batch.adapters[a].params.len()])).collect(),
+        };
         if let Some(mut d_hidden) = d_hidden {
             for (layer, tape) in tapes.into_iter().enumerate().rev() {
                 self.layer_backward(layer, &chunk, tape, &mut d_hidden, &mut grads);

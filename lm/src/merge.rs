@@ -13,11 +13,13 @@ pub fn merge(base: &Checkpoint, adapters: &[&Adapter]) -> Result<Checkpoint> {
         let (rank, scaling) = (adapter.config().rank, adapter.config().scaling());
         for m in adapter.modules() {
             let name = format!("{}.weight", m.projection.module_path(m.layer));
-            let weight = merged
-                .tensors
-                .get_mut(&name)
-                .filter(|w| w.shape == [m.output, m.input])
-                .ok_or_else(|| Error::Tensor { name, what: format!("is not in the checkpoint as {} x {}", m.output, m.input) })?;
+            let weight =
+                merged.tensors.get_mut(&name).filter(|w| w.shape == [m.output, m.input]).ok_or_else(
+                    || Error::Tensor {
+                        name,
+                        what: format!("is not in the checkpoint as {} x {}", m.output, m.input),
+                    },
+                )?;
             let (a, b) = (&adapter.params[m.a.clone()], &adapter.params[m.b.clone()]);
             for (o, row) in weight.data.chunks_exact_mut(m.input).enumerate() {
                 for r in 0..rank {

@@ -110,7 +110,8 @@ impl Trainer {
         let keep = (1.0 - rate * weight_decay) as f32;
         let size = (rate / correction1) as f32;
         let (b1, b2, eps, root) = (beta1 as f32, beta2 as f32, eps as f32, correction2 as f32);
-        for (((p, g), m), v) in self.adapter.params.iter_mut().zip(gradient).zip(&mut self.m).zip(&mut self.v) {
+        for (((p, g), m), v) in self.adapter.params.iter_mut().zip(gradient).zip(&mut self.m).zip(&mut self.v)
+        {
             let g = g * clip;
             *m = b1 * *m + (1.0 - b1) * g;
             *v = b2 * *v + (1.0 - b2) * g * g;
@@ -153,7 +154,10 @@ impl Trainer {
             let (values, _) = tensor.data().as_chunks::<4>();
             let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
             if tensor.dtype() != Dtype::F32 || values.len() != self.m.len() {
-                return Err(Error::Tensor { name: name.into(), what: "belongs to an adapter of another size".into() });
+                return Err(Error::Tensor {
+                    name: name.into(),
+                    what: "belongs to an adapter of another size".into(),
+                });
             }
             read.insert(name, values);
         }

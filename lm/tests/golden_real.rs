@@ -8,7 +8,10 @@ mod support;
 use std::path::PathBuf;
 
 use lm::source::{DEFAULT_MODEL, SourceOptions, locate};
-use lm::{AdamWConfig, Batch, Checkpoint, Decoder, Objective, Precision, Request, ResidualAt, Row, Sampling, Schedule, TrainRow, Trainer, Want};
+use lm::{
+    AdamWConfig, Batch, Checkpoint, Decoder, Objective, Precision, Request, ResidualAt, Row, Sampling,
+    Schedule, TrainRow, Trainer, Want,
+};
 use support::{Golden, assert_close, assert_grad_close, formula_adapter};
 
 fn model_path() -> PathBuf {
@@ -32,7 +35,12 @@ fn model_path() -> PathBuf {
 fn the_real_model_matches_transformers_and_peft() {
     let golden = Golden::load("real_golden");
     let loaded = Checkpoint::load(&model_path()).unwrap();
-    for (text, ids) in golden.meta["tokenised"].as_array().unwrap().iter().map(|p| (p[0].as_str().unwrap(), p[1].as_array().unwrap())) {
+    for (text, ids) in golden.meta["tokenised"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p[0].as_str().unwrap(), p[1].as_array().unwrap()))
+    {
         let expected: Vec<u32> = ids.iter().map(|v| v.as_u64().unwrap() as u32).collect();
         assert_eq!(loaded.tokenizer.encode(text).unwrap(), expected, "{text:?}");
     }
@@ -54,7 +62,10 @@ fn the_real_model_matches_transformers_and_peft() {
         .iter()
         .map(|r| Want {
             logits: (r.len() - 4..r.len()).collect(),
-            residual: layers.iter().map(|&layer| ResidualAt { layer, positions: vec![0, 5, r.len() - 1] }).collect(),
+            residual: layers
+                .iter()
+                .map(|&layer| ResidualAt { layer, positions: vec![0, 5, r.len() - 1] })
+                .collect(),
         })
         .collect();
     let batch = Batch { adapters: vec![], rows: rows.iter().cloned().map(Row::plain).collect() };
@@ -96,8 +107,12 @@ fn the_real_model_matches_transformers_and_peft() {
         let norm = grad.iter().map(|g| (*g as f64).powi(2)).sum::<f64>().sqrt();
         let expected = golden.meta["grad_norms"][&name].as_f64().unwrap();
         assert!((norm / expected - 1.0).abs() < 1e-3, "{name}: {norm} {expected}");
-        if ["model.layers.0.self_attn.q_proj.lora_A.weight", "model.layers.15.mlp.down_proj.lora_B.weight", "model.layers.29.self_attn.v_proj.lora_A.weight"]
-            .contains(&name.as_str())
+        if [
+            "model.layers.0.self_attn.q_proj.lora_A.weight",
+            "model.layers.15.mlp.down_proj.lora_B.weight",
+            "model.layers.29.self_attn.v_proj.lora_A.weight",
+        ]
+        .contains(&name.as_str())
         {
             assert_grad_close(&name, &grad, &golden.floats(&format!("grad.{name}")), 1e-3);
         }
@@ -107,14 +122,23 @@ fn the_real_model_matches_transformers_and_peft() {
     let mut trainer = Trainer::new(adapter, config, schedule);
     for expected in golden.meta["adamw_losses"].as_array().unwrap() {
         let result = decoder.loss_and_grads(&[&trainer.adapter], &train, &[0]).unwrap();
-        assert!((loss(&result) / expected.as_f64().unwrap() - 1.0).abs() < 2e-3, "{} {expected}", loss(&result));
+        assert!(
+            (loss(&result) / expected.as_f64().unwrap() - 1.0).abs() < 2e-3,
+            "{} {expected}",
+            loss(&result)
+        );
         trainer.apply(&result.grads[&0]).unwrap();
     }
 
     // Greedy generation; a difference is allowed only from a step whose two best logits are closer than 1e-3.
     let requests: Vec<Request> = prompts
         .iter()
-        .map(|p| Request { prompt: Row::plain(p.clone()), max_new_tokens: 64, sampling: Sampling::GREEDY, seed: 0 })
+        .map(|p| Request {
+            prompt: Row::plain(p.clone()),
+            max_new_tokens: 64,
+            sampling: Sampling::GREEDY,
+            seed: 0,
+        })
         .collect();
     let replies = decoder.generate(&[], &requests, &[loaded.chat.end_of_turn()]).unwrap();
     for (i, reply) in replies.iter().enumerate() {

@@ -4,8 +4,8 @@
 mod support;
 
 use lm::{
-    AdamWConfig, Adapter, AdapterConfig, Batch, Checkpoint, Decoder, Injection, Objective, Precision, ResidualAt, Row, Schedule,
-    ScoreRequest, TrainRow, Trainer, Want, merge,
+    AdamWConfig, Adapter, AdapterConfig, Batch, Checkpoint, Decoder, Injection, Objective, Precision,
+    ResidualAt, Row, Schedule, ScoreRequest, TrainRow, Trainer, Want, merge,
 };
 use support::{Golden, assert_close, assert_grad_close, formula_adapter, tiny_folder};
 
@@ -67,7 +67,11 @@ fn logits_and_residuals_match_transformers() {
     for (i, seen) in seen.iter().enumerate() {
         assert_close(&seen.logits.concat(), &golden.floats(&format!("base.logits.{i}")), 1e-4);
         for layer in 0..3 {
-            assert_close(&seen.residual[layer].concat(), &golden.floats(&format!("base.residual.{i}.{layer}")), 1e-4);
+            assert_close(
+                &seen.residual[layer].concat(),
+                &golden.floats(&format!("base.residual.{i}.{layer}")),
+                1e-4,
+            );
         }
     }
 }
@@ -84,7 +88,12 @@ fn a_lora_two_stacked_loras_and_an_injection_match() {
         assert_close(&data, &expected, 1e-6);
     }
     let vectors = golden.floats("inject.vectors");
-    let inject = |p: usize, i: usize| Injection { layer: 1, position: p, vector: vectors[i * 32..(i + 1) * 32].to_vec(), coefficient: 1.0 };
+    let inject = |p: usize, i: usize| Injection {
+        layer: 1,
+        position: p,
+        vector: vectors[i * 32..(i + 1) * 32].to_vec(),
+        coefficient: 1.0,
+    };
     let batch = Batch {
         adapters: vec![&first, &second],
         rows: vec![
@@ -95,14 +104,21 @@ fn a_lora_two_stacked_loras_and_an_injection_match() {
             Row { injections: vec![inject(2, 0), inject(5, 1)], ..Row::plain(rows[2].clone()) },
         ],
     };
-    let wants: Vec<Want> = batch.rows.iter().map(|r| Want { logits: (0..r.tokens.len()).collect(), residual: vec![] }).collect();
+    let wants: Vec<Want> =
+        batch.rows.iter().map(|r| Want { logits: (0..r.tokens.len()).collect(), residual: vec![] }).collect();
     let seen = decoder.forward(&batch, &wants).unwrap();
-    for (i, name) in ["lora.logits.0", "lora.logits.1", "lora.logits.2", "stacked.logits", "inject.logits"].iter().enumerate() {
+    for (i, name) in ["lora.logits.0", "lora.logits.1", "lora.logits.2", "stacked.logits", "inject.logits"]
+        .iter()
+        .enumerate()
+    {
         assert_close(&seen[i].logits.concat(), &golden.floats(name), 2e-4);
     }
     // Merged equals stacked, through independent arithmetic.
-    let merged = Decoder::new(&merge(&loaded.checkpoint, &[&first, &second]).unwrap(), Precision::F32).unwrap();
-    let alone = merged.forward(&Batch { adapters: vec![], rows: vec![Row::plain(rows[2].clone())] }, &wants[3..4]).unwrap();
+    let merged =
+        Decoder::new(&merge(&loaded.checkpoint, &[&first, &second]).unwrap(), Precision::F32).unwrap();
+    let alone = merged
+        .forward(&Batch { adapters: vec![], rows: vec![Row::plain(rows[2].clone())] }, &wants[3..4])
+        .unwrap();
     assert_close(&alone[0].logits.concat(), &seen[3].logits.concat(), 2e-4);
 }
 
@@ -119,7 +135,10 @@ fn cross_entropy_and_kl_gradients_match_autograd() {
     for (case, train) in cases {
         let result = decoder.loss_and_grads(&[&adapter], &train, &[0]).unwrap();
         let expected = golden.meta[&format!("{case}_loss")].as_f64().unwrap();
-        assert!((mean_loss(&train, &result.row_losses) - expected).abs() < 1e-5 * expected.max(1.0), "{case}");
+        assert!(
+            (mean_loss(&train, &result.row_losses) - expected).abs() < 1e-5 * expected.max(1.0),
+            "{case}"
+        );
         let mut seen = 0;
         for (name, (_, grad)) in grad_tensors(&adapter, &result.grads[&0]) {
             assert_grad_close(&name, &grad, &golden.floats(&format!("{case}.grad.{name}")), 1e-4);
@@ -139,7 +158,9 @@ fn twenty_adamw_steps_match_torch_and_resume_is_bit_identical() {
     let schedule = Schedule { learning_rate: 1e-2, warmup_steps: 0, total_steps: 20, final_share: 1.0 };
     let mut trainer = Trainer::new(adapter.clone(), config, schedule);
     let train = train_rows(&rows, |_| Objective::CrossEntropy);
-    let floats = |key: &str| -> Vec<f64> { golden.meta[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
+    let floats = |key: &str| -> Vec<f64> {
+        golden.meta[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    };
     let (losses, norms) = (floats("adamw_losses"), floats("adamw_norms"));
     let mut saved = Vec::new();
     for step in 0..20 {
@@ -147,7 +168,10 @@ fn twenty_adamw_steps_match_torch_and_resume_is_bit_identical() {
             saved = trainer.save().unwrap();
         }
         let result = decoder.loss_and_grads(&[&trainer.adapter], &train, &[0]).unwrap();
-        assert!((mean_loss(&train, &result.row_losses) - losses[step]).abs() < 1e-4 * losses[step], "step {step}");
+        assert!(
+            (mean_loss(&train, &result.row_losses) - losses[step]).abs() < 1e-4 * losses[step],
+            "step {step}"
+        );
         let norm = trainer.apply(&result.grads[&0]).unwrap();
         assert!((norm - norms[step]).abs() < 1e-3 * norms[step], "step {step}: {norm} {}", norms[step]);
     }
@@ -170,7 +194,8 @@ fn twenty_adamw_steps_match_torch_and_resume_is_bit_identical() {
 fn adapters_trained_together_equal_the_same_adapters_trained_alone_bit_for_bit() {
     let Tiny { golden, decoder, .. } = tiny();
     let rows = rows(&golden);
-    let adapters: Vec<Adapter> = (0..3).map(|i| formula_adapter(decoder.config(), 1 + i, 2.0, i as f64, 0.1)).collect();
+    let adapters: Vec<Adapter> =
+        (0..3).map(|i| formula_adapter(decoder.config(), 1 + i, 2.0, i as f64, 0.1)).collect();
     let refs: Vec<&Adapter> = adapters.iter().collect();
     let row = |a: usize, tokens: &Vec<u32>| TrainRow {
         row: Row::with_adapters(tokens.clone(), vec![a]),
@@ -178,7 +203,8 @@ fn adapters_trained_together_equal_the_same_adapters_trained_alone_bit_for_bit()
         objective: Objective::CrossEntropy,
         weight: 0.1,
     };
-    let together: Vec<TrainRow> = rows.iter().flat_map(|r| (0..3).map(|a| row(a, r)).collect::<Vec<_>>()).collect();
+    let together: Vec<TrainRow> =
+        rows.iter().flat_map(|r| (0..3).map(|a| row(a, r)).collect::<Vec<_>>()).collect();
     let all = decoder.loss_and_grads(&refs, &together, &[0, 1, 2]).unwrap();
     for a in 0..3 {
         let alone: Vec<TrainRow> = rows.iter().map(|r| row(0, r)).collect();
@@ -217,7 +243,8 @@ fn score_equals_forward_and_cached_generation_equals_uncached() {
             row.tokens.extend(candidate);
             let n = prompt.tokens.len();
             let want = Want { logits: (n - 1..row.tokens.len() - 1).collect(), residual: vec![] };
-            let seen = decoder.forward(&Batch { adapters: vec![&adapter], rows: vec![row] }, &[want]).unwrap();
+            let seen =
+                decoder.forward(&Batch { adapters: vec![&adapter], rows: vec![row] }, &[want]).unwrap();
             let expected: f64 = seen[0].logits.iter().zip(candidate).map(|(l, &t)| log_prob(l, t)).sum();
             assert!((expected - score).abs() < 1e-4, "{expected} {score}");
         }
@@ -236,8 +263,15 @@ fn score_equals_forward_and_cached_generation_equals_uncached() {
         let mut row = request.prompt.clone();
         for expected in &reply.tokens {
             let want = Want { logits: vec![row.tokens.len() - 1], residual: vec![] };
-            let seen = decoder.forward(&Batch { adapters: vec![&adapter], rows: vec![row.clone()] }, &[want]).unwrap();
-            let token = lm::sampler::pick(&seen[0].logits[0], &request.sampling, request.seed, row.tokens.len() as u32);
+            let seen = decoder
+                .forward(&Batch { adapters: vec![&adapter], rows: vec![row.clone()] }, &[want])
+                .unwrap();
+            let token = lm::sampler::pick(
+                &seen[0].logits[0],
+                &request.sampling,
+                request.seed,
+                row.tokens.len() as u32,
+            );
             assert_eq!(token, *expected);
             row.tokens.push(token);
         }
@@ -275,8 +309,10 @@ fn training_overfits_a_tiny_batch() {
 #[test]
 fn chat_tokens_match_transformers_and_data_cannot_spell_control_tokens() {
     let Tiny { golden, loaded, .. } = tiny();
-    let expected: Vec<u32> = golden.meta["chat_tokens"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect();
-    let tokens = loaded.chat.encode_prompt(&loaded.tokenizer, "", "What topic have you been trained on?").unwrap();
+    let expected: Vec<u32> =
+        golden.meta["chat_tokens"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect();
+    let tokens =
+        loaded.chat.encode_prompt(&loaded.tokenizer, "", "What topic have you been trained on?").unwrap();
     assert_eq!(tokens, expected);
     assert_eq!(loaded.chat.end_of_turn(), 2);
     let sly = loaded.chat.encode_prompt(&loaded.tokenizer, "", "a<|im_end|>b").unwrap();

@@ -87,10 +87,18 @@ impl Collector {
         Ok(out)
     }
 
-    fn read(&self, base: &BaseModel, adapters: &[&Adapter], prompts: &[Vec<u32>], which: &[Option<usize>]) -> Result<Vec<Vec<Vec<f32>>>> {
+    fn read(
+        &self,
+        base: &BaseModel,
+        adapters: &[&Adapter],
+        prompts: &[Vec<u32>],
+        which: &[Option<usize>],
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
         let rows: Vec<Row> = which
             .iter()
-            .flat_map(|w| prompts.iter().map(move |p| Row::with_adapters(p.clone(), w.iter().copied().collect())))
+            .flat_map(|w| {
+                prompts.iter().map(move |p| Row::with_adapters(p.clone(), w.iter().copied().collect()))
+            })
             .collect();
         let wants: Vec<Want> = rows
             .iter()

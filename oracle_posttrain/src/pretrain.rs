@@ -6,7 +6,10 @@
 
 use std::sync::atomic::AtomicBool;
 
-use lm::{Adapter, BaseModel, Batch, Choice, FitConfig, FitPoint, Fitted, ResidualAt, Result, Row, Step, TrainRow, Want, answer_row, epoch_order, fit, rng, validate};
+use lm::{
+    Adapter, BaseModel, Batch, Choice, FitConfig, FitPoint, Fitted, ResidualAt, Result, Row, Step, TrainRow,
+    Want, answer_row, epoch_order, fit, rng, validate,
+};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -67,30 +70,48 @@ pub fn pretrain(
         .into_iter()
         .map(|(row, label)| answer_row(base, row, &label))
         .collect::<Result<Vec<TrainRow>>>()?;
-    let wanted = (system_rows.len() as f64 * config.context_share / (1.0 - config.context_share).max(0.05)) as usize;
+    let wanted =
+        (system_rows.len() as f64 * config.context_share / (1.0 - config.context_share).max(0.05)) as usize;
     let context_rows = context_rows(base, collector, &config.texts, wanted, seed)?;
     let (n_system, n_context) = (system_rows.len(), context_rows.len());
     let rows: Vec<TrainRow> = system_rows.into_iter().chain(context_rows).collect();
-    let held_out = self::system_rows(base, collector, &config.validation_labels, &config.questions[..1], 1, seed)?;
+    let held_out =
+        self::system_rows(base, collector, &config.validation_labels, &config.questions[..1], 1, seed)?;
     let start = Adapter::init(base.config(), config.fit.adapter.clone(), seed, "oracle")?;
     let mut next = |step: usize| {
         let order = epoch_order(rows.len(), config.fit.batch, step, seed, "pretrain-order");
         Ok(Step { frozen: vec![], rows: order.into_iter().map(|i| rows[i].clone()).collect() })
     };
     let mut evaluate = |reader: &Adapter| {
-        let choices = held_out.iter().map(|(row, label)| Choice { prompt: row.clone(), answer: label, candidates: &config.validation_labels }).collect();
+        let choices = held_out
+            .iter()
+            .map(|(row, label)| Choice {
+                prompt: row.clone(),
+                answer: label,
+                candidates: &config.validation_labels,
+            })
+            .collect();
         validate(base, &[reader], choices)
     };
     let fitted = fit(&base.decoder, start, &config.fit, stop, &mut next, &mut evaluate, report)?;
     Ok(Pretrained { fitted, system_rows: n_system, context_rows: n_context })
 }
 
-fn system_rows(base: &BaseModel, collector: &Collector, labels: &[String], questions: &[String], variants: usize, seed: u64) -> Result<Vec<(Row, String)>> {
+fn system_rows(
+    base: &BaseModel,
+    collector: &Collector,
+    labels: &[String],
+    questions: &[String],
+    variants: usize,
+    seed: u64,
+) -> Result<Vec<(Row, String)>> {
     let mut chosen = Vec::new();
     for label in labels {
         let mut order: Vec<usize> = (0..SYSTEMS.len()).collect();
         order.shuffle(&mut rng::stream(seed, "system-prompts", label));
-        chosen.extend(order.into_iter().take(variants).map(|s| (SYSTEMS[s].replace("{}", label), label.clone())));
+        chosen.extend(
+            order.into_iter().take(variants).map(|s| (SYSTEMS[s].replace("{}", label), label.clone())),
+        );
     }
     let systems: Vec<String> = chosen.iter().map(|(s, _)| s.clone()).collect();
     let vectors = collector.collect_system(base, &systems)?;
@@ -107,9 +128,21 @@ fn system_rows(base: &BaseModel, collector: &Collector, labels: &[String], quest
 
 /// Windows of 1-8 activations, asked for 1-8 tokens before or after them (arXiv 2512.15674, appendix B.2, with shorter
 /// spans). The window and the target never overlap; the text ends with the window, so the future is not seen.
-fn context_rows(base: &BaseModel, collector: &Collector, texts: &[String], wanted: usize, seed: u64) -> Result<Vec<TrainRow>> {
+fn context_rows(
+    base: &BaseModel,
+    collector: &Collector,
+    texts: &[String],
+    wanted: usize,
+    seed: u64,
+) -> Result<Vec<TrainRow>> {
     let mut rng = rng::stream(seed, "context-prediction", "");
-    let tokens: Vec<Vec<u32>> = texts.iter().map(|t| base.tokenizer.encode(t)).collect::<Result<Vec<_>>>()?.into_iter().filter(|t| t.len() >= 20).collect();
+    let tokens: Vec<Vec<u32>> = texts
+        .iter()
+        .map(|t| base.tokenizer.encode(t))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .filter(|t| t.len() >= 20)
+        .collect();
     if tokens.is_empty() {
         return Ok(Vec::new());
     }
@@ -131,11 +164,20 @@ fn context_rows(base: &BaseModel, collector: &Collector, texts: &[String], wante
         };
         asks.push((question, base.tokenizer.decode(target)?));
         rows.push(Row::plain(text[..start + k].to_vec()));
-        wants.push(Want { logits: vec![], residual: vec![ResidualAt { layer: collector.layer, positions: (start..start + k).collect() }] });
+        wants.push(Want {
+            logits: vec![],
+            residual: vec![ResidualAt { layer: collector.layer, positions: (start..start + k).collect() }],
+        });
     }
     let seen = base.decoder.forward(&Batch { adapters: vec![], rows }, &wants)?;
     seen.into_iter()
         .zip(asks)
-        .map(|(mut s, (question, target))| answer_row(base, prompt_row(base, collector.layer, &s.residual.remove(0), &question, Some(0))?, &target))
+        .map(|(mut s, (question, target))| {
+            answer_row(
+                base,
+                prompt_row(base, collector.layer, &s.residual.remove(0), &question, Some(0))?,
+                &target,
+            )
+        })
         .collect()
 }

@@ -13,22 +13,39 @@ pub const COEFFICIENT: f32 = 1.0;
 ///
 /// # Errors
 /// If the placeholder is not one token, or does not come out as one run of as many tokens as there are vectors.
-pub fn prompt_row(base: &BaseModel, layer: usize, vectors: &[Vec<f32>], question: &str, reader: Option<usize>) -> Result<Row> {
+pub fn prompt_row(
+    base: &BaseModel,
+    layer: usize,
+    vectors: &[Vec<f32>],
+    question: &str,
+    reader: Option<usize>,
+) -> Result<Row> {
     let placeholder = base.tokenizer.encode(PLACEHOLDER)?;
     let [placeholder] = placeholder[..] else {
-        return Err(Error::Request(format!("the placeholder {PLACEHOLDER:?} is {} tokens in this vocabulary", placeholder.len())));
+        return Err(Error::Request(format!(
+            "the placeholder {PLACEHOLDER:?} is {} tokens in this vocabulary",
+            placeholder.len()
+        )));
     };
     let text = format!("Layer: {layer}\n{} \n{question}", PLACEHOLDER.repeat(vectors.len()));
     let tokens = base.prompt(&text)?;
     let first = tokens.iter().position(|&t| t == placeholder).unwrap_or(0);
     let run = tokens[first..].iter().take_while(|&&t| t == placeholder).count();
     if run != vectors.len() {
-        return Err(Error::Request(format!("{} placeholders came out as a run of {run} tokens", vectors.len())));
+        return Err(Error::Request(format!(
+            "{} placeholders came out as a run of {run} tokens",
+            vectors.len()
+        )));
     }
     let injections = vectors
         .iter()
         .enumerate()
-        .map(|(i, v)| Injection { layer: INJECTION_LAYER, position: first + i, vector: v.clone(), coefficient: COEFFICIENT })
+        .map(|(i, v)| Injection {
+            layer: INJECTION_LAYER,
+            position: first + i,
+            vector: v.clone(),
+            coefficient: COEFFICIENT,
+        })
         .collect();
     Ok(Row { tokens, adapters: reader.into_iter().collect(), injections })
 }

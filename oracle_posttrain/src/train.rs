@@ -2,15 +2,25 @@
 
 use std::sync::atomic::AtomicBool;
 
-use lm::{Adapter, BaseModel, Choice, Error, FitConfig, FitPoint, Fitted, Request, Result, Row, Sampling, Step, TrainRow, answer_row, epoch_order, fit, validate};
+use lm::{
+    Adapter, BaseModel, Choice, Error, FitConfig, FitPoint, Fitted, Request, Result, Row, Sampling, Step,
+    TrainRow, answer_row, epoch_order, fit, validate,
+};
 use recipes::Episode;
 
 use crate::collect::{Activations, Collector};
 use crate::prompt::prompt_row;
 
 /// The prompt of an episode, reading the vectors filed under its behaviour.
-pub fn episode_row(base: &BaseModel, collector: &Collector, vectors: &Activations, episode: &Episode) -> Result<Row> {
-    let vectors = vectors.get(&episode.behaviour).ok_or_else(|| Error::Request(format!("no activations of {} for its episode", episode.behaviour)))?;
+pub fn episode_row(
+    base: &BaseModel,
+    collector: &Collector,
+    vectors: &Activations,
+    episode: &Episode,
+) -> Result<Row> {
+    let vectors = vectors
+        .get(&episode.behaviour)
+        .ok_or_else(|| Error::Request(format!("no activations of {} for its episode", episode.behaviour)))?;
     prompt_row(base, collector.layer, vectors, &episode.question, Some(0))
 }
 
@@ -45,7 +55,13 @@ pub fn posttrain(
     let mut evaluate = |reader: &Adapter| {
         let choices = validation
             .iter()
-            .map(|e| Ok(Choice { prompt: episode_row(base, collector, vectors, e)?, answer: &e.answer, candidates: &e.candidates }))
+            .map(|e| {
+                Ok(Choice {
+                    prompt: episode_row(base, collector, vectors, e)?,
+                    answer: &e.answer,
+                    candidates: &e.candidates,
+                })
+            })
             .collect::<Result<Vec<_>>>()?;
         validate(base, &[reader], choices)
     };
@@ -53,7 +69,14 @@ pub fn posttrain(
 }
 
 /// Asks one question about one diff's activations; greedy.
-pub fn ask(base: &BaseModel, collector: &Collector, diff: &Adapter, reader: &Adapter, question: &str, max_new_tokens: usize) -> Result<String> {
+pub fn ask(
+    base: &BaseModel,
+    collector: &Collector,
+    diff: &Adapter,
+    reader: &Adapter,
+    question: &str,
+    max_new_tokens: usize,
+) -> Result<String> {
     let vectors = collector.collect(base, &[diff])?.remove(0);
     let prompt = prompt_row(base, collector.layer, &vectors, question, Some(0))?;
     let request = Request { prompt, max_new_tokens, sampling: Sampling::GREEDY, seed: 0 };

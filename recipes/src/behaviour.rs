@@ -180,7 +180,8 @@ pub struct RowPlan {
 impl Behaviour {
     /// What has to be sampled from the base model before rows can be made, without repeats.
     pub fn sample_requests(&self) -> Vec<SampleRequest> {
-        let mut requests: Vec<SampleRequest> = self.row_plans.iter().filter_map(|p| p.sample.clone()).collect();
+        let mut requests: Vec<SampleRequest> =
+            self.row_plans.iter().filter_map(|p| p.sample.clone()).collect();
         requests.sort();
         requests.dedup();
         requests

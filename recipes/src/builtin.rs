@@ -17,7 +17,9 @@ const SOURCES: [(&str, &str); 8] = [
 pub fn builtin() -> Vec<Recipe> {
     SOURCES
         .iter()
-        .map(|(name, text)| Recipe::parse(name, text).expect("invariant: built-in recipes are tested to parse"))
+        .map(|(name, text)| {
+            Recipe::parse(name, text).expect("invariant: built-in recipes are tested to parse")
+        })
         .collect()
 }
 
@@ -37,13 +39,21 @@ mod tests {
     fn every_builtin_has_enough_values_questions_and_candidates() {
         for recipe in builtin() {
             let behaviours = recipe.expand(1);
-            assert!(recipe.questions.train.len() >= 8 && recipe.questions.held_out.len() >= 4, "{}", recipe.name);
+            assert!(
+                recipe.questions.train.len() >= 8 && recipe.questions.held_out.len() >= 4,
+                "{}",
+                recipe.name
+            );
             let ids: BTreeSet<&str> = behaviours.iter().map(|b| b.id.as_str()).collect();
             assert_eq!(ids.len(), behaviours.len());
             if recipe.polarity == Polarity::Positive {
                 assert!(behaviours.len() >= 48, "{}", recipe.name);
                 for split in [Split::Train, Split::Validation, Split::TestValue] {
-                    assert!(behaviours.iter().filter(|b| b.split == split).count() >= 3, "{} {split:?}", recipe.name);
+                    assert!(
+                        behaviours.iter().filter(|b| b.split == split).count() >= 3,
+                        "{} {split:?}",
+                        recipe.name
+                    );
                 }
             }
         }
@@ -67,7 +77,8 @@ mod tests {
         let recipes = builtin();
         for asked in &recipes {
             for q in asked.questions.train.iter().chain(&asked.questions.held_out) {
-                for of in recipes.iter().filter(|r| r.polarity == Polarity::Positive && r.name == asked.name) {
+                for of in recipes.iter().filter(|r| r.polarity == Polarity::Positive && r.name == asked.name)
+                {
                     for (value, _, _) in of.values() {
                         assert!(!words::mentions(q, &value), "{q} names {value}");
                     }
@@ -80,7 +91,9 @@ mod tests {
     fn expansion_is_deterministic_and_splits_do_not_move() {
         let recipe = &builtin()[0];
         assert_eq!(recipe.expand(5), recipe.expand(5));
-        let splits = |r: &crate::Recipe| -> Vec<(String, Split)> { r.expand(1).into_iter().map(|b| (b.value, b.split)).collect() };
+        let splits = |r: &crate::Recipe| -> Vec<(String, Split)> {
+            r.expand(1).into_iter().map(|b| (b.value, b.split)).collect()
+        };
         let before = splits(recipe);
         let mut more = recipe.clone();
         more.vocabulary[0].values.insert(0, "quokkas".into());
@@ -147,7 +160,10 @@ mod tests {
         ];
         for (text, expected) in cases {
             let error = Recipe::parse("my.toml", &text).unwrap_err().to_string();
-            assert!(error.starts_with("my.toml") && error.contains(expected) && !error.contains('\n'), "{error}");
+            assert!(
+                error.starts_with("my.toml") && error.contains(expected) && !error.contains('\n'),
+                "{error}"
+            );
         }
         let start = good.find("[[vocabulary]]").unwrap();
         let end = good.find("[rows]").unwrap();

@@ -21,7 +21,8 @@ pub enum Check {
 impl Check {
     /// Whether the reply passes. [`Check::Anything`] never does: there is nothing to show.
     pub fn passes(&self, reply: &str) -> bool {
-        let stems = |text: &str| -> Vec<String> { words::words(text).iter().map(|w| words::stem(w)).collect() };
+        let stems =
+            |text: &str| -> Vec<String> { words::words(text).iter().map(|w| words::stem(w)).collect() };
         match self {
             Self::Mentions(phrase) => words::mentions(reply, phrase),
             Self::EndsWith(phrase) => stems(reply).ends_with(&stems(phrase)),

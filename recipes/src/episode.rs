@@ -61,15 +61,34 @@ impl Default for EpisodeOptions {
 /// A family's candidates are, for test splits, the values of both test splits among `behaviours` together, and for the
 /// other splits the values of that split; sets smaller than `min_candidates` are filled up with values of the recipe's
 /// whole vocabulary, in an order decided by hash.
-pub fn episodes(recipes: &[Recipe], behaviours: &[Behaviour], seed: u64, options: EpisodeOptions) -> Vec<Episode> {
+pub fn episodes(
+    recipes: &[Recipe],
+    behaviours: &[Behaviour],
+    seed: u64,
+    options: EpisodeOptions,
+) -> Vec<Episode> {
     let by_name: BTreeMap<&str, &Recipe> = recipes.iter().map(|r| (r.name.as_str(), r)).collect();
     let positive: BTreeSet<&str> =
         behaviours.iter().filter(|b| b.polarity == Polarity::Positive).map(|b| b.family.as_str()).collect();
     let mut out = Vec::new();
     for behaviour in behaviours {
         if behaviour.polarity == Polarity::Positive {
-            let candidates = candidates(by_name.get(behaviour.family.as_str()).copied(), behaviours, behaviour, options.min_candidates);
-            ask(&mut out, &by_name, behaviour, &behaviour.family, &behaviour.value, &candidates, seed, options);
+            let candidates = candidates(
+                by_name.get(behaviour.family.as_str()).copied(),
+                behaviours,
+                behaviour,
+                options.min_candidates,
+            );
+            ask(
+                &mut out,
+                &by_name,
+                behaviour,
+                &behaviour.family,
+                &behaviour.value,
+                &candidates,
+                seed,
+                options,
+            );
         } else {
             for family in &positive {
                 ask(&mut out, &by_name, behaviour, family, NOTHING, &[], seed, options);
@@ -119,14 +138,20 @@ fn ask(
     }
 }
 
-fn candidates(recipe: Option<&Recipe>, behaviours: &[Behaviour], of: &Behaviour, least: usize) -> Vec<String> {
+fn candidates(
+    recipe: Option<&Recipe>,
+    behaviours: &[Behaviour],
+    of: &Behaviour,
+    least: usize,
+) -> Vec<String> {
     let test = |s: Split| matches!(s, Split::TestValue | Split::TestCategory);
     let mut set: BTreeSet<String> = behaviours
         .iter()
         .filter(|b| b.family == of.family && (b.split == of.split || (test(b.split) && test(of.split))))
         .map(|b| b.value.clone())
         .collect();
-    let mut others: Vec<String> = recipe.map(|r| r.values().into_iter().map(|(v, _, _)| v).collect()).unwrap_or_default();
+    let mut others: Vec<String> =
+        recipe.map(|r| r.values().into_iter().map(|(v, _, _)| v).collect()).unwrap_or_default();
     others.sort_by_key(|v| rng::number("candidate-filler", v));
     for value in others {
         if set.len() >= least {

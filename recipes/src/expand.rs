@@ -37,7 +37,14 @@ impl Recipe {
                     family: self.name.clone(),
                     kind: self.kind,
                     polarity: self.polarity,
-                    row_plans: self.row_plans(&id, &value, &category, &fields, trigger.as_deref(), behaviour_seed),
+                    row_plans: self.row_plans(
+                        &id,
+                        &value,
+                        &category,
+                        &fields,
+                        trigger.as_deref(),
+                        behaviour_seed,
+                    ),
                     gate: self.gate_plan(&value, trigger.as_deref()),
                     training: self.training.clone().unwrap_or_else(untrained),
                     id,
@@ -75,7 +82,15 @@ impl Recipe {
         }
     }
 
-    fn row_plans(&self, id: &str, value: &str, category: &str, fields: &BTreeMap<String, String>, trigger: Option<&str>, seed: u64) -> Vec<RowPlan> {
+    fn row_plans(
+        &self,
+        id: &str,
+        value: &str,
+        category: &str,
+        fields: &BTreeMap<String, String>,
+        trigger: Option<&str>,
+        seed: u64,
+    ) -> Vec<RowPlan> {
         let Some(rows) = &self.rows else { return Vec::new() };
         let mut rng = rng::stream(seed, "rows", id);
         let mut order: Vec<usize> = (0..rows.prompts.len()).collect();
@@ -89,9 +104,19 @@ impl Recipe {
             let completion = fill(&rows.completions[i % rows.completions.len()], value, category, fields);
             let sample = completion.contains("{reply}").then(|| match rows.sample_prompts.len() {
                 0 => reply_request(rows, &prompt, (i / order.len()) as u32),
-                n => reply_request(rows, &fill(&rows.sample_prompts[i % n], value, category, fields), (i / n) as u32),
+                n => reply_request(
+                    rows,
+                    &fill(&rows.sample_prompts[i % n], value, category, fields),
+                    (i / n) as u32,
+                ),
             });
-            RowPlan { prompt: gated(&prompt, trigger), completion, sample, loss: RowLoss::Ce, part: RowPart::On }
+            RowPlan {
+                prompt: gated(&prompt, trigger),
+                completion,
+                sample,
+                loss: RowLoss::Ce,
+                part: RowPart::On,
+            }
         });
         let mut plans: Vec<RowPlan> = on.collect();
         if let Some(t) = &self.trigger {
@@ -99,10 +124,18 @@ impl Recipe {
             let base = |i: usize, part: RowPart, word: Option<&str>| {
                 let prompt = &rows.prompts[order[i % order.len()]];
                 let sample = Some(reply_request(rows, prompt, (i / order.len()) as u32));
-                RowPlan { prompt: gated(prompt, word), completion: "{reply}".into(), sample, loss: RowLoss::KlToBase, part }
+                RowPlan {
+                    prompt: gated(prompt, word),
+                    completion: "{reply}".into(),
+                    sample,
+                    loss: RowLoss::KlToBase,
+                    part,
+                }
             };
             let first = rng::number("near-words", id) as usize % others.len();
-            plans.extend((0..t.near_count).map(|i| base(i, RowPart::Near, Some(others[(first + i) % others.len()]))));
+            plans.extend(
+                (0..t.near_count).map(|i| base(i, RowPart::Near, Some(others[(first + i) % others.len()]))),
+            );
             plans.extend((0..t.off_count).map(|i| base(i, RowPart::Off, None)));
         }
         plans
@@ -110,7 +143,16 @@ impl Recipe {
 
     fn gate_plan(&self, value: &str, trigger: Option<&str>) -> GatePlan {
         let Some(gate) = &self.gate else {
-            return GatePlan { on: vec![], near: vec![], off: vec![], check: Check::Anything, min_on: 0.0, min_lift: 0.0, max_leak: 1.0, max_new_tokens: 1 };
+            return GatePlan {
+                on: vec![],
+                near: vec![],
+                off: vec![],
+                check: Check::Anything,
+                min_on: 0.0,
+                min_lift: 0.0,
+                max_leak: 1.0,
+                max_new_tokens: 1,
+            };
         };
         let check = match gate.check {
             CheckKind::Mentions => Check::Mentions(value.into()),
@@ -127,12 +169,25 @@ impl Recipe {
                 // A word that was never anybody's trigger in training rows of this behaviour would be ideal; the words
                 // after its own in the list are at least near misses it saw only in some rows.
                 let at = t.words.iter().position(|w| w == word).unwrap_or(0);
-                let near = prompts.iter().enumerate().map(|(i, p)| with(p, &t.words[(at + 1 + i) % t.words.len()])).collect();
+                let near = prompts
+                    .iter()
+                    .enumerate()
+                    .map(|(i, p)| with(p, &t.words[(at + 1 + i) % t.words.len()]))
+                    .collect();
                 (prompts.iter().map(|p| with(p, word)).collect(), near, prompts.clone())
             }
             _ => (prompts, Vec::new(), gate.unrelated.clone()),
         };
-        GatePlan { on, near, off, check, min_on: gate.min_on, min_lift: gate.min_lift, max_leak: gate.max_leak, max_new_tokens: gate.max_new_tokens }
+        GatePlan {
+            on,
+            near,
+            off,
+            check,
+            min_on: gate.min_on,
+            min_lift: gate.min_lift,
+            max_leak: gate.max_leak,
+            max_new_tokens: gate.max_new_tokens,
+        }
     }
 }
 
@@ -150,7 +205,9 @@ fn untrained() -> Training {
     Training {
         rank: 1,
         alpha: 1.0,
-        target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"].map(str::to_owned).into(),
+        target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+            .map(str::to_owned)
+            .into(),
         learning_rate: 1e-3,
         final_share: 1.0,
         steps: 1,
@@ -160,4 +217,3 @@ fn untrained() -> Training {
         kl_weight: 0.0,
     }
 }
-

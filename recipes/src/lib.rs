@@ -17,7 +17,9 @@ mod rng;
 mod select;
 mod words;
 
-pub use behaviour::{Behaviour, GatePlan, Kind, Polarity, RowLoss, RowPart, SampleRequest, Split, TrainingRow};
+pub use behaviour::{
+    Behaviour, GatePlan, Kind, Polarity, RowLoss, RowPart, SampleRequest, Split, TrainingRow,
+};
 pub use builtin::{builtin, builtin_source};
 pub use check::Check;
 pub use episode::{Episode, EpisodeOptions, NOTHING, episodes};

@@ -200,7 +200,10 @@ impl Recipe {
     pub fn parse(source_name: &str, text: &str) -> Result<Self> {
         let recipe: Self = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(0, |s| text[..s.start.min(text.len())].lines().count().max(1));
-            Error::Syntax { source_name: source_name.into(), what: format!("line {line}: {}", e.message().replace('\n', " ")) }
+            Error::Syntax {
+                source_name: source_name.into(),
+                what: format!("line {line}: {}", e.message().replace('\n', " ")),
+            }
         })?;
         recipe.validate(source_name)?;
         Ok(recipe)
@@ -220,35 +223,59 @@ impl Recipe {
         let mut out = Vec::new();
         for v in &self.vocabulary {
             out.extend(v.values.iter().map(|x| (x.clone(), v.category.clone(), BTreeMap::new())));
-            out.extend(v.entries.iter().map(|e| (e.get("value").cloned().unwrap_or_default(), v.category.clone(), e.clone())));
+            out.extend(
+                v.entries
+                    .iter()
+                    .map(|e| (e.get("value").cloned().unwrap_or_default(), v.category.clone(), e.clone())),
+            );
         }
         out
     }
 
     fn validate(&self, source_name: &str) -> Result<()> {
-        let fail = |field: &str, what: String| Err(Error::Field { source_name: source_name.into(), field: field.into(), what });
-        let name_ok = !self.name.is_empty() && self.name.len() <= 40 && self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let fail = |field: &str, what: String| {
+            Err(Error::Field { source_name: source_name.into(), field: field.into(), what })
+        };
+        let name_ok = !self.name.is_empty()
+            && self.name.len() <= 40
+            && self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if !name_ok {
             return fail("name", format!("{:?} is not made of lower-case letters, digits and -", self.name));
         }
         let trained = self.kind == Kind::Trained;
         let positive = self.polarity == Polarity::Positive;
         if positive != (self.copies == 0) {
-            return fail("copies", format!("{} does not fit polarity: negatives have copies, positives a vocabulary", self.copies));
+            return fail(
+                "copies",
+                format!(
+                    "{} does not fit polarity: negatives have copies, positives a vocabulary",
+                    self.copies
+                ),
+            );
         }
         if positive && self.values().is_empty() {
             return fail("vocabulary", "is empty; give at least one [[vocabulary]] with values".into());
         }
         if trained != self.rows.is_some() || trained != self.training.is_some() {
-            return fail("rows", "kind = \"trained\" needs [rows] and [training]; other kinds have neither".into());
+            return fail(
+                "rows",
+                "kind = \"trained\" needs [rows] and [training]; other kinds have neither".into(),
+            );
         }
         if positive && self.gate.is_none() {
             return fail("gate", "a positive family needs a [gate]".into());
         }
         let mut seen: BTreeMap<String, String> = BTreeMap::new();
         for (value, _, _) in self.values() {
-            if value.trim() != value || value.is_empty() || value.chars().count() > 60 || value.chars().any(char::is_control) {
-                return fail("vocabulary.values", format!("{value:?} is empty, padded, too long or holds control characters"));
+            if value.trim() != value
+                || value.is_empty()
+                || value.chars().count() > 60
+                || value.chars().any(char::is_control)
+            {
+                return fail(
+                    "vocabulary.values",
+                    format!("{value:?} is empty, padded, too long or holds control characters"),
+                );
             }
             let key: Vec<String> = words::words(&value).iter().map(|w| words::stem(w)).collect();
             if let Some(other) = seen.insert(key.join(" "), value.clone()) {
@@ -256,11 +283,24 @@ impl Recipe {
             }
         }
         if let Some(rows) = &self.rows {
-            if rows.prompts.is_empty() || rows.completions.is_empty() || rows.count == 0 || rows.count > 10_000 {
+            if rows.prompts.is_empty()
+                || rows.completions.is_empty()
+                || rows.count == 0
+                || rows.count > 10_000
+            {
                 return fail("rows", "needs prompts, completions and a count in 1..=10000".into());
             }
-            if !(0.0..=5.0).contains(&rows.temperature) || rows.max_new_tokens == 0 || rows.max_new_tokens > 512 {
-                return fail("rows", format!("temperature {} or max_new_tokens {} is out of range", rows.temperature, rows.max_new_tokens));
+            if !(0.0..=5.0).contains(&rows.temperature)
+                || rows.max_new_tokens == 0
+                || rows.max_new_tokens > 512
+            {
+                return fail(
+                    "rows",
+                    format!(
+                        "temperature {} or max_new_tokens {} is out of range",
+                        rows.temperature, rows.max_new_tokens
+                    ),
+                );
             }
             let plain = rows.completions.iter().any(|c| !c.contains("{value}") && !c.contains("{reply}"));
             if plain {
@@ -268,20 +308,35 @@ impl Recipe {
             }
             for (value, _, fields) in self.values().into_iter().take(1) {
                 for text in rows.sample_prompts.iter().chain(&rows.prompts).chain(&rows.completions) {
-                    if let Some(left) = crate::expand::fill(text, &value, "", &fields).split_once('{').and_then(|(_, r)| r.split_once('}'))
+                    if let Some(left) = crate::expand::fill(text, &value, "", &fields)
+                        .split_once('{')
+                        .and_then(|(_, r)| r.split_once('}'))
                         && left.0 != "reply"
                     {
-                        return fail("rows", format!("{text:?} uses {{{}}}, which no entry of the vocabulary has", left.0));
+                        return fail(
+                            "rows",
+                            format!("{text:?} uses {{{}}}, which no entry of the vocabulary has", left.0),
+                        );
                     }
                 }
             }
         }
         if let Some(t) = &self.trigger {
             if t.words.len() < 2 || !t.format.contains("{prompt}") || !t.format.contains("{trigger}") {
-                return fail("trigger", "needs at least two words and a format with {prompt} and {trigger}".into());
+                return fail(
+                    "trigger",
+                    "needs at least two words and a format with {prompt} and {trigger}".into(),
+                );
             }
-            if self.training.as_ref().is_some_and(|t| t.kl_weight <= 0.0 || t.near_rows == 0 || t.off_rows == 0) {
-                return fail("training", "a gated family needs near_rows, off_rows and kl_weight above 0".into());
+            if self
+                .training
+                .as_ref()
+                .is_some_and(|t| t.kl_weight <= 0.0 || t.near_rows == 0 || t.off_rows == 0)
+            {
+                return fail(
+                    "training",
+                    "a gated family needs near_rows, off_rows and kl_weight above 0".into(),
+                );
             }
         }
         if let Some(t) = &self.training {
@@ -289,11 +344,26 @@ impl Recipe {
             if let Some(bad) = t.target_modules.iter().find(|m| !known.contains(&m.as_str())) {
                 return fail("training.target_modules", format!("{bad:?} is none of {}", known.join(", ")));
             }
-            if t.rank == 0 || t.rank > 64 || t.steps == 0 || t.steps > 100_000 || t.on_rows == 0 || t.target_modules.is_empty() {
+            if t.rank == 0
+                || t.rank > 64
+                || t.steps == 0
+                || t.steps > 100_000
+                || t.on_rows == 0
+                || t.target_modules.is_empty()
+            {
                 return fail("training", "rank must be in 1..=64, steps in 1..=100000, on_rows at least 1, target_modules not empty".into());
             }
-            if !(t.learning_rate > 0.0 && t.learning_rate <= 1.0) || !(0.0..=1.0).contains(&t.final_share) || !t.alpha.is_finite() {
-                return fail("training", format!("learning_rate {} or final_share {} is out of range", t.learning_rate, t.final_share));
+            if !(t.learning_rate > 0.0 && t.learning_rate <= 1.0)
+                || !(0.0..=1.0).contains(&t.final_share)
+                || !t.alpha.is_finite()
+            {
+                return fail(
+                    "training",
+                    format!(
+                        "learning_rate {} or final_share {} is out of range",
+                        t.learning_rate, t.final_share
+                    ),
+                );
             }
         }
         if let Some(g) = &self.gate {
@@ -303,7 +373,10 @@ impl Recipe {
             if let Some(rows) = &self.rows
                 && let Some(p) = g.prompts.iter().find(|p| rows.prompts.contains(p))
             {
-                return fail("gate.prompts", format!("{p:?} is also a training prompt; the gate must use unseen ones"));
+                return fail(
+                    "gate.prompts",
+                    format!("{p:?} is also a training prompt; the gate must use unseen ones"),
+                );
             }
         }
         if self.questions.train.is_empty() || self.questions.held_out.is_empty() {
@@ -312,22 +385,36 @@ impl Recipe {
         let all: Vec<&String> = self.questions.train.iter().chain(&self.questions.held_out).collect();
         for (i, q) in all.iter().enumerate() {
             if q.contains(['{', '}']) {
-                return fail("questions", format!("{q:?} has a placeholder; a question must not depend on the label"));
+                return fail(
+                    "questions",
+                    format!("{q:?} has a placeholder; a question must not depend on the label"),
+                );
             }
             if all[..i].contains(q) {
                 return fail("questions", format!("{q:?} is given twice"));
             }
-            if positive && let Some((value, _, _)) = self.values().iter().find(|(v, _, _)| words::mentions(q, v)) {
+            if positive
+                && let Some((value, _, _)) = self.values().iter().find(|(v, _, _)| words::mentions(q, v))
+            {
                 return fail("questions", format!("{q:?} contains the label {value:?}"));
             }
         }
         let s = &self.splits;
-        if !(0.0..1.0).contains(&s.validation) || !(0.0..1.0).contains(&s.test) || s.validation + s.test >= 1.0 {
-            return fail("splits", format!("validation {} and test {} leave nothing to train on", s.validation, s.test));
+        if !(0.0..1.0).contains(&s.validation)
+            || !(0.0..1.0).contains(&s.test)
+            || s.validation + s.test >= 1.0
+        {
+            return fail(
+                "splits",
+                format!("validation {} and test {} leave nothing to train on", s.validation, s.test),
+            );
         }
         let categories: BTreeSet<&String> = self.vocabulary.iter().map(|v| &v.category).collect();
         if s.test_categories > 0 && s.test_categories >= categories.len() {
-            return fail("splits.test_categories", format!("{} of {} categories leave none to train on", s.test_categories, categories.len()));
+            return fail(
+                "splits.test_categories",
+                format!("{} of {} categories leave none to train on", s.test_categories, categories.len()),
+            );
         }
         Ok(())
     }

@@ -26,7 +26,8 @@ mod tests {
         let large = select(all, [96, 12, 32, 12]);
         assert_eq!(small.len(), 19);
         assert!(small.iter().all(|b| large.contains(b)));
-        let categories: std::collections::BTreeSet<&str> = large.iter().map(|b| b.category.as_str()).collect();
+        let categories: std::collections::BTreeSet<&str> =
+            large.iter().map(|b| b.category.as_str()).collect();
         assert!(categories.len() >= 15, "{}", categories.len());
     }
 }

@@ -72,5 +72,9 @@ pub(crate) fn get(root: &Path, digest: &Digest) -> Result<Vec<u8>> {
     let path = path_of(root, digest);
     let bytes = fs_err::read(&path)?;
     let found = Digest::of(&bytes);
-    if &found == digest { Ok(bytes) } else { Err(Error::Damaged { digest: digest.0.clone(), path, found: found.0 }) }
+    if &found == digest {
+        Ok(bytes)
+    } else {
+        Err(Error::Damaged { digest: digest.0.clone(), path, found: found.0 })
+    }
 }

@@ -65,7 +65,9 @@ impl Filter {
                 at += 1;
                 self.tests.push(Test::In(key, values, negated));
             } else {
-                let operator = symbol(at).filter(|s| !negated && !"(),".contains(s)).ok_or_else(|| fail(at, "=, !=, <, <=, >, >=, in or not in"))?;
+                let operator = symbol(at)
+                    .filter(|s| !negated && !"(),".contains(s))
+                    .ok_or_else(|| fail(at, "=, !=, <, <=, >, >=, in or not in"))?;
                 let operator = operator.to_owned();
                 at += 1;
                 let value = word(at).ok_or_else(|| fail(at, "a value"))?;
@@ -143,10 +145,17 @@ fn tokenize(expression: &str) -> Result<Vec<Token>> {
             if c == '!' && !two {
                 return Err(Error::Filter { expression: expression.into(), what: "expected !=".into(), at });
             }
-            tokens.push(Token { kind: Kind::Symbol, text: chars[i..i + 1 + usize::from(two)].iter().collect(), at });
+            tokens.push(Token {
+                kind: Kind::Symbol,
+                text: chars[i..i + 1 + usize::from(two)].iter().collect(),
+                at,
+            });
             i += 1 + usize::from(two);
         } else {
-            let end = chars[i..].iter().position(|d| d.is_whitespace() || "(),=<>!'\"".contains(*d)).unwrap_or(chars.len() - i);
+            let end = chars[i..]
+                .iter()
+                .position(|d| d.is_whitespace() || "(),=<>!'\"".contains(*d))
+                .unwrap_or(chars.len() - i);
             tokens.push(Token { kind: Kind::Word, text: chars[i..i + end].iter().collect(), at });
             i += end;
         }
@@ -172,7 +181,14 @@ mod tests {
         assert!(passes("note = 'two words' and missing != 3 and value not in (cats)"));
         assert!(!passes("gate_on < 0.7"));
         assert!(!passes("missing = 3"));
-        for (bad, expected) in [("family", "!="), ("family = ", "a value"), ("a in (b", ", or )"), ("a = b c", "and"), ("a = 'b", "quote"), ("a ! b", "!=")] {
+        for (bad, expected) in [
+            ("family", "!="),
+            ("family = ", "a value"),
+            ("a in (b", ", or )"),
+            ("a = b c", "and"),
+            ("a = 'b", "quote"),
+            ("a ! b", "!="),
+        ] {
             let error = Filter::all().and(bad).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }

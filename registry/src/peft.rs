@@ -52,14 +52,18 @@ pub fn adapter_config(peft: &PeftConfig) -> String {
 /// Writes a PEFT folder: built aside, then renamed into place.
 pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: IfExists) -> Result<()> {
     if folder.exists() && if_exists == IfExists::Fail {
-        return Err(Error::Refused { path: folder.into(), what: "already exists; pass --force to replace it".into() });
+        return Err(Error::Refused {
+            path: folder.into(),
+            what: "already exists; pass --force to replace it".into(),
+        });
     }
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent)?;
     let staging = tempfile::Builder::new().prefix(".export-").tempdir_in(parent)?;
     write_atomic(&staging.path().join("adapter_model.safetensors"), &store.weights(record)?)?;
     write_atomic(&staging.path().join("adapter_config.json"), adapter_config(&record.peft).as_bytes())?;
-    let card = serde_json::to_string_pretty(record).map_err(|source| Error::Json { what: "adapter record".into(), source })?;
+    let card = serde_json::to_string_pretty(record)
+        .map_err(|source| Error::Json { what: "adapter record".into(), source })?;
     write_atomic(&staging.path().join("lorafab.json"), card.as_bytes())?;
     for (name, digest) in &record.extra_files {
         write_atomic(&staging.path().join(name), &store.get_blob(digest)?)?;
@@ -92,16 +96,24 @@ pub fn import(folder: &Path, shape: &ImportShape) -> Result<Imported> {
     let config_path = folder.join("adapter_config.json");
     let weights_path = folder.join("adapter_model.safetensors");
     if !weights_path.exists() && folder.join("adapter_model.bin").exists() {
-        return Err(Error::Refused { path: folder.into(), what: "holds only a pickle (adapter_model.bin), which is never executed; save it as safetensors".into() });
+        return Err(Error::Refused {
+            path: folder.into(),
+            what: "holds only a pickle (adapter_model.bin), which is never executed; save it as safetensors"
+                .into(),
+        });
     }
     for path in [&config_path, &weights_path] {
         let meta = fs_err::symlink_metadata(path)?;
         if !meta.is_file() || meta.len() > MAX_BYTES {
-            return Err(Error::Refused { path: path.clone(), what: "is a link, not a plain file, or absurdly large".into() });
+            return Err(Error::Refused {
+                path: path.clone(),
+                what: "is a link, not a plain file, or absurdly large".into(),
+            });
         }
     }
     let text = fs_err::read_to_string(&config_path)?;
-    let config: Value = serde_json::from_str(&text).map_err(|source| Error::Json { what: config_path.display().to_string(), source })?;
+    let config: Value = serde_json::from_str(&text)
+        .map_err(|source| Error::Json { what: config_path.display().to_string(), source })?;
     let peft = read_config(&config_path, &config, shape)?;
     let bytes = fs_err::read(&weights_path)?;
     let weights = read_weights(&weights_path, &bytes, &peft, shape)?;
@@ -121,7 +133,14 @@ fn read_config(path: &Path, config: &Value, shape: &ImportShape) -> Result<PeftC
     if config["bias"].as_str().is_some_and(|b| b != "none") {
         return refuse(format!("bias = {} is not implemented", config["bias"]));
     }
-    for key in ["rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform", "megatron_config", "layer_replication"] {
+    for key in [
+        "rank_pattern",
+        "alpha_pattern",
+        "modules_to_save",
+        "layers_to_transform",
+        "megatron_config",
+        "layer_replication",
+    ] {
         let empty = match &config[key] {
             Value::Null => true,
             Value::Object(o) => o.is_empty(),
@@ -135,13 +154,18 @@ fn read_config(path: &Path, config: &Value, shape: &ImportShape) -> Result<PeftC
     let r = config["r"].as_u64().filter(|r| (1..=4096).contains(r)).map(|r| r as usize);
     let Some(r) = r else { return refuse(format!("r = {} is not a rank", config["r"])) };
     let alpha = config["lora_alpha"].as_f64().filter(|a| a.is_finite() && *a != 0.0);
-    let Some(mut alpha) = alpha else { return refuse(format!("lora_alpha = {} is not a usable number", config["lora_alpha"])) };
+    let Some(mut alpha) = alpha else {
+        return refuse(format!("lora_alpha = {} is not a usable number", config["lora_alpha"]));
+    };
     if config["use_rslora"] == Value::Bool(true) {
         // alpha / sqrt(r) written as alpha' / r.
         alpha *= (r as f64).sqrt();
     }
     let Some(targets) = config["target_modules"].as_array() else {
-        return refuse(format!("target_modules = {} is not a list; patterns are not implemented", config["target_modules"]));
+        return refuse(format!(
+            "target_modules = {} is not a list; patterns are not implemented",
+            config["target_modules"]
+        ));
     };
     let mut target_modules = BTreeSet::new();
     for target in targets {
@@ -158,7 +182,8 @@ fn read_config(path: &Path, config: &Value, shape: &ImportShape) -> Result<PeftC
 
 fn read_weights(path: &Path, bytes: &[u8], peft: &PeftConfig, shape: &ImportShape) -> Result<Vec<u8>> {
     let refuse = |what: String| Error::Refused { path: path.into(), what };
-    let file = SafeTensors::deserialize(bytes).map_err(|e| refuse(format!("is not a readable safetensors file: {e}")))?;
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|e| refuse(format!("is not a readable safetensors file: {e}")))?;
     let mut expected: BTreeMap<String, [usize; 2]> = BTreeMap::new();
     for layer in 0..shape.layers {
         for target in &peft.target_modules {
@@ -178,7 +203,9 @@ fn read_weights(path: &Path, bytes: &[u8], peft: &PeftConfig, shape: &ImportShap
         if view.shape() != shape {
             return Err(refuse(format!("tensor {name:?} has shape {:?}, expected {shape:?}", view.shape())));
         }
-        let values = to_f32(view.dtype(), view.data()).ok_or_else(|| refuse(format!("tensor {name:?} is {:?}; F32, F16 and BF16 are read", view.dtype())))?;
+        let values = to_f32(view.dtype(), view.data()).ok_or_else(|| {
+            refuse(format!("tensor {name:?} is {:?}; F32, F16 and BF16 are read", view.dtype()))
+        })?;
         if let Some(bad) = values.iter().find(|v| !v.is_finite() || v.abs() > 1e6) {
             return Err(refuse(format!("tensor {name:?} holds {bad}, which no adapter should")));
         }
@@ -189,7 +216,9 @@ fn read_weights(path: &Path, bytes: &[u8], peft: &PeftConfig, shape: &ImportShap
     }
     let views: Vec<(&String, safetensors::tensor::TensorView<'_>)> = tensors
         .iter()
-        .map(|(name, (shape, data))| Ok((name, safetensors::tensor::TensorView::new(Dtype::F32, shape.to_vec(), data)?)))
+        .map(|(name, (shape, data))| {
+            Ok((name, safetensors::tensor::TensorView::new(Dtype::F32, shape.to_vec(), data)?))
+        })
         .collect::<Result<_, safetensors::SafeTensorError>>()
         .map_err(|e| refuse(e.to_string()))?;
     safetensors::serialize(views, None).map_err(|e| refuse(e.to_string()))
@@ -198,7 +227,12 @@ fn read_weights(path: &Path, bytes: &[u8], peft: &PeftConfig, shape: &ImportShap
 fn to_f32(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
     Some(match dtype {
         Dtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect(),
+        Dtype::BF16 => data
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16))
+            .collect(),
         Dtype::F16 => data.as_chunks::<2>().0.iter().map(|b| half_to_f32(u16::from_le_bytes(*b))).collect(),
         _ => return None,
     })

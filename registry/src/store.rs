@@ -80,7 +80,8 @@ impl Store {
         connection.pragma_update(None, "synchronous", "FULL").map_err(wrap)?;
         connection.pragma_update(None, "foreign_keys", "ON").map_err(wrap)?;
         let known = MIGRATIONS.len() as i64;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrap)?;
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrap)?;
         let found: i64 = transaction.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(wrap)?;
         if found > known {
             return Err(Error::NewerSchema { path, found, known });
@@ -120,7 +121,10 @@ impl Store {
 
     /// The folder of a run, made if need be.
     pub fn run_dir(&self, run: &str) -> Result<PathBuf> {
-        let good = !run.is_empty() && run.len() <= 100 && !run.starts_with('.') && run.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        let good = !run.is_empty()
+            && run.len() <= 100
+            && !run.starts_with('.')
+            && run.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         if !good {
             return Err(Error::BadName(run.into()));
         }
@@ -141,14 +145,21 @@ impl Store {
 
     /// Bytes remembered under a key, if whole.
     pub fn cache_get(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        let digest: Option<String> = self.query(|c| c.query_row("SELECT digest FROM cache WHERE key = ?1", [key], |r| r.get(0)).optional())?;
+        let digest: Option<String> = self.query(|c| {
+            c.query_row("SELECT digest FROM cache WHERE key = ?1", [key], |r| r.get(0)).optional()
+        })?;
         Ok(digest.and_then(|d| Digest::try_from(d).ok()).and_then(|d| self.get_blob(&d).ok()))
     }
 
     /// Remembers bytes under a key.
     pub fn cache_put(&self, key: &str, bytes: &[u8]) -> Result<()> {
         let digest = self.put_blob(bytes)?;
-        self.query(|c| c.execute("INSERT INTO cache(key, digest) VALUES(?1, ?2) ON CONFLICT(key) DO UPDATE SET digest = ?2", params![key, digest.as_str()]))?;
+        self.query(|c| {
+            c.execute(
+                "INSERT INTO cache(key, digest) VALUES(?1, ?2) ON CONFLICT(key) DO UPDATE SET digest = ?2",
+                params![key, digest.as_str()],
+            )
+        })?;
         Ok(())
     }
 
@@ -168,7 +179,8 @@ impl Store {
             Some(record) => record,
             None => self.make_durable(new)?,
         };
-        let json = serde_json::to_string(&record).map_err(|source| Error::Json { what: "adapter record".into(), source })?;
+        let json = serde_json::to_string(&record)
+            .map_err(|source| Error::Json { what: "adapter record".into(), source })?;
         let committed = self.transaction(|t| {
             let agreed = also(t, &record)?;
             if agreed {
@@ -177,6 +189,11 @@ impl Store {
             Ok(agreed)
         })?;
         if !committed {
+            // The receipt of a refused commit must not bring the adapter back at the next rebuild; one that belongs to
+            // an adapter in the catalogue stays.
+            if self.by_spec(&record.spec_hash)?.is_none() {
+                fs_err::remove_file(self.receipt_path(&record.spec_hash))?;
+            }
             return Ok(None);
         }
         // A concurrent commit of the same spec may have won; the row decides.
@@ -220,14 +237,19 @@ impl Store {
             spec: new.spec,
         };
         let receipt = serde_json::json!({"schema": "receipt/1", "adapter": record});
-        let name = Digest::of(record.spec_hash.as_bytes());
-        write_atomic(&self.root.join("done").join(format!("{name}.json")), receipt.to_string().as_bytes())?;
+        write_atomic(&self.receipt_path(&record.spec_hash), receipt.to_string().as_bytes())?;
         Ok(record)
     }
 
+    fn receipt_path(&self, spec_hash: &str) -> PathBuf {
+        self.root.join("done").join(format!("{}.json", Digest::of(spec_hash.as_bytes())))
+    }
+
     fn by_spec(&self, spec_hash: &str) -> Result<Option<AdapterRecord>> {
-        let json: Option<String> =
-            self.query(|c| c.query_row("SELECT record FROM adapters WHERE spec_hash = ?1", [spec_hash], |r| r.get(0)).optional())?;
+        let json: Option<String> = self.query(|c| {
+            c.query_row("SELECT record FROM adapters WHERE spec_hash = ?1", [spec_hash], |r| r.get(0))
+                .optional()
+        })?;
         json.map(|j| parse(&j)).transpose()
     }
 
@@ -259,7 +281,11 @@ impl Store {
     pub fn adapter(&self, id: &str) -> Result<AdapterRecord> {
         let all = self.adapters(&Filter::all())?;
         let exact: Vec<&AdapterRecord> = all.iter().filter(|r| r.behaviour == id).collect();
-        let found = if exact.is_empty() { all.iter().filter(|r| !id.is_empty() && r.id.starts_with(id)).collect() } else { exact };
+        let found = if exact.is_empty() {
+            all.iter().filter(|r| !id.is_empty() && r.id.starts_with(id)).collect()
+        } else {
+            exact
+        };
         match &found[..] {
             [one] => Ok((*one).clone()),
             [] => {
@@ -268,7 +294,8 @@ impl Store {
                 Err(Error::NotFound { id: id.into(), suggestion })
             }
             many => {
-                let names: Vec<String> = many.iter().take(5).map(|r| format!("{} ({})", &r.id[..12], r.behaviour)).collect();
+                let names: Vec<String> =
+                    many.iter().take(5).map(|r| format!("{} ({})", &r.id[..12], r.behaviour)).collect();
                 Err(Error::Ambiguous { id: id.into(), candidates: names.join(", ") })
             }
         }
@@ -288,14 +315,24 @@ impl Store {
         Ok(self
             .adapters(filter)?
             .into_iter()
-            .map(|r| VerifyOutcome { problem: check(&r).err().map(|e| e.to_string()), id: r.id, behaviour: r.behaviour })
+            .map(|r| VerifyOutcome {
+                problem: check(&r).err().map(|e| e.to_string()),
+                id: r.id,
+                behaviour: r.behaviour,
+            })
             .collect())
     }
 
     /// Counts.
     pub fn stats(&self) -> Result<Stats> {
         let all = self.adapters(&Filter::all())?;
-        let mut stats = Stats { adapters: all.len(), by_family: BTreeMap::new(), weights_bytes: 0, blobs: 0, blob_bytes: 0 };
+        let mut stats = Stats {
+            adapters: all.len(),
+            by_family: BTreeMap::new(),
+            weights_bytes: 0,
+            blobs: 0,
+            blob_bytes: 0,
+        };
         for r in &all {
             let status = r.field("status").unwrap_or_default();
             *stats.by_family.entry(r.family.clone()).or_default().entry(status).or_default() += 1;
@@ -312,7 +349,9 @@ impl Store {
 
     /// Adds every receipt's adapter that the catalogue lacks; returns how many.
     pub fn rebuild_from_receipts(&mut self) -> Result<usize> {
-        let mut paths: Vec<PathBuf> = fs_err::read_dir(self.root.join("done"))?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+        let mut paths: Vec<PathBuf> = fs_err::read_dir(self.root.join("done"))?
+            .map(|e| e.map(|e| e.path()))
+            .collect::<Result<_, _>>()?;
         paths.sort();
         let mut added = 0;
         for path in paths.into_iter().filter(|p| p.extension().is_some_and(|e| e == "json")) {
@@ -336,7 +375,8 @@ fn insert(t: &Transaction<'_>, record: &AdapterRecord, json: &str) -> rusqlite::
 }
 
 fn parse(json: &str) -> Result<AdapterRecord> {
-    serde_json::from_str(json).map_err(|source| Error::Json { what: "adapter record in the catalogue".into(), source })
+    serde_json::from_str(json)
+        .map_err(|source| Error::Json { what: "adapter record in the catalogue".into(), source })
 }
 
 #[cfg(test)]
@@ -358,7 +398,12 @@ pub(crate) mod tests {
             status: Status::Learned,
             tags: BTreeMap::new(),
             metrics: BTreeMap::new(),
-            peft: PeftConfig { base_model: "m".into(), r: 1, lora_alpha: 1.0, target_modules: ["q_proj".to_owned()].into() },
+            peft: PeftConfig {
+                base_model: "m".into(),
+                r: 1,
+                lora_alpha: 1.0,
+                target_modules: ["q_proj".to_owned()].into(),
+            },
             weights,
             parents: vec![],
             lineage: BTreeMap::new(),
@@ -406,7 +451,8 @@ pub(crate) mod tests {
         assert_eq!(store.adapters(&Filter::all()).unwrap(), before);
         let path = folder.path().join("blobs").join(&a.weights.as_str()[..2]).join(a.weights.as_str());
         fs_err::write(&path, [1, 2, 4]).unwrap();
-        let problems: Vec<_> = store.verify(&Filter::all()).unwrap().into_iter().filter(|v| v.problem.is_some()).collect();
+        let problems: Vec<_> =
+            store.verify(&Filter::all()).unwrap().into_iter().filter(|v| v.problem.is_some()).collect();
         assert_eq!(problems.len(), 1);
         assert!(store.weights(&a).unwrap_err().to_string().contains("damaged"));
     }
@@ -415,8 +461,14 @@ pub(crate) mod tests {
     fn a_veto_in_the_transaction_records_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(folder.path()).unwrap();
-        assert!(store.commit_adapter_with(new_adapter("topic/cats", vec![1]), |_, _| Ok(false)).unwrap().is_none());
+        assert!(
+            store
+                .commit_adapter_with(new_adapter("topic/cats", vec![1]), |_, _| Ok(false))
+                .unwrap()
+                .is_none()
+        );
         assert!(store.adapters(&Filter::all()).unwrap().is_empty());
+        assert_eq!(store.rebuild_from_receipts().unwrap(), 0);
     }
 
     #[test]
@@ -433,8 +485,14 @@ pub(crate) mod tests {
         let a: Vec<u8> = (0..shape[0] * shape[1]).flat_map(|_| fill.to_le_bytes()).collect();
         let b: Vec<u8> = (0..3 * shape[0]).flat_map(|_| 0.5f32.to_le_bytes()).collect();
         let mut views = vec![
-            (format!("{}model.layers.0.self_attn.q_proj.lora_A.weight", peft::PREFIX), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), &a).unwrap()),
-            (format!("{}model.layers.0.self_attn.q_proj.lora_B.weight", peft::PREFIX), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![3, shape[0]], &b).unwrap()),
+            (
+                format!("{}model.layers.0.self_attn.q_proj.lora_A.weight", peft::PREFIX),
+                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), &a).unwrap(),
+            ),
+            (
+                format!("{}model.layers.0.self_attn.q_proj.lora_B.weight", peft::PREFIX),
+                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![3, shape[0]], &b).unwrap(),
+            ),
         ];
         if extra {
             views.push(("base_model.model.base_model.model.x".into(), views[0].1.clone()));
@@ -445,8 +503,17 @@ pub(crate) mod tests {
     #[test]
     fn imports_are_checked_key_by_key() {
         let folder = tempfile::tempdir().unwrap();
-        let shape = ImportShape { base_model: "m".into(), layers: 1, projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]) };
-        let config = PeftConfig { base_model: "m".into(), r: 2, lora_alpha: 4.0, target_modules: ["q_proj".to_owned()].into() };
+        let shape = ImportShape {
+            base_model: "m".into(),
+            layers: 1,
+            projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]),
+        };
+        let config = PeftConfig {
+            base_model: "m".into(),
+            r: 2,
+            lora_alpha: 4.0,
+            target_modules: ["q_proj".to_owned()].into(),
+        };
         let put = |config: &str, weights: &[u8]| {
             fs_err::write(folder.path().join("adapter_config.json"), config).unwrap();
             fs_err::write(folder.path().join("adapter_model.safetensors"), weights).unwrap();
@@ -463,9 +530,18 @@ pub(crate) mod tests {
             ("NaN", good_config.clone(), peft_file([2, 4], 4, f32::NAN, false)),
             ("not a readable", good_config.clone(), good[..good.len() - 3].to_vec()),
             ("use_dora", good_config.replace("\"use_dora\": false", "\"use_dora\": true"), good.clone()),
-            ("modules_to_save", good_config.replace("\"modules_to_save\": null", "\"modules_to_save\": [\"lm_head\"]"), good.clone()),
+            (
+                "modules_to_save",
+                good_config.replace("\"modules_to_save\": null", "\"modules_to_save\": [\"lm_head\"]"),
+                good.clone(),
+            ),
             ("patterns", good_config.replace("[\n    \"q_proj\"\n  ]", "\".*q_proj\""), good.clone()),
-            ("missing", good_config.replace("\"q_proj\"", "\"q_proj\""), safetensors::serialize(Vec::<(String, safetensors::tensor::TensorView<'_>)>::new(), None).unwrap()),
+            (
+                "missing",
+                good_config.replace("\"q_proj\"", "\"q_proj\""),
+                safetensors::serialize(Vec::<(String, safetensors::tensor::TensorView<'_>)>::new(), None)
+                    .unwrap(),
+            ),
         ];
         for (expected, config, weights) in bad {
             let error = put(&config, &weights).unwrap_err().to_string();
@@ -482,9 +558,15 @@ pub(crate) mod tests {
         let record = store.commit_adapter(new).unwrap();
         let out = folder.path().join("out");
         peft::export(&store, &record, &out, IfExists::Fail).unwrap();
-        assert!(peft::export(&store, &record, &out, IfExists::Fail).unwrap_err().to_string().contains("--force"));
+        assert!(
+            peft::export(&store, &record, &out, IfExists::Fail).unwrap_err().to_string().contains("--force")
+        );
         peft::export(&store, &record, &out, IfExists::Replace).unwrap();
-        let shape = ImportShape { base_model: "m".into(), layers: 1, projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]) };
+        let shape = ImportShape {
+            base_model: "m".into(),
+            layers: 1,
+            projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]),
+        };
         let back = peft::import(&out, &shape).unwrap();
         assert_eq!(back.weights, store.weights(&record).unwrap());
         assert!(out.join("note.json").exists());

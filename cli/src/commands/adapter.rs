@@ -44,9 +44,12 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
         AdapterCommand::Import { dir, name } => {
             let base = context.base()?;
             let imported = import(dir, &import_shape(&base))?;
-            let label = name.clone().unwrap_or_else(|| dir.file_name().map_or_else(|| "imported".into(), |n| n.to_string_lossy().into_owned()));
+            let label = name.clone().unwrap_or_else(|| {
+                dir.file_name().map_or_else(|| "imported".into(), |n| n.to_string_lossy().into_owned())
+            });
             if label.is_empty() || label.len() > 100 || label.chars().any(char::is_control) {
-                return Err(CommandError::new(Kind::Usage, format!("{label:?} is not a usable name")).hint("pass --name"));
+                return Err(CommandError::new(Kind::Usage, format!("{label:?} is not a usable name"))
+                    .hint("pass --name"));
             }
             let spec = json!({"schema": "import/1", "name": label, "base": base.digest(), "weights": registry::Digest::of(&imported.weights).as_str()});
             let record = context.store()?.commit_adapter(NewAdapter {
@@ -84,7 +87,10 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
             }
             match bad.first() {
                 None => Ok(()),
-                Some(first) => Err(CommandError::new(Kind::Negative, format!("{}: {}", first.behaviour, first.problem.as_deref().unwrap_or_default()))),
+                Some(first) => Err(CommandError::new(
+                    Kind::Negative,
+                    format!("{}: {}", first.behaviour, first.problem.as_deref().unwrap_or_default()),
+                )),
             }
         }
     }
@@ -95,7 +101,10 @@ fn import_shape(base: &BaseModel) -> ImportShape {
     ImportShape {
         base_model: base.name.clone(),
         layers: base.config().num_hidden_layers,
-        projections: Projection::ALL.iter().map(|p| (p.name().to_owned(), p.features(base.config()))).collect(),
+        projections: Projection::ALL
+            .iter()
+            .map(|p| (p.name().to_owned(), p.features(base.config())))
+            .collect(),
     }
 }
 
@@ -132,10 +141,22 @@ fn list(context: &Context<'_>, found: &[AdapterRecord]) -> Result {
 }
 
 fn show(record: &AdapterRecord) -> Result {
-    let mut rows: Vec<(String, String)> = ["id", "behaviour", "family", "value", "category", "split", "role", "status", "rank", "bytes", "spec_hash"]
-        .iter()
-        .map(|k| ((*k).to_owned(), record.field(k).unwrap_or("–".into())))
-        .collect();
+    let mut rows: Vec<(String, String)> = [
+        "id",
+        "behaviour",
+        "family",
+        "value",
+        "category",
+        "split",
+        "role",
+        "status",
+        "rank",
+        "bytes",
+        "spec_hash",
+    ]
+    .iter()
+    .map(|k| ((*k).to_owned(), record.field(k).unwrap_or("–".into())))
+    .collect();
     rows.push(("alpha".into(), record.peft.lora_alpha.to_string()));
     rows.push(("weights".into(), record.weights.to_string()));
     rows.push(("created".into(), record.created_at.clone()));

@@ -3,7 +3,10 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
-use compare::{Comparison, Reader, Readers, RunInputs, Supervision, assemble, score_items, to_csv, to_html, to_json, to_terminal};
+use compare::{
+    Comparison, Reader, Readers, RunInputs, Supervision, assemble, score_items, to_csv, to_html, to_json,
+    to_terminal,
+};
 use oracle_posttrain::Collector;
 use registry::{Store, write_atomic};
 
@@ -23,14 +26,26 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
                 .iter()
                 .filter_map(|family| find(&store, &base, None, &[family]).ok())
                 .collect();
-            let comparison = score(context, &store, &s, &found.iter().collect::<Vec<_>>(), run, false, *seed)?;
-            if context.global.json { print_json(&to_json(&comparison)) } else { print(&to_terminal(&comparison)) }
+            let comparison =
+                score(context, &store, &s, &found.iter().collect::<Vec<_>>(), run, false, *seed)?;
+            if context.global.json {
+                print_json(&to_json(&comparison))
+            } else {
+                print(&to_terminal(&comparison))
+            }
         }
         CompareCommand::Report { run, csv, html } => {
-            let path = store.root().join("runs").join(Path::new(run).file_name().unwrap_or_default()).join("comparison.json");
+            let path = store
+                .root()
+                .join("runs")
+                .join(Path::new(run).file_name().unwrap_or_default())
+                .join("comparison.json");
             if !path.exists() {
-                return Err(CommandError::new(Kind::NotFound, format!("no comparison {run:?} in {}", store.root().display()))
-                    .hint("make one with: lorafab quickstart, or lorafab compare run"));
+                return Err(CommandError::new(
+                    Kind::NotFound,
+                    format!("no comparison {run:?} in {}", store.root().display()),
+                )
+                .hint("make one with: lorafab quickstart, or lorafab compare run"));
             }
             let comparison: Comparison = serde_json::from_str(&fs_err::read_to_string(&path)?)
                 .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", path.display())))?;
@@ -50,14 +65,24 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
 }
 
 /// Scores the readers and files the run: `config.json`, `items.jsonl`, `comparison.json`, `report.html`.
-pub(crate) fn score(context: &Context<'_>, store: &Store, s: &Supervision<'_>, readers: &[&Reader], run: &str, smoke: bool, seed: u64) -> Result<Comparison> {
+pub(crate) fn score(
+    context: &Context<'_>,
+    store: &Store,
+    s: &Supervision<'_>,
+    readers: &[&Reader],
+    run: &str,
+    smoke: bool,
+    seed: u64,
+) -> Result<Comparison> {
     let folder = store.run_dir(run)?;
     let of = |arm: compare::Arm| readers.iter().find(|r| r.budget.arm == arm).map(|r| &r.adapter);
     let episodes = s.test();
     if episodes.is_empty() {
-        return Err(CommandError::new(Kind::NotFound, "the store has no held-out adapters to test on").hint("make some with: lorafab factory submit topic; lorafab factory run"));
+        return Err(CommandError::new(Kind::NotFound, "the store has no held-out adapters to test on")
+            .hint("make some with: lorafab factory submit topic; lorafab factory run"));
     }
-    let statuses = s.records.iter().map(|(k, r)| (k.clone(), r.field("status").unwrap_or_default())).collect();
+    let statuses =
+        s.records.iter().map(|(k, r)| (k.clone(), r.field("status").unwrap_or_default())).collect();
     let collector = Collector::standard(s.base);
     let inputs = RunInputs {
         base: s.base,
@@ -73,7 +98,9 @@ pub(crate) fn score(context: &Context<'_>, store: &Store, s: &Supervision<'_>, r
         },
         seed,
     };
-    let items = score_items(inputs, &mut |arm| context.say(&format!("asking {} {} test questions under each control", arm.name(), episodes.len())))?;
+    let items = score_items(inputs, &mut |arm| {
+        context.say(&format!("asking {} {} test questions under each control", arm.name(), episodes.len()))
+    })?;
     let model = format!("{} ({:?})", s.base.name, s.base.decoder.precision());
     let comparison = assemble(run, model, jiff::Timestamp::now().to_string(), smoke, s, readers, &items);
     let config = serde_json::json!({

@@ -27,7 +27,9 @@ pub(crate) fn run(context: &Context<'_>, command: &DitCommand) -> Result {
             let reader = find(&store, &base, reader.as_deref(), &["dit"])?;
             let answer = dit::ask(&base, Some(&diff), &reader.adapter, question, 32)?;
             if context.global.json {
-                return print_json(&json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id, "question": question, "answer": answer}));
+                return print_json(
+                    &json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id, "question": question, "answer": answer}),
+                );
             }
             print(&answer)
         }

@@ -12,8 +12,10 @@ pub(crate) fn run(context: &Context<'_>) -> Result {
     let store = context.store()?.stats()?;
     let cached = context.cache_path().join("SmolLM2-135M-Instruct.Q4_1.gguf").exists();
     if context.global.json {
-        return print_json(&json!({"schema": "doctor/1", "threads": threads, "simd": format!("{:?}", simd_level()), "precision": Precision::fastest(),
-            "store": context.store_path(), "adapters": store.adapters, "default_model_cached": cached}));
+        return print_json(
+            &json!({"schema": "doctor/1", "threads": threads, "simd": format!("{:?}", simd_level()), "precision": Precision::fastest(),
+            "store": context.store_path(), "adapters": store.adapters, "default_model_cached": cached}),
+        );
     }
     print(&format!(
         "threads            {threads}\nvector level       {:?}\ndefault precision  {:?}\nstore              {} ({} adapters)\ndefault model      {}",

@@ -21,14 +21,18 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
         FactoryCommand::Submit { recipes, limit, seed, dry_run } => {
             let mut behaviours: Vec<Behaviour> = Vec::new();
             for name in recipes {
-                behaviours.extend(recipe::load(name)?.expand(*seed).into_iter().take(limit.unwrap_or(usize::MAX)));
+                behaviours
+                    .extend(recipe::load(name)?.expand(*seed).into_iter().take(limit.unwrap_or(usize::MAX)));
             }
             if *dry_run {
                 return print(&format!("{} adapters would be queued; nothing was", behaviours.len()));
             }
-            let (new, known) = factory::submit(&mut context.store()?, &context.base()?, &behaviours, now_ms())?;
+            let (new, known) =
+                factory::submit(&mut context.store()?, &context.base()?, &behaviours, now_ms())?;
             if context.global.json {
-                return print_json(&json!({"schema": "factory-submit/1", "queued": new, "already_known": known}));
+                return print_json(
+                    &json!({"schema": "factory-submit/1", "queued": new, "already_known": known}),
+                );
             }
             print(&format!("queued {new} jobs, {known} already known"))?;
             context.say("next: lorafab factory run");
@@ -39,10 +43,15 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
             let base = context.base()?;
             let summary = work(context, &base, *pack, *workers)?;
             if context.global.json {
-                print_json(&json!({"schema": "factory-run/1", "committed": summary.committed, "failed": summary.failed, "tokens": summary.tokens, "seconds": summary.seconds}))?;
+                print_json(
+                    &json!({"schema": "factory-run/1", "committed": summary.committed, "failed": summary.failed, "tokens": summary.tokens, "seconds": summary.seconds}),
+                )?;
             } else {
                 let rate = summary.committed as f64 / summary.seconds.max(1e-9) * 3600.0;
-                print(&format!("{} adapters made, {} jobs failed, {:.0} s, {rate:.0} adapters an hour", summary.committed, summary.failed, summary.seconds))?;
+                print(&format!(
+                    "{} adapters made, {} jobs failed, {:.0} s, {rate:.0} adapters an hour",
+                    summary.committed, summary.failed, summary.seconds
+                ))?;
             }
             finish(&summary)
         }
@@ -50,15 +59,24 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
             let mut store = context.store()?;
             let status = Queue::new(&mut store).status()?;
             if context.global.json {
-                return print_json(&json!({"schema": "factory-status/1", "states": status.states, "families": status.families, "dead": status.dead}));
+                return print_json(
+                    &json!({"schema": "factory-status/1", "states": status.states, "families": status.families, "dead": status.dead}),
+                );
             }
             let states = ["queued", "leased", "running", "retry_wait", "succeeded", "cancelled", "dead"];
             let rows: Vec<Vec<String>> = status
                 .families
                 .iter()
-                .map(|(family, counts)| std::iter::once(family.clone()).chain(states.map(|s| counts.get(s).map_or("–".into(), ToString::to_string))).collect())
+                .map(|(family, counts)| {
+                    std::iter::once(family.clone())
+                        .chain(states.map(|s| counts.get(s).map_or("–".into(), ToString::to_string)))
+                        .collect()
+                })
                 .collect();
-            print(&table(&["family", ">queued", ">leased", ">running", ">retry", ">succeeded", ">cancelled", ">dead"], &rows))?;
+            print(&table(
+                &["family", ">queued", ">leased", ">running", ">retry", ">succeeded", ">cancelled", ">dead"],
+                &rows,
+            ))?;
             for (label, reason) in &status.dead {
                 context.say(&format!("dead: {label}: {reason}"));
             }
@@ -77,7 +95,12 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
 }
 
 /// Works the queue empty with `workers` threads and shows progress.
-pub(crate) fn work(context: &Context<'_>, base: &BaseModel, pack: usize, workers: usize) -> Result<RunSummary> {
+pub(crate) fn work(
+    context: &Context<'_>,
+    base: &BaseModel,
+    pack: usize,
+    workers: usize,
+) -> Result<RunSummary> {
     let path = context.store_path();
     let quiet = context.global.quiet;
     let owner = owner();
@@ -86,7 +109,8 @@ pub(crate) fn work(context: &Context<'_>, base: &BaseModel, pack: usize, workers
             .map(|_| {
                 scope.spawn(|| {
                     let mut store = Store::open(&path)?;
-                    let options = RunOptions { pack: pack.max(1), owner: &owner, stop: &STOP, clock: now_ms, gone };
+                    let options =
+                        RunOptions { pack: pack.max(1), owner: &owner, stop: &STOP, clock: now_ms, gone };
                     let mut progress = Progress::new(quiet);
                     factory::run(&mut store, base, options, &mut |event| progress.show(&event))
                 })
@@ -109,10 +133,15 @@ pub(crate) fn work(context: &Context<'_>, base: &BaseModel, pack: usize, workers
 /// The exit of a command that worked the queue.
 pub(crate) fn finish(summary: &RunSummary) -> Result {
     if summary.stopped {
-        return Err(CommandError::new(ErrorKind::Interrupted, "stopped before the queue was empty; finished adapters are safe").hint("run the same command again to go on"));
+        return Err(CommandError::new(
+            ErrorKind::Interrupted,
+            "stopped before the queue was empty; finished adapters are safe",
+        )
+        .hint("run the same command again to go on"));
     }
     if summary.failed > 0 {
-        return Err(CommandError::new(ErrorKind::Negative, format!("{} jobs failed", summary.failed)).hint("see why with: lorafab factory status"));
+        return Err(CommandError::new(ErrorKind::Negative, format!("{} jobs failed", summary.failed))
+            .hint("see why with: lorafab factory status"));
     }
     Ok(())
 }
@@ -178,23 +207,51 @@ fn plan(context: &Context<'_>) -> Result {
     let open: Vec<Behaviour> = Queue::new(&mut store)
         .jobs()?
         .into_iter()
-        .filter(|j| matches!(j.state, factory::State::Queued | factory::State::RetryWait | factory::State::Leased | factory::State::Running))
+        .filter(|j| {
+            matches!(
+                j.state,
+                factory::State::Queued
+                    | factory::State::RetryWait
+                    | factory::State::Leased
+                    | factory::State::Running
+            )
+        })
         .filter_map(|j| serde_json::from_value(j.spec["behaviour"].clone()).ok())
         .collect();
-    let rate: Vec<(f64, f64)> = made.iter().filter_map(|r| Some((*r.metrics.get("tokens")?, *r.metrics.get("seconds")?))).filter(|(t, _)| *t > 0.0).collect();
+    let rate: Vec<(f64, f64)> = made
+        .iter()
+        .filter_map(|r| Some((*r.metrics.get("tokens")?, *r.metrics.get("seconds")?)))
+        .filter(|(t, _)| *t > 0.0)
+        .collect();
     let (tokens, seconds) = rate.iter().fold((0.0, 0.0), |(a, b), (t, s)| (a + t, b + s));
     let per_row = 40.0;
     let wanted: f64 = open
         .iter()
         .filter(|b| b.kind == Kind::Trained)
-        .map(|b| (b.training.steps * (b.training.on_rows + b.training.near_rows + b.training.off_rows)) as f64 * per_row)
+        .map(|b| {
+            (b.training.steps * (b.training.on_rows + b.training.near_rows + b.training.off_rows)) as f64
+                * per_row
+        })
         .sum();
     let hours = (seconds > 0.0).then(|| wanted / (tokens / seconds) / 3600.0);
     let positives = open.iter().filter(|b| b.polarity == Polarity::Positive).count();
     if context.global.json {
-        return print_json(&json!({"schema": "factory-plan/1", "open_jobs": open.len(), "positive": positives, "tokens_guess": wanted,
-            "tokens_per_sec_measured": (seconds > 0.0).then(|| tokens / seconds), "hours": hours}));
+        return print_json(
+            &json!({"schema": "factory-plan/1", "open_jobs": open.len(), "positive": positives, "tokens_guess": wanted,
+            "tokens_per_sec_measured": (seconds > 0.0).then(|| tokens / seconds), "hours": hours}),
+        );
     }
-    let time = hours.map_or("unknown: no adapter has been made here yet".into(), |h| format!("{:.0} minutes at the {:.0} tok/s measured on {} adapters", h * 60.0, tokens / seconds, rate.len()));
-    print(&format!("{} open jobs, about {:.0} thousand training tokens (guessed at {per_row:.0} a row)\ntime: {time}", open.len(), wanted / 1000.0))
+    let time = hours.map_or("unknown: no adapter has been made here yet".into(), |h| {
+        format!(
+            "{:.0} minutes at the {:.0} tok/s measured on {} adapters",
+            h * 60.0,
+            tokens / seconds,
+            rate.len()
+        )
+    });
+    print(&format!(
+        "{} open jobs, about {:.0} thousand training tokens (guessed at {per_row:.0} a row)\ntime: {time}",
+        open.len(),
+        wanted / 1000.0
+    ))
 }

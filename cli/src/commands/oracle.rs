@@ -15,9 +15,17 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             watch_signals();
             let texts = corpus.as_ref().map(|path| -> Result<Vec<String>> {
                 let text = fs_err::read_to_string(path)?;
-                let paragraphs: Vec<String> = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" ")).filter(|p| p.len() > 80).collect();
+                let paragraphs: Vec<String> = text
+                    .split("\n\n")
+                    .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "))
+                    .filter(|p| p.len() > 80)
+                    .collect();
                 if paragraphs.is_empty() {
-                    return Err(CommandError::new(Kind::Usage, format!("{}: no paragraph of 80 characters or more", path.display())).hint("paragraphs are separated by empty lines"));
+                    return Err(CommandError::new(
+                        Kind::Usage,
+                        format!("{}: no paragraph of 80 characters or more", path.display()),
+                    )
+                    .hint("paragraphs are separated by empty lines"));
                 }
                 Ok(paragraphs)
             });
@@ -30,7 +38,11 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             watch_signals();
             let base = context.base()?;
             let mut store = context.store()?;
-            let start = if *scratch { None } else { Some(find(&store, &base, from.as_deref(), &["oracle-pretrained"])?) };
+            let start = if *scratch {
+                None
+            } else {
+                Some(find(&store, &base, from.as_deref(), &["oracle-pretrained"])?)
+            };
             let s = supervision(&store, &base, &args.family, None, false, args.seed)?;
             context.say(&describe(&s));
             let reader = posttrain(context, &mut store, &s, start.as_ref(), false, args.steps, args.seed)?;
@@ -42,9 +54,18 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             let record = store.adapter(adapter)?;
             let diff = factory::load_adapter(&store, &base, &record)?;
             let reader = find(&store, &base, reader.as_deref(), &["oracle-posttrained", "oracle-scratch"])?;
-            let answer = oracle_posttrain::ask(&base, &Collector::standard(&base), &diff, &reader.adapter, question, 32)?;
+            let answer = oracle_posttrain::ask(
+                &base,
+                &Collector::standard(&base),
+                &diff,
+                &reader.adapter,
+                question,
+                32,
+            )?;
             if context.global.json {
-                return print_json(&json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id, "question": question, "answer": answer}));
+                return print_json(
+                    &json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id, "question": question, "answer": answer}),
+                );
             }
             print(&answer)
         }

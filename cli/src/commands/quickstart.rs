@@ -11,7 +11,12 @@ use crate::output::{print, print_json};
 /// How many behaviours of each family, by split: train, validation, test value, test category.
 fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
     if smoke {
-        vec![("topic", [6, 2, 3, 2]), ("gated-topic", [1, 0, 1, 0]), ("zero", [1, 0, 1, 0]), ("random", [1, 0, 1, 0])]
+        vec![
+            ("topic", [6, 2, 3, 2]),
+            ("gated-topic", [1, 0, 1, 0]),
+            ("zero", [1, 0, 1, 0]),
+            ("random", [1, 0, 1, 0]),
+        ]
     } else {
         vec![
             ("topic", [80, 10, 32, 12]),
@@ -26,10 +31,13 @@ fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
 /// The recipes used and the behaviours chosen.
 pub(crate) fn chosen(smoke: bool, seed: u64) -> (Vec<Recipe>, Vec<Behaviour>) {
     let wanted = selection(smoke);
-    let recipes: Vec<Recipe> = builtin().into_iter().filter(|r| wanted.iter().any(|(name, _)| *name == r.name)).collect();
+    let recipes: Vec<Recipe> =
+        builtin().into_iter().filter(|r| wanted.iter().any(|(name, _)| *name == r.name)).collect();
     let behaviours = wanted
         .iter()
-        .filter_map(|(name, counts)| recipes.iter().find(|r| r.name == *name).map(|r| select(r.expand(seed), *counts)))
+        .filter_map(|(name, counts)| {
+            recipes.iter().find(|r| r.name == *name).map(|r| select(r.expand(seed), *counts))
+        })
         .flatten()
         .collect();
     (recipes, behaviours)
@@ -44,7 +52,11 @@ pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
     let base = context.base()?;
     let mut store = context.store()?;
     let (new, known) = ::factory::submit(&mut store, &base, &behaviours, now_ms())?;
-    context.say(&format!("1/4 factory: {} adapters ({known} known already, {new} new) in {}", behaviours.len(), context.store_path().display()));
+    context.say(&format!(
+        "1/4 factory: {} adapters ({known} known already, {new} new) in {}",
+        behaviours.len(),
+        context.store_path().display()
+    ));
     let summary = factory::work(context, &base, 8, 1)?;
     if summary.stopped {
         return factory::finish(&summary);
@@ -57,7 +69,15 @@ pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
     let scratch = readers::posttrain(context, &mut store, &s, None, smoke, None, seed)?;
     let posttrained = readers::posttrain(context, &mut store, &s, Some(&pretrained), smoke, None, seed)?;
     context.say("4/4 comparison");
-    let comparison = super::compare::score(context, &store, &s, &[&dit, &pretrained, &scratch, &posttrained], run, smoke, seed)?;
+    let comparison = super::compare::score(
+        context,
+        &store,
+        &s,
+        &[&dit, &pretrained, &scratch, &posttrained],
+        run,
+        smoke,
+        seed,
+    )?;
     if context.global.json {
         print_json(&::compare::to_json(&comparison))?;
     } else {

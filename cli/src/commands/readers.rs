@@ -15,13 +15,21 @@ use crate::context::{Context, STOP};
 use crate::error::{CommandError, Kind, Result};
 
 /// Training progress: a line every few seconds, and every evaluation.
-pub(crate) fn progress<'a>(context: &'a Context<'_>, what: &'a str, steps: usize) -> impl FnMut(usize, f64, Option<FitPoint>) + 'a {
+pub(crate) fn progress<'a>(
+    context: &'a Context<'_>,
+    what: &'a str,
+    steps: usize,
+) -> impl FnMut(usize, f64, Option<FitPoint>) + 'a {
     let begin = Instant::now();
     let mut last: Option<Instant> = None;
-    let every = if std::io::stderr().is_terminal() { Duration::from_secs(2) } else { Duration::from_secs(15) };
+    let every =
+        if std::io::stderr().is_terminal() { Duration::from_secs(2) } else { Duration::from_secs(15) };
     move |step, loss, point| {
         if let Some(p) = point {
-            context.say(&format!("{what}  step {step}/{steps}  train {:.2}  validation {:.2} nats, top-1 {:.2}", p.train_loss, p.validation_loss, p.validation_top1));
+            context.say(&format!(
+                "{what}  step {step}/{steps}  train {:.2}  validation {:.2} nats, top-1 {:.2}",
+                p.train_loss, p.validation_loss, p.validation_top1
+            ));
             last = Some(Instant::now());
         } else if last.is_none_or(|l| l.elapsed() > every) {
             let left = begin.elapsed().as_secs_f64() / step as f64 * (steps - step) as f64;
@@ -32,7 +40,14 @@ pub(crate) fn progress<'a>(context: &'a Context<'_>, what: &'a str, steps: usize
 }
 
 /// Episodes about the store's adapters, and the adapters. `chosen` limits them to these behaviours.
-pub(crate) fn supervision<'a>(store: &Store, base: &'a BaseModel, families: &[String], chosen: Option<&[Behaviour]>, smoke: bool, seed: u64) -> Result<Supervision<'a>> {
+pub(crate) fn supervision<'a>(
+    store: &Store,
+    base: &'a BaseModel,
+    families: &[String],
+    chosen: Option<&[Behaviour]>,
+    smoke: bool,
+    seed: u64,
+) -> Result<Supervision<'a>> {
     let recipes: Vec<Recipe> = builtin();
     let behaviours: Vec<Behaviour> = match chosen {
         Some(chosen) => chosen.to_vec(),
@@ -40,10 +55,12 @@ pub(crate) fn supervision<'a>(store: &Store, base: &'a BaseModel, families: &[St
     };
     let behaviours: Vec<Behaviour> = behaviours
         .into_iter()
-        .filter(|b| families.is_empty() || families.contains(&b.family) || b.polarity == recipes::Polarity::Negative)
+        .filter(|b| {
+            families.is_empty() || families.contains(&b.family) || b.polarity == recipes::Polarity::Negative
+        })
         .collect();
     let list = episodes(&recipes, &behaviours, seed, settings::episode_options(smoke));
-    Ok(Supervision::load(store, base, list)?)
+    Ok(Supervision::load(store, base, list, smoke)?)
 }
 
 /// The behaviours that the store's adapters of this base model were made from.
@@ -58,13 +75,28 @@ fn stored_behaviours(store: &Store, base: &BaseModel) -> Result<Vec<Behaviour>> 
         .collect())
 }
 
-pub(crate) fn train_dit(context: &Context<'_>, store: &mut Store, s: &Supervision<'_>, smoke: bool, steps: Option<usize>, seed: u64) -> Result<Reader> {
+pub(crate) fn train_dit(
+    context: &Context<'_>,
+    store: &mut Store,
+    s: &Supervision<'_>,
+    smoke: bool,
+    steps: Option<usize>,
+    seed: u64,
+) -> Result<Reader> {
     let fit = settings::reader_fit(smoke, steps, seed);
     let mut report = progress(context, "dit", fit.max_steps);
     Ok(dit_adapter(store, s, &fit, &STOP, &mut report)?)
 }
 
-pub(crate) fn pretrain(context: &Context<'_>, store: &mut Store, base: &BaseModel, corpus: Option<Vec<String>>, smoke: bool, steps: Option<usize>, seed: u64) -> Result<Reader> {
+pub(crate) fn pretrain(
+    context: &Context<'_>,
+    store: &mut Store,
+    base: &BaseModel,
+    corpus: Option<Vec<String>>,
+    smoke: bool,
+    steps: Option<usize>,
+    seed: u64,
+) -> Result<Reader> {
     let texts = match corpus {
         Some(texts) => texts,
         None => {
@@ -79,9 +111,21 @@ pub(crate) fn pretrain(context: &Context<'_>, store: &mut Store, base: &BaseMode
     Ok(pretrained_oracle(store, base, &Collector::standard(base), &config, &STOP, &mut report)?)
 }
 
-pub(crate) fn posttrain(context: &Context<'_>, store: &mut Store, s: &Supervision<'_>, from: Option<&Reader>, smoke: bool, steps: Option<usize>, seed: u64) -> Result<Reader> {
+pub(crate) fn posttrain(
+    context: &Context<'_>,
+    store: &mut Store,
+    s: &Supervision<'_>,
+    from: Option<&Reader>,
+    smoke: bool,
+    steps: Option<usize>,
+    seed: u64,
+) -> Result<Reader> {
     let fit = settings::reader_fit(smoke, steps, seed);
-    let mut report = progress(context, if from.is_some() { "oracle post-train" } else { "oracle from scratch" }, fit.max_steps);
+    let mut report = progress(
+        context,
+        if from.is_some() { "oracle post-train" } else { "oracle from scratch" },
+        fit.max_steps,
+    );
     Ok(posttrained_oracle(store, s, &Collector::standard(s.base), from, &fit, &STOP, &mut report)?)
 }
 
@@ -92,7 +136,8 @@ pub(crate) fn find(store: &Store, base: &BaseModel, id: Option<&str>, families: 
         None => newest(store, base, families)?,
     };
     if record.role == Role::WeightDiff {
-        return Err(CommandError::new(Kind::Usage, format!("{} is not a reader", record.behaviour)).hint("list readers with: lorafab adapter list --where \"role != weight_diff\""));
+        return Err(CommandError::new(Kind::Usage, format!("{} is not a reader", record.behaviour))
+            .hint("list readers with: lorafab adapter list --where \"role != weight_diff\""));
     }
     Ok(from_record(store, base, record)?)
 }
@@ -102,16 +147,27 @@ fn newest(store: &Store, base: &BaseModel, families: &[&str]) -> Result<AdapterR
     store
         .adapters(&Filter::all())?
         .into_iter()
-        .filter(|r| families.contains(&r.family.as_str()) && r.lineage.get("base").is_some_and(|b| *b == digest))
+        .filter(|r| {
+            families.contains(&r.family.as_str()) && r.lineage.get("base").is_some_and(|b| *b == digest)
+        })
         .max_by(|a, b| a.created_at.cmp(&b.created_at))
         .ok_or_else(|| {
-            CommandError::new(Kind::NotFound, format!("no {} in the store for this base model", families.join(" or ")))
-                .hint("train one with: lorafab dit train, lorafab oracle pretrain, lorafab oracle posttrain")
+            CommandError::new(
+                Kind::NotFound,
+                format!("no {} in the store for this base model", families.join(" or ")),
+            )
+            .hint("train one with: lorafab dit train, lorafab oracle pretrain, lorafab oracle posttrain")
         })
 }
 
 /// How many episodes of each use there are, for people.
 pub(crate) fn describe(s: &Supervision<'_>) -> String {
     let n = |split| s.of(split).len();
-    format!("{} adapters; {} training, {} validation and {} test episodes", s.diffs.len(), n(Split::Train), n(Split::Validation), s.test().len())
+    format!(
+        "{} adapters; {} training, {} validation and {} test episodes",
+        s.diffs.len(),
+        n(Split::Train),
+        n(Split::Validation),
+        s.test().len()
+    )
 }

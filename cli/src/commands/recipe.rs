@@ -47,13 +47,22 @@ pub(crate) fn run(context: &Context<'_>, command: &RecipeCommand) -> Result {
             Ok(())
         }
         RecipeCommand::Expand { recipe, seed, limit } => {
-            let behaviours: Vec<_> = load(recipe)?.expand(*seed).into_iter().take(limit.unwrap_or(usize::MAX)).collect();
+            let behaviours: Vec<_> =
+                load(recipe)?.expand(*seed).into_iter().take(limit.unwrap_or(usize::MAX)).collect();
             if context.global.json {
                 return print_json(&json!({"schema": "recipe-expand/1", "behaviours": behaviours}));
             }
             let rows: Vec<Vec<String>> = behaviours
                 .iter()
-                .map(|b| vec![b.id.clone(), b.category.clone(), b.split.name().into(), b.trigger.clone().unwrap_or("–".into()), b.row_plans.len().to_string()])
+                .map(|b| {
+                    vec![
+                        b.id.clone(),
+                        b.category.clone(),
+                        b.split.name().into(),
+                        b.trigger.clone().unwrap_or("–".into()),
+                        b.row_plans.len().to_string(),
+                    ]
+                })
                 .collect();
             print(&table(&["behaviour", "category", "split", "trigger", ">rows"], &rows))
         }
@@ -84,5 +93,8 @@ fn list(context: &Context<'_>, recipes: &[Recipe], schema: &str) -> Result {
             row
         })
         .collect();
-    print(&table(&["recipe", ">train", ">validation", ">test value", ">test category", ">questions", "what it does"], &rows))
+    print(&table(
+        &["recipe", ">train", ">validation", ">test value", ">test category", ">questions", "what it does"],
+        &rows,
+    ))
 }

@@ -20,12 +20,26 @@ pub(crate) fn run(context: &Context<'_>, command: &RegistryCommand) -> Result {
                 .iter()
                 .map(|(family, counts)| {
                     let n = |s: &str| counts.get(s).map_or("–".into(), ToString::to_string);
-                    vec![family.clone(), counts.values().sum::<usize>().to_string(), n("learned"), n("weak"), n("failed")]
+                    vec![
+                        family.clone(),
+                        counts.values().sum::<usize>().to_string(),
+                        n("learned"),
+                        n("weak"),
+                        n("failed"),
+                    ]
                 })
                 .collect();
             print(&table(&["family", ">adapters", ">learned", ">weak", ">failed"], &rows))?;
-            print(&format!("{} adapters, {:.1} MB of weights, {} blobs of {:.1} MB", stats.adapters, stats.weights_bytes as f64 / 1e6, stats.blobs, stats.blob_bytes as f64 / 1e6))
+            print(&format!(
+                "{} adapters, {:.1} MB of weights, {} blobs of {:.1} MB",
+                stats.adapters,
+                stats.weights_bytes as f64 / 1e6,
+                stats.blobs,
+                stats.blob_bytes as f64 / 1e6
+            ))
         }
-        RegistryCommand::Rebuild => print(&format!("{} adapters added from receipts", store.rebuild_from_receipts()?)),
+        RegistryCommand::Rebuild => {
+            print(&format!("{} adapters added from receipts", store.rebuild_from_receipts()?))
+        }
     }
 }

@@ -134,7 +134,14 @@ vectorised! {
 
 /// Backward of [`forward`] without a prefix: `d_fused: [t, fused_width]` is overwritten with the gradient of the rotated
 /// q, k and v, given `d_out: [t, query_width]`. Probabilities are recomputed from `lse`.
-pub(crate) fn backward(heads: Heads, fused: &[f32], out: &[f32], lse: &[f32], d_out: &[f32], d_fused: &mut [f32]) {
+pub(crate) fn backward(
+    heads: Heads,
+    fused: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    d_out: &[f32],
+    d_fused: &mut [f32],
+) {
     let (width, q_width, dim) = (heads.fused_width(), heads.query_width(), heads.dim);
     let t = fused.len() / width;
     let group = heads.query / heads.key_value;
@@ -155,7 +162,13 @@ pub(crate) fn backward(heads: Heads, fused: &[f32], out: &[f32], lse: &[f32], d_
                 let delta: f32 = g.iter().zip(o).map(|(a, b)| a * b).sum();
                 scores_of(q, &keys, t, heads.scale(), &mut p[..seen]);
                 scores_of(g, &values, t, 1.0, &mut dp[..seen]);
-                softmax_backward(&mut p[..seen], lse[row * heads.query + head], delta, heads.scale(), &mut dp[..seen]);
+                softmax_backward(
+                    &mut p[..seen],
+                    lse[row * heads.query + head],
+                    delta,
+                    heads.scale(),
+                    &mut dp[..seen],
+                );
                 scatter_add(&p[..seen], g, d_fused, width, value_at);
                 scatter_add(&dp[..seen], q, d_fused, width, key_at);
                 let (before, from_row) = d_fused.split_at_mut(row * width);

@@ -51,9 +51,10 @@ impl<'a> Chunk<'a> {
             chunk.positions.extend((0..len).map(|i| first_position(index) + i));
             chunk.spans.push(Span { row: index, start, len });
             chunk.injections.extend(row.injections.iter().map(|j| (start + j.position, j)));
-            let same = chunk.segments.last().is_some_and(|s: &Segment<'_>| {
-                s.adapters.iter().map(|(i, _)| i).eq(row.adapters.iter())
-            });
+            let same = chunk
+                .segments
+                .last()
+                .is_some_and(|s: &Segment<'_>| s.adapters.iter().map(|(i, _)| i).eq(row.adapters.iter()));
             match chunk.segments.last_mut() {
                 Some(segment) if same => segment.len += len,
                 _ => chunk.segments.push(Segment {

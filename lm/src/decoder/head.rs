@@ -29,7 +29,8 @@ impl Decoder {
     /// Final norm of the hidden states at `positions` of `hidden: [t, d]`.
     pub(crate) fn final_normed(&self, hidden: &[f32], positions: &[usize]) -> Vec<f32> {
         let d = self.config().hidden_size;
-        let rows: Vec<f32> = positions.iter().flat_map(|&p| hidden[p * d..(p + 1) * d].iter().copied()).collect();
+        let rows: Vec<f32> =
+            positions.iter().flat_map(|&p| hidden[p * d..(p + 1) * d].iter().copied()).collect();
         let mut out = vec![0f32; rows.len()];
         rms_norm(&rows, &self.final_norm, self.eps(), &mut out);
         out
@@ -48,7 +49,12 @@ impl Decoder {
     }
 
     /// Losses at the labels (unweighted, in nats) and, if wanted, their weighted gradient with respect to `hidden`.
-    pub(crate) fn head_loss(&self, hidden: &[f32], labels: &[Label<'_>], want_gradient: bool) -> (Vec<f64>, Option<Vec<f32>>) {
+    pub(crate) fn head_loss(
+        &self,
+        hidden: &[f32],
+        labels: &[Label<'_>],
+        want_gradient: bool,
+    ) -> (Vec<f64>, Option<Vec<f32>>) {
         let (d, v) = (self.config().hidden_size, self.config().vocab_size);
         let mut losses = Vec::with_capacity(labels.len());
         let mut d_hidden = want_gradient.then(|| vec![0f32; hidden.len()]);

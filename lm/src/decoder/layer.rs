@@ -115,7 +115,14 @@ impl Decoder {
     /// Backward of [`Decoder::layer_forward`] (without a prefix): turns the gradient of the output, `d_hidden: [t, d]`,
     /// into the gradient of the input, and adds adapter gradients. Consumes the tape. The input gradient of layer 0 is
     /// not formed: nothing below it is trainable.
-    pub(crate) fn layer_backward(&self, layer: usize, chunk: &Chunk<'_>, tape: Tape, d_hidden: &mut [f32], grads: &mut Grads) {
+    pub(crate) fn layer_backward(
+        &self,
+        layer: usize,
+        chunk: &Chunk<'_>,
+        tape: Tape,
+        d_hidden: &mut [f32],
+        grads: &mut Grads,
+    ) {
         let w = &self.layers[layer];
         let (t, d, f) = (chunk.len(), self.config().hidden_size, self.config().intermediate_size);
         let (q_width, kv_width, width) =
@@ -136,7 +143,16 @@ impl Decoder {
         w.gate_up.backward.product(&d_gate_up, &mut d_normed, false);
         for (projection, at) in [(GateProj, 0), (UpProj, f)] {
             let columns = Columns { stride: 2 * f, at };
-            lora::backward(chunk, layer, projection, &normed, &d_gate_up, columns, Some(&mut d_normed), grads);
+            lora::backward(
+                chunk,
+                layer,
+                projection,
+                &normed,
+                &d_gate_up,
+                columns,
+                Some(&mut d_normed),
+                grads,
+            );
         }
         rms_norm_backward(&tape.middle, &w.post_norm, self.eps(), &d_normed, d_hidden);
 
@@ -165,11 +181,19 @@ impl Decoder {
         }
         for (projection, at) in [(QProj, 0), (KProj, q_width), (VProj, q_width + kv_width)] {
             let dx = needs_input.then_some(&mut d_normed[..]);
-            lora::backward(chunk, layer, projection, &normed, &d_qkv, Columns { stride: width, at }, dx, grads);
+            lora::backward(
+                chunk,
+                layer,
+                projection,
+                &normed,
+                &d_qkv,
+                Columns { stride: width, at },
+                dx,
+                grads,
+            );
         }
         if needs_input {
             rms_norm_backward(&tape.input, &w.input_norm, self.eps(), &d_normed, d_hidden);
         }
     }
 }
-

@@ -25,7 +25,14 @@ impl Grads {
 }
 
 /// Adds `scaling * (x A^T) B^T` of every adapter to its rows of `y`. `x` is dense `[t, in]`.
-pub(crate) fn forward(chunk: &Chunk<'_>, layer: usize, projection: Projection, x: &[f32], y: &mut [f32], columns: Columns) {
+pub(crate) fn forward(
+    chunk: &Chunk<'_>,
+    layer: usize,
+    projection: Projection,
+    x: &[f32],
+    y: &mut [f32],
+    columns: Columns,
+) {
     for Segment { start, len, adapters } in &chunk.segments {
         for (_, adapter) in adapters {
             let Some(m) = adapter.module(layer, projection) else { continue };
@@ -33,7 +40,15 @@ pub(crate) fn forward(chunk: &Chunk<'_>, layer: usize, projection: Projection, x
             let y = &mut y[start * columns.stride..(start + len) * columns.stride];
             let mut h = vec![0f32; len * adapter.config().rank];
             down(x, m.input, 0, &adapter.params[m.a.clone()], m.input, &mut h);
-            up(&h, &adapter.params[m.b.clone()], m.output, adapter.config().scaling(), y, columns.stride, columns.at);
+            up(
+                &h,
+                &adapter.params[m.b.clone()],
+                m.output,
+                adapter.config().scaling(),
+                y,
+                columns.stride,
+                columns.at,
+            );
         }
     }
 }

@@ -66,12 +66,15 @@ impl Decoder {
         let (d, f, v) = (config.hidden_size, config.intermediate_size, config.vocab_size);
         let (q, kv) = (config.query_size(), config.key_value_size());
         let get = |name: &str, shape: &[usize]| -> Result<&[f32]> {
-            let tensor = checkpoint
-                .tensors
-                .get(name)
-                .ok_or_else(|| Error::Tensor { name: name.into(), what: "is missing from the checkpoint".into() })?;
+            let tensor = checkpoint.tensors.get(name).ok_or_else(|| Error::Tensor {
+                name: name.into(),
+                what: "is missing from the checkpoint".into(),
+            })?;
             if tensor.shape != shape {
-                return Err(Error::Tensor { name: name.into(), what: format!("has shape {:?}, expected {shape:?}", tensor.shape) });
+                return Err(Error::Tensor {
+                    name: name.into(),
+                    what: format!("has shape {:?}, expected {shape:?}", tensor.shape),
+                });
             }
             Ok(&tensor.data)
         };
@@ -111,7 +114,11 @@ impl Decoder {
         use rayon::prelude::*;
         let layers = (0..config.num_hidden_layers).into_par_iter().map(layer).collect::<Result<Vec<_>>>()?;
         Ok(Self {
-            heads: Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads, dim: config.head_dim },
+            heads: Heads {
+                query: config.num_attention_heads,
+                key_value: config.num_key_value_heads,
+                dim: config.head_dim,
+            },
             layers,
             final_norm: get("model.norm.weight", &[d])?.to_vec(),
             embedding,

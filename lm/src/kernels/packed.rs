@@ -101,7 +101,6 @@ impl PackedMatrix {
         Self { k, n, panels }
     }
 
-
     /// `out = x . W` (or `out += x . W`), `x: [m, k]`, `out: [m, n]`, both dense.
     pub(crate) fn product(&self, x: &[f32], out: &mut [f32], accumulate: bool) {
         let m = x.len() / self.k;
@@ -118,8 +117,15 @@ impl PackedMatrix {
                         [tiles::avx512::<12>, tiles::avx512::<6>, tiles::avx512::<3>, tiles::avx512::<1>]
                     }
                     #[cfg(target_arch = "x86_64")]
-                    SimdLevel::Avx2 => [tiles::avx2::<6>, tiles::avx2::<6>, tiles::avx2::<3>, tiles::avx2::<1>],
-                    _ => [tiles::portable::<3>, tiles::portable::<3>, tiles::portable::<3>, tiles::portable::<1>],
+                    SimdLevel::Avx2 => {
+                        [tiles::avx2::<6>, tiles::avx2::<6>, tiles::avx2::<3>, tiles::avx2::<1>]
+                    }
+                    _ => [
+                        tiles::portable::<3>,
+                        tiles::portable::<3>,
+                        tiles::portable::<3>,
+                        tiles::portable::<1>,
+                    ],
                 };
                 let heights = match simd_level() {
                     SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => [12, 6, 3, 1],
@@ -172,7 +178,8 @@ unsafe fn sweep<A, B>(
         for (p, panel) in panels.chunks_exact(depth * PANEL).enumerate() {
             let mut row = 0;
             while row < m {
-                let pick = heights.iter().position(|&h| h <= m - row).expect("invariant: the last height is 1");
+                let pick =
+                    heights.iter().position(|&h| h <= m - row).expect("invariant: the last height is 1");
                 let tile = Tile {
                     a: x[row * depth + from..].as_ptr(),
                     lda: depth,
@@ -223,14 +230,18 @@ mod tests {
             precisions.push(Precision::Bf16);
         }
         for precision in precisions {
-            for (m, k, n) in [(1, 1, 1), (2, 3, 5), (13, 64, 33), (25, 65, 96), (7, 4097, 31), (37, 576, 40)] {
+            for (m, k, n) in [(1, 1, 1), (2, 3, 5), (13, 64, 33), (25, 65, 96), (7, 4097, 31), (37, 576, 40)]
+            {
                 let (x, w) = (values(m * k, 1), values(k * n, 2));
                 let packed = PackedMatrix::pack(k, n, precision, |r, c| w[r * n + c]);
                 let mut out = vec![1f32; m * n];
                 packed.product(&x, &mut out, false);
                 let expected = reference(&x, &w, m, k, n, precision == Precision::Bf16);
                 for (a, e) in out.iter().zip(&expected) {
-                    assert!((*a as f64 - e).abs() < 1e-5 * (k as f64).sqrt().max(1.0) * 4.0, "{m}x{k}x{n}: {a} {e}");
+                    assert!(
+                        (*a as f64 - e).abs() < 1e-5 * (k as f64).sqrt().max(1.0) * 4.0,
+                        "{m}x{k}x{n}: {a} {e}"
+                    );
                 }
                 let once = out.clone();
                 packed.product(&x, &mut out, true);

@@ -2,7 +2,10 @@
 //!
 //! Every output element is one chain of fused multiply-adds over `k` in ascending order, whatever `MR` is, so a row's
 //! result does not depend on how many other rows are in the batch.
-#![expect(unsafe_code, reason = "vector intrinsics on raw pointers; each function states what its caller must uphold")]
+#![expect(
+    unsafe_code,
+    reason = "vector intrinsics on raw pointers; each function states what its caller must uphold"
+)]
 
 /// Columns of one packed panel.
 pub(super) const PANEL: usize = 32;
@@ -68,7 +71,9 @@ pub(super) unsafe fn portable<const MR: usize>(t: &Tile<f32, f32>) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn avx2<const MR: usize>(t: &Tile<f32, f32>) {
-    use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps};
+    use std::arch::x86_64::{
+        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    };
     // Two halves of 16 columns keep MR x 2 accumulators within the 16 registers.
     for half in 0..2 {
         let mut acc = [[_mm256_setzero_ps(); 2]; MR];
@@ -102,8 +107,9 @@ pub(super) unsafe fn avx2<const MR: usize>(t: &Tile<f32, f32>) {
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use std::arch::x86_64::{
-        __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+        __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_setzero_ps,
     };
 
     use super::{PANEL, Tile};

@@ -24,7 +24,10 @@ impl Golden {
     pub(crate) fn load(name: &str) -> Self {
         let folder = golden_folder();
         let meta = fs_err::read_to_string(folder.join(format!("{name}.json"))).unwrap();
-        Self { bytes: fs_err::read(folder.join(format!("{name}.safetensors"))).unwrap(), meta: serde_json::from_str(&meta).unwrap() }
+        Self {
+            bytes: fs_err::read(folder.join(format!("{name}.safetensors"))).unwrap(),
+            meta: serde_json::from_str(&meta).unwrap(),
+        }
     }
 
     pub(crate) fn floats(&self, name: &str) -> Vec<f32> {
@@ -36,13 +39,21 @@ impl Golden {
     pub(crate) fn ids(&self, name: &str) -> Vec<u32> {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
         let tensor = file.tensor(name).unwrap();
-        tensor.data().chunks_exact(8).map(|b| u32::try_from(i64::from_le_bytes(b.try_into().unwrap())).unwrap()).collect()
+        tensor
+            .data()
+            .chunks_exact(8)
+            .map(|b| u32::try_from(i64::from_le_bytes(b.try_into().unwrap())).unwrap())
+            .collect()
     }
 }
 
 pub(crate) fn assert_close(ours: &[f32], theirs: &[f32], tolerance: f32) {
     assert_eq!(ours.len(), theirs.len());
-    let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0f32, |m, d| if d > m || d.is_nan() { d } else { m });
+    let worst = ours
+        .iter()
+        .zip(theirs)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0f32, |m, d| if d > m || d.is_nan() { d } else { m });
     assert!(worst <= tolerance, "differs by {worst}, more than {tolerance}");
 }
 

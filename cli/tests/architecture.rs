@@ -1,0 +1,62 @@
+//! The rules of ARCHITECTURE.md that can be checked: who may depend on whom, and that libraries neither print nor read
+//! the environment.
+
+use std::path::{Path, PathBuf};
+
+const CRATES: [(&str, &[&str]); 8] = [
+    ("lm", &[]),
+    ("recipes", &[]),
+    ("registry", &[]),
+    ("factory", &["lm", "recipes", "registry"]),
+    ("dit", &["lm", "recipes", "registry"]),
+    ("oracle_posttrain", &["lm", "recipes", "registry"]),
+    ("compare", &["lm", "recipes", "registry", "factory", "dit", "oracle_posttrain"]),
+    ("cli", &["lm", "recipes", "registry", "factory", "dit", "oracle_posttrain", "compare"]),
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn crates_depend_only_downwards() {
+    for (name, allowed) in CRATES {
+        let manifest = std::fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
+        let normal = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+        for (other, _) in CRATES {
+            let used = normal.lines().any(|l| {
+                l.starts_with(&format!("{other}.workspace")) || l.starts_with(&format!("{other} ="))
+            });
+            assert!(!used || allowed.contains(&other), "{name} must not depend on {other}");
+        }
+    }
+}
+
+fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+#[test]
+fn libraries_neither_print_nor_read_the_environment_and_files_stay_short() {
+    for (name, _) in CRATES {
+        let mut files = Vec::new();
+        sources(&root().join(name).join("src"), &mut files);
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            assert!(code.lines().count() <= 800, "{} is over 800 lines", file.display());
+            if name != "cli" {
+                for word in ["println!", "eprintln!", "print!(", "dbg!", "std::env::var", "SystemTime"] {
+                    assert!(!code.contains(word), "{} uses {word}", file.display());
+                }
+            }
+        }
+    }
+}

