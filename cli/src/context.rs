@@ -39,7 +39,7 @@ impl Context<'_> {
         Ok(Store::open(&self.store_path())?)
     }
 
-    pub(crate) fn cache_path(&self) -> PathBuf {
+    pub(crate) fn cache_path() -> PathBuf {
         variable("LORAFAB_CACHE").map_or_else(
             || {
                 variable("XDG_CACHE_HOME")
@@ -56,7 +56,7 @@ impl Context<'_> {
             .or_else(|| fs_err::read_to_string(hf_home.join("token")).ok().map(|t| t.trim().to_owned()));
         let options = SourceOptions {
             model: self.global.model.clone(),
-            cache_dir: self.cache_path(),
+            cache_dir: Self::cache_path(),
             hub_cache: variable("HF_HUB_CACHE").map_or_else(|| hf_home.join("hub"), PathBuf::from),
             hub_endpoint: variable("HF_ENDPOINT"),
             hub_token: token.map(Secret),

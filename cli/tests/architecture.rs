@@ -1,5 +1,6 @@
 //! The rules of ARCHITECTURE.md that can be checked: who may depend on whom, and that libraries neither print nor read
 //! the environment.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
 

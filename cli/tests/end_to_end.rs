@@ -1,4 +1,5 @@
 //! The binary as a user runs it, on the tiny fixture model: the whole product, and every kind of bad input.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::PathBuf;
 use std::process::Output;

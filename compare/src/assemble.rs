@@ -56,7 +56,7 @@ pub fn assemble(
 fn gates(s: &Supervision<'_>) -> Vec<GateRow> {
     let mut groups: BTreeMap<(String, String), Vec<&registry::AdapterRecord>> = BTreeMap::new();
     for r in s.records.values().filter(|r| {
-        r.metrics.get("gate_on").is_some() && r.tags.get("polarity").is_some_and(|p| p == "positive")
+        r.metrics.contains_key("gate_on") && r.tags.get("polarity").is_some_and(|p| p == "positive")
     }) {
         groups.entry((r.family.clone(), r.split.clone().unwrap_or_default())).or_default().push(r);
     }

@@ -169,7 +169,7 @@ pub fn dit_adapter(
         BTreeMap::new(),
         s.of(Split::Train).len(),
         0.0,
-        &mut |_| {
+        &mut || {
             Ok(dit::train(
                 s.base,
                 &s.diffs,
@@ -195,7 +195,7 @@ pub fn pretrained_oracle(
     let spec = json!({"schema": "oracle-pretrain/1", "base": base.digest(), "collector": collector, "config": config});
     let extra =
         BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector.layer, &config.fit))]);
-    obtain(store, base, Arm::OraclePretrained, spec, &config.fit, vec![], extra, 0, 0.0, &mut |_| {
+    obtain(store, base, Arm::OraclePretrained, spec, &config.fit, vec![], extra, 0, 0.0, &mut || {
         Ok(oracle_posttrain::pretrain(base, collector, config, stop, &mut *report)?.fitted)
     })
 }
@@ -224,7 +224,7 @@ pub fn posttrained_oracle(
         extra,
         s.of(Split::Train).len(),
         s.collect_flops(collector),
-        &mut |_| {
+        &mut || {
             let vectors = s.activations(collector)?;
             let start = from.map(|r| r.adapter.clone());
             Ok(oracle_posttrain::posttrain(
@@ -264,14 +264,14 @@ fn obtain(
     mut extra_files: BTreeMap<String, Vec<u8>>,
     supervision_rows: usize,
     collect_flops: f64,
-    make: &mut dyn FnMut(()) -> Result<Fitted>,
+    make: &mut dyn FnMut() -> Result<Fitted>,
 ) -> Result<Reader> {
     let spec_hash = registry::spec_hash(&spec);
     if let Some(record) = store.adapter_by_spec(&spec_hash)? {
         return from_record(store, base, record);
     }
     let begin = Instant::now();
-    let fitted = make(())?;
+    let fitted = make()?;
     let budget = Budget {
         arm,
         supervision_rows,

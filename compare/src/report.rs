@@ -326,19 +326,13 @@ pub fn to_terminal(c: &Comparison) -> String {
 /// The report as one web page without scripts or outside files.
 pub fn to_html(c: &Comparison) -> String {
     let table = |header: &[&str], rows: &[Vec<String>]| -> String {
-        let head: String = header.iter().map(|h| format!("<th>{}</th>", escape(h))).collect();
-        let body: String = rows
-            .iter()
-            .map(|r| {
-                format!(
-                    "<tr>{}</tr>",
-                    r.iter().map(|x| format!("<td>{}</td>", escape(x))).collect::<String>()
-                )
-            })
-            .collect();
-        format!(
-            "<div class=\"scroll\"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
+        let cells = |cells: &mut dyn Iterator<Item = &str>, tag: &str| {
+            let cells: Vec<String> = cells.map(|c| format!("<{tag}>{}</{tag}>", escape(c))).collect();
+            format!("<tr>{}</tr>", cells.concat())
+        };
+        let head = cells(&mut header.iter().copied(), "th");
+        let body: Vec<String> = rows.iter().map(|r| cells(&mut r.iter().map(String::as_str), "td")).collect();
+        format!("<div class=\"scroll\"><table><thead>{head}</thead><tbody>{}</tbody></table></div>", body.concat())
     };
     let mut body = String::new();
     if c.smoke {

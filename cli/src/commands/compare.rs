@@ -99,7 +99,7 @@ pub(crate) fn score(
         seed,
     };
     let items = score_items(inputs, &mut |arm| {
-        context.say(&format!("asking {} {} test questions under each control", arm.name(), episodes.len()))
+        context.say(&format!("asking {} {} test questions under each control", arm.name(), episodes.len()));
     })?;
     let model = format!("{} ({:?})", s.base.name, s.base.decoder.precision());
     let comparison = assemble(run, model, jiff::Timestamp::now().to_string(), smoke, s, readers, &items);

@@ -10,7 +10,7 @@ use crate::output::{print, print_json};
 pub(crate) fn run(context: &Context<'_>) -> Result {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let store = context.store()?.stats()?;
-    let cached = context.cache_path().join("SmolLM2-135M-Instruct.Q4_1.gguf").exists();
+    let cached = Context::cache_path().join("SmolLM2-135M-Instruct.Q4_1.gguf").exists();
     if context.global.json {
         return print_json(
             &json!({"schema": "doctor/1", "threads": threads, "simd": format!("{:?}", simd_level()), "precision": Precision::fastest(),

@@ -33,7 +33,7 @@ pub(crate) fn progress<'a>(
             last = Some(Instant::now());
         } else if last.is_none_or(|l| l.elapsed() > every) {
             let left = begin.elapsed().as_secs_f64() / step as f64 * (steps - step) as f64;
-            context.say(&format!("{what}  step {step}/{steps}  loss {loss:.2}  at most {:.0}s left", left));
+            context.say(&format!("{what}  step {step}/{steps}  loss {loss:.2}  at most {left:.0}s left"));
             last = Some(Instant::now());
         }
     }
@@ -97,13 +97,12 @@ pub(crate) fn pretrain(
     steps: Option<usize>,
     seed: u64,
 ) -> Result<Reader> {
-    let texts = match corpus {
-        Some(texts) => texts,
-        None => {
-            context.say("sampling texts for context prediction");
-            let wanted = settings::text_requests(smoke).into_iter().collect();
-            factory::samples::sample(store, base, &wanted)?.into_values().collect()
-        }
+    let texts = if let Some(texts) = corpus {
+        texts
+    } else {
+        context.say("sampling texts for context prediction");
+        let wanted = settings::text_requests(smoke).into_iter().collect();
+        factory::samples::sample(store, base, &wanted)?.into_values().collect()
     };
     let topic = super::recipe::load("topic")?;
     let config = settings::pretrain_config(&topic, texts, smoke, steps, seed);

@@ -7,6 +7,7 @@ pub(crate) mod layer;
 pub(crate) mod lora;
 
 use attention::Heads;
+use rayon::prelude::*;
 
 use crate::kernels::packed::{PackedMatrix, Precision};
 use crate::{Checkpoint, Config, Error, Result};
@@ -111,7 +112,6 @@ impl Decoder {
         });
         // The angles are rounded to f32 first, as the published implementations do.
         let (cos, sin) = angles.map(|a| ((a as f32).cos(), (a as f32).sin())).unzip();
-        use rayon::prelude::*;
         let layers = (0..config.num_hidden_layers).into_par_iter().map(layer).collect::<Result<Vec<_>>>()?;
         Ok(Self {
             heads: Heads {

@@ -60,7 +60,6 @@ macro_rules! vectorised {
         #[expect(unsafe_code, reason = "calls a function compiled for instructions that were detected")]
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            #[expect(clippy::inline_always, reason = "must inline to be compiled for the caller's instructions")]
             fn body($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
