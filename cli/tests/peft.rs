@@ -3,8 +3,6 @@
 //! Needs a Python with torch, transformers and peft (`lm/tests/python/requirements.txt`), named by `LORAFAB_TEST_PYTHON`;
 //! `.ci/run` provides one. Without it the test says so and checks only that the export happens.
 
-#![expect(clippy::print_stderr, reason = "says when it compares with nothing")]
-
 use std::path::PathBuf;
 
 use assert_cmd::Command;

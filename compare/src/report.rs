@@ -332,7 +332,10 @@ pub fn to_html(c: &Comparison) -> String {
         };
         let head = cells(&mut header.iter().copied(), "th");
         let body: Vec<String> = rows.iter().map(|r| cells(&mut r.iter().map(String::as_str), "td")).collect();
-        format!("<div class=\"scroll\"><table><thead>{head}</thead><tbody>{}</tbody></table></div>", body.concat())
+        format!(
+            "<div class=\"scroll\"><table><thead>{head}</thead><tbody>{}</tbody></table></div>",
+            body.concat()
+        )
     };
     let mut body = String::new();
     if c.smoke {

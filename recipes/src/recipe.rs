@@ -354,10 +354,7 @@ impl Recipe {
                 return fail("training", "rank must be in 1..=64, steps in 1..=100000, on_rows at least 1, target_modules not empty".into());
             }
             let rate_fits = t.learning_rate > 0.0 && t.learning_rate <= 1.0;
-            if !rate_fits
-                || !(0.0..=1.0).contains(&t.final_share)
-                || !t.alpha.is_finite()
-            {
+            if !rate_fits || !(0.0..=1.0).contains(&t.final_share) || !t.alpha.is_finite() {
                 return fail(
                     "training",
                     format!(

@@ -108,8 +108,7 @@ pub(super) unsafe fn avx2<const MR: usize>(t: &Tile<f32, f32>) {
 mod wide {
     use std::arch::x86_64::{
         __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps,
-        _mm512_setzero_ps,
+        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
     };
 
     use super::{PANEL, Tile};
@@ -171,8 +170,8 @@ mod wide {
         unsafe {
             for k in 0..t.k {
                 let b = t.b.add(k * PANEL).cast::<f32>();
-                    let b0 = std::mem::transmute::<__m512, __m512bh>(_mm512_loadu_ps(b));
-                    let b1 = std::mem::transmute::<__m512, __m512bh>(_mm512_loadu_ps(b.add(16)));
+                let b0 = std::mem::transmute::<__m512, __m512bh>(_mm512_loadu_ps(b));
+                let b1 = std::mem::transmute::<__m512, __m512bh>(_mm512_loadu_ps(b.add(16)));
                 for (row, acc) in acc.iter_mut().enumerate() {
                     let pair = _mm512_set1_epi32((*t.a.add(row * t.lda + k)).cast_signed());
                     let x = std::mem::transmute::<__m512i, __m512bh>(pair);
