@@ -16,10 +16,9 @@ use lm::{
 use support::{Golden, assert_close, assert_grad_close, formula_adapter};
 
 fn model_path() -> PathBuf {
-    let cache = std::env::var_os("LORAFAB_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        let home = PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
-        std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from).join("lorafab")
-    });
+    let home = PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
+    let xdg = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+    let cache = std::env::var_os("LORAFAB_CACHE").map_or_else(|| xdg.join("lorafab"), PathBuf::from);
     let options = SourceOptions {
         model: DEFAULT_MODEL.into(),
         cache_dir: cache.clone(),

@@ -12,7 +12,7 @@ use crate::output::{print, print_json};
 fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
     if smoke {
         vec![
-            ("topic", [6, 2, 3, 2]),
+            ("topic", [4, 1, 2, 1]),
             ("gated-topic", [1, 0, 1, 0]),
             ("zero", [1, 0, 1, 0]),
             ("random", [1, 0, 1, 0]),
