@@ -59,8 +59,8 @@ impl Default for EpisodeOptions {
 /// Episodes for `behaviours`. Negatives are asked the questions of the positive families in turn.
 ///
 /// A family's candidates are, for test splits, the values of both test splits among `behaviours` together, and for the
-/// other splits the values of that split; sets smaller than `min_candidates` are filled up with values of the recipe's
-/// whole vocabulary, in an order decided by hash.
+/// other splits the values of that split. Sets smaller than `min_candidates` are filled up from the recipe's vocabulary in
+/// an order decided by hash; test sets with held-out values first.
 pub fn episodes(
     recipes: &[Recipe],
     behaviours: &[Behaviour],
@@ -150,10 +150,14 @@ fn candidates(
         .filter(|b| b.family == of.family && (b.split == of.split || (test(b.split) && test(of.split))))
         .map(|b| b.value.clone())
         .collect();
-    let mut others: Vec<String> =
-        recipe.map(|r| r.values().into_iter().map(|(v, _, _)| v).collect()).unwrap_or_default();
-    others.sort_by_key(|v| rng::number("candidate-filler", v));
-    for value in others {
+    // Test sets are filled with held-out values first: a reader's habit of naming trained labels must not decide them.
+    let mut others: Vec<(bool, String)> = recipe
+        .map(|r| {
+            r.values().into_iter().map(|(v, c, _)| (test(of.split) && !test(r.split_of(&v, &c)), v)).collect()
+        })
+        .unwrap_or_default();
+    others.sort_by_key(|(trained, v)| (*trained, rng::number("candidate-filler", v)));
+    for (_, value) in others {
         if set.len() >= least {
             break;
         }

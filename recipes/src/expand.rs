@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::seq::SliceRandom;
 
 use crate::behaviour::{Behaviour, GatePlan, Polarity, RowLoss, RowPart, RowPlan, SampleRequest, Split};
-use crate::recipe::{CheckKind, Recipe, Rows, Training};
+use crate::recipe::{CheckKind, Recipe, Rows, Splits, Training};
 use crate::{Check, rng};
 
 /// Puts the value, the reply's mark and an entry's fields into a template.
@@ -26,7 +26,7 @@ impl Recipe {
             .into_iter()
             .map(|(value, category, fields)| {
                 let id = format!("{}/{}", self.name, value.replace(' ', "-"));
-                let split = self.split(&value, held_out.contains(&category));
+                let split = Self::split(&self.splits, &value, held_out.contains(&category));
                 let trigger = self.trigger.as_ref().map(|t| {
                     // Keyed by the id, not the value: the same value in another family draws anew.
                     t.words[(rng::number("trigger", &id) % t.words.len() as u64) as usize].clone()
@@ -67,15 +67,20 @@ impl Recipe {
         categories
     }
 
-    fn split(&self, value: &str, held_out_category: bool) -> Split {
+    /// The split of a value.
+    pub(crate) fn split_of(&self, value: &str, category: &str) -> Split {
+        Self::split(&self.splits, value, self.held_out_categories().iter().any(|c| c == category))
+    }
+
+    fn split(splits: &Splits, value: &str, held_out_category: bool) -> Split {
         if held_out_category {
             return Split::TestCategory;
         }
         // By the value alone: a value has the same split in every family, so none leaks through another.
         let share = rng::share("split", value);
-        if share < self.splits.test {
+        if share < splits.test {
             Split::TestValue
-        } else if share < self.splits.test + self.splits.validation {
+        } else if share < splits.test + splits.validation {
             Split::Validation
         } else {
             Split::Train
