@@ -21,7 +21,7 @@ CREATE TABLE jobs(
   id INTEGER PRIMARY KEY, spec_hash TEXT NOT NULL UNIQUE, spec TEXT NOT NULL, label TEXT NOT NULL, family TEXT NOT NULL,
   pack_key TEXT NOT NULL, priority INTEGER NOT NULL DEFAULT 0,
   state TEXT NOT NULL DEFAULT 'queued' CHECK(state IN ('queued','leased','running','retry_wait','succeeded','cancelled','dead')),
-  attempt INTEGER NOT NULL DEFAULT 0, max_attempts INTEGER NOT NULL DEFAULT 3, run_after_ms INTEGER NOT NULL DEFAULT 0,
+  attempt INTEGER NOT NULL DEFAULT 0, max_attempts INTEGER NOT NULL DEFAULT 8, run_after_ms INTEGER NOT NULL DEFAULT 0,
   lease_token INTEGER NOT NULL DEFAULT 0, lease_owner TEXT, lease_until_ms INTEGER, adapter TEXT, error_class TEXT, error TEXT) STRICT;
 CREATE INDEX jobs_ready ON jobs(priority DESC, id) WHERE state IN ('queued','retry_wait');
 CREATE INDEX jobs_lease ON jobs(lease_until_ms) WHERE state IN ('leased','running');
