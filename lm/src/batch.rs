@@ -40,6 +40,36 @@ impl Row {
     }
 }
 
+/// What makes two rows equal. Floats have no order, so injections are compared by their bits.
+pub(crate) type Identity<'a> = (&'a [u32], &'a [usize], Vec<(usize, usize, u32, Vec<u32>)>);
+
+impl Row {
+    pub(crate) fn identity(&self) -> Identity<'_> {
+        let bits = |j: &Injection| {
+            let vector = j.vector.iter().map(|v| v.to_bits()).collect();
+            (j.layer, j.position, j.coefficient.to_bits(), vector)
+        };
+        (&self.tokens, &self.adapters, self.injections.iter().map(bits).collect())
+    }
+}
+
+/// Indices of the first of each set of items with equal keys, and for every item the place of its first in that list.
+pub(crate) fn distinct<'a, T, K: Ord>(items: &'a [T], key: impl Fn(&'a T) -> K) -> (Vec<usize>, Vec<usize>) {
+    let mut known = std::collections::BTreeMap::new();
+    let mut first = Vec::new();
+    let of_item = items
+        .iter()
+        .enumerate()
+        .map(|(i, item)| {
+            *known.entry(key(item)).or_insert_with(|| {
+                first.push(i);
+                first.len() - 1
+            })
+        })
+        .collect();
+    (first, of_item)
+}
+
 /// A packed batch: rows are computed together without padding and never see each other.
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {

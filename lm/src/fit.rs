@@ -66,10 +66,31 @@ pub struct FitPoint {
     pub step: usize,
     /// Mean training loss since the last evaluation, in nats per label token.
     pub train_loss: f64,
-    /// Validation loss that decides (lower is better).
-    pub validation_loss: f64,
-    /// Validation accuracy, for looking at.
-    pub validation_top1: f64,
+    /// Validation: answer loss, accuracy and mean reciprocal rank; the last decides.
+    #[serde(flatten)]
+    pub validation: Validation,
+}
+
+/// What a reader reaches on its validation split.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// Mean answer loss in nats.
+    #[serde(rename = "validation_loss")]
+    pub loss: f64,
+    /// Share of closed questions answered right.
+    #[serde(rename = "validation_top1")]
+    pub top1: f64,
+    /// Mean reciprocal rank of the right answer. Smoother than accuracy; and unlike the loss it goes on rising after a
+    /// reader has become overconfident, which small supervision makes it long before it reads best.
+    #[serde(rename = "validation_mrr")]
+    pub mrr: f64,
+}
+
+impl Validation {
+    /// Better rank first, then lower loss. Without any closed question the loss decides.
+    fn better_than(&self, other: &Self) -> bool {
+        (self.mrr, -self.loss) > (other.mrr, -other.loss)
+    }
 }
 
 /// Result of a fit.
@@ -96,7 +117,7 @@ pub struct Step<'a> {
     pub rows: Vec<TrainRow>,
 }
 
-/// Fits an adapter. `next(step)` gives a step's rows, `evaluate` the validation `(loss, accuracy)`.
+/// Fits an adapter. `next(step)` gives a step's rows, `evaluate` what the adapter reaches on the validation split.
 ///
 /// # Errors
 /// If a step fails, a loss is not finite, or `stop` was set.
@@ -106,7 +127,7 @@ pub fn fit<'a>(
     config: &FitConfig,
     stop: &AtomicBool,
     next: &mut dyn FnMut(usize) -> Result<Step<'a>>,
-    evaluate: &mut dyn FnMut(&Adapter) -> Result<(f64, f64)>,
+    evaluate: &mut dyn FnMut(&Adapter) -> Result<Validation>,
     report: &mut dyn FnMut(usize, f64, Option<FitPoint>),
 ) -> Result<Fitted> {
     let schedule = Schedule {
@@ -122,7 +143,7 @@ pub fn fit<'a>(
     };
     let mut trainer = Trainer::new(start.clone(), optimiser, schedule);
     let mut out = Fitted { adapter: start, best_step: 0, steps: 0, tokens: 0, points: Vec::new() };
-    let (mut best, mut worse) = (f64::INFINITY, 0);
+    let (mut best, mut worse): (Option<Validation>, usize) = (None, 0);
     let mut recent = Vec::new();
     while trainer.step() < config.max_steps && worse < config.patience {
         if stop.load(Ordering::Relaxed) {
@@ -145,14 +166,14 @@ pub fn fit<'a>(
         let step = trainer.step();
         let mut point = None;
         if step.is_multiple_of(config.evaluate_every) || step == config.max_steps {
-            let (validation_loss, validation_top1) = evaluate(&trainer.adapter)?;
+            let validation = evaluate(&trainer.adapter)?;
             let train_loss = recent.iter().sum::<f64>() / recent.len() as f64;
             recent.clear();
-            let p = FitPoint { step, train_loss, validation_loss, validation_top1 };
+            let p = FitPoint { step, train_loss, validation };
             out.points.push(p);
             point = Some(p);
-            if validation_loss < best {
-                best = validation_loss;
+            if best.is_none_or(|b| validation.better_than(&b)) {
+                best = Some(validation);
                 worse = 0;
                 out.adapter.clone_from(&trainer.adapter);
                 out.best_step = step;
@@ -184,8 +205,9 @@ pub struct Choice<'a> {
     pub candidates: &'a [String],
 }
 
-/// Mean answer loss (nats, over all) and accuracy (over those with candidates).
-pub fn validate(base: &BaseModel, adapters: &[&Adapter], choices: Vec<Choice<'_>>) -> Result<(f64, f64)> {
+/// Answer loss over all choices; accuracy and mean reciprocal rank over those with candidates. An answer tied with others
+/// counts as the last of them.
+pub fn validate(base: &BaseModel, adapters: &[&Adapter], choices: Vec<Choice<'_>>) -> Result<Validation> {
     let closed: Vec<bool> = choices.iter().map(|c| !c.candidates.is_empty()).collect();
     let requests = choices
         .into_iter()
@@ -198,10 +220,15 @@ pub fn validate(base: &BaseModel, adapters: &[&Adapter], choices: Vec<Choice<'_>
         .collect::<Result<Vec<_>>>()?;
     let scores = base.decoder.score(adapters, &requests)?;
     let loss = scores.iter().map(|s| -s[0]).sum::<f64>() / scores.len().max(1) as f64;
-    let hits =
-        scores.iter().zip(&closed).filter(|(s, closed)| **closed && s[1..].iter().all(|c| *c < s[0])).count();
-    let n = closed.iter().filter(|c| **c).count();
-    Ok((loss, hits as f64 / n.max(1) as f64))
+    let ranks: Vec<usize> = scores
+        .iter()
+        .zip(&closed)
+        .filter(|(_, closed)| **closed)
+        .map(|(s, _)| s.iter().filter(|c| **c >= s[0]).count())
+        .collect();
+    let mean =
+        |of: &dyn Fn(usize) -> f64| ranks.iter().map(|&r| of(r)).sum::<f64>() / ranks.len().max(1) as f64;
+    Ok(Validation { loss, top1: mean(&|r| f64::from(u8::from(r == 1))), mrr: mean(&|r| 1.0 / r as f64) })
 }
 
 /// Row indices of step `step`: epoch after epoch, each shuffled by its own stream.

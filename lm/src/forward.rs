@@ -1,6 +1,8 @@
 //! The verb `forward`: logits at asked positions and residual-stream activations at asked layers, in one pass that stops
 //! at the deepest layer anybody asked for.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 
 use crate::batch::Batch;
@@ -73,41 +75,43 @@ impl Decoder {
 
     fn forward_piece(&self, batch: &Batch<'_>, wants: &[Want], rows: &[usize]) -> Vec<Seen> {
         let d = self.config().hidden_size;
-        let chunk = Chunk::new(batch, rows, 0, |_| 0);
+        let chunk = Chunk::sharing(batch, rows, 0, |_| usize::MAX);
         let needs_head = rows.iter().any(|&r| !wants[r].logits.is_empty());
         let deepest = if needs_head {
             self.layers.len()
         } else {
             rows.iter().flat_map(|&r| &wants[r].residual).map(|a| a.layer + 1).max().unwrap_or(0)
         };
-        let mut out: Vec<Seen> = rows
+        let mut out: BTreeMap<usize, Seen> = rows
             .iter()
-            .map(|&r| Seen { logits: vec![], residual: vec![vec![]; wants[r].residual.len()] })
+            .map(|&r| (r, Seen { logits: vec![], residual: vec![vec![]; wants[r].residual.len()] }))
             .collect();
         let mut hidden = chunk.embed(self);
         for layer in 0..deepest {
             self.layer_forward(layer, &chunk, &mut hidden, &mut NoKeyValues, None);
-            for (span, seen) in chunk.spans.iter().zip(&mut out) {
-                for (at, kept) in wants[span.row].residual.iter().zip(&mut seen.residual) {
+            for place in &chunk.places {
+                let Some(seen) = out.get_mut(&place.row) else { continue };
+                for (at, kept) in wants[place.row].residual.iter().zip(&mut seen.residual) {
                     if at.layer == layer {
-                        kept.extend(
-                            at.positions.iter().map(|p| hidden[(span.start + p) * d..][..d].to_vec()),
-                        );
+                        kept.extend(at.positions.iter().map(|&p| hidden[place.token(p) * d..][..d].to_vec()));
                     }
                 }
             }
         }
         if needs_head {
             let asked: Vec<(usize, usize)> = chunk
-                .spans
+                .places
                 .iter()
-                .enumerate()
-                .flat_map(|(i, span)| wants[span.row].logits.iter().map(move |p| (i, span.start + p)))
+                .flat_map(|place| wants[place.row].logits.iter().map(|&p| (place.row, place.token(p))))
                 .collect();
             let positions: Vec<usize> = asked.iter().map(|&(_, p)| p).collect();
             let normed = self.final_normed(&hidden, &positions);
-            self.for_each_logits(&normed, |i, logits| out[asked[i].0].logits.push(logits.to_vec()));
+            self.for_each_logits(&normed, |i, logits| {
+                if let Some(seen) = out.get_mut(&asked[i].0) {
+                    seen.logits.push(logits.to_vec());
+                }
+            });
         }
-        out
+        out.into_values().collect()
     }
 }

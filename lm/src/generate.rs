@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use crate::batch::{Batch, Row};
+use crate::batch::{Batch, Row, distinct};
 use crate::decoder::chunk::{Chunk, split};
 use crate::kv_cache::{Growing, Sequence};
 use crate::sampler::{self, Sampling};
@@ -60,38 +60,27 @@ impl Decoder {
                 "request {i} would run past the model's context of {limit} tokens"
             )));
         }
-        let rows: Vec<usize> = (0..requests.len()).collect();
+        let (rows, of_request) = distinct(requests, |r| {
+            let s = &r.sampling;
+            let greedy = s.temperature == 0.0;
+            let sampling = (s.temperature.to_bits(), s.top_k, s.top_p.to_bits(), r.seed);
+            (r.prompt.identity(), r.max_new_tokens, (!greedy).then_some(sampling))
+        });
         let pieces = split(&rows, |_| 1, DECODE_ROWS);
         let replies: Vec<Vec<Reply>> =
             pieces.par_iter().map(|piece| self.generate_piece(&batch, requests, piece, stop)).collect();
-        Ok(replies.into_iter().flatten().collect())
+        let replies: Vec<Reply> = replies.into_iter().flatten().collect();
+        Ok(of_request.into_iter().map(|i| replies[i].clone()).collect())
     }
 
     /// Computes the prompts of `rows`, each distinct one once. Returns, for each row, the index of its prompt.
     pub(crate) fn compute_prompts(&self, batch: &Batch<'_>, rows: &[usize]) -> (Vec<usize>, Vec<Computed>) {
-        // Floats have no order, so injections are compared by their bits.
-        let key = |r: usize| {
-            let row = &batch.rows[r];
-            let injections: Vec<(usize, usize, u32, Vec<u32>)> = row
-                .injections
-                .iter()
-                .map(|j| {
-                    (
-                        j.layer,
-                        j.position,
-                        j.coefficient.to_bits(),
-                        j.vector.iter().map(|v| v.to_bits()).collect(),
-                    )
-                })
-                .collect();
-            (row.tokens.clone(), row.adapters.clone(), injections)
-        };
         let mut known = BTreeMap::new();
         let mut first = Vec::new();
         let of_row: Vec<usize> = rows
             .iter()
             .map(|&r| {
-                *known.entry(key(r)).or_insert_with(|| {
+                *known.entry(batch.rows[r].identity()).or_insert_with(|| {
                     first.push(r);
                     first.len() - 1
                 })

@@ -41,7 +41,9 @@ pub use checkpoint::{Checkpoint, HostTensor, Loaded};
 pub use config::Config;
 pub use decoder::Decoder;
 pub use error::{Error, Result};
-pub use fit::{Choice, FitConfig, FitPoint, Fitted, Step, answer_row, epoch_order, fit, validate};
+pub use fit::{
+    Choice, FitConfig, FitPoint, Fitted, Step, Validation, answer_row, epoch_order, fit, validate,
+};
 pub use forward::{ResidualAt, Seen, Want};
 pub use generate::{Reply, Request};
 pub use kernels::packed::Precision;

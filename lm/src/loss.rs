@@ -141,22 +141,23 @@ impl Decoder {
         let teachers: Vec<Vec<Teacher>> = pieces
             .par_iter()
             .map(|piece| {
-                let chunk = Chunk::new(&batch, piece, 1, |_| 0);
+                let chunk = Chunk::sharing(&batch, piece, 1, |_| usize::MAX);
                 let mut hidden = chunk.embed(self);
                 for layer in 0..self.layers.len() {
                     self.layer_forward(layer, &chunk, &mut hidden, &mut NoKeyValues, None);
                 }
-                chunk
-                    .spans
+                let of_row: BTreeMap<usize, Teacher> = chunk
+                    .places
                     .iter()
-                    .map(|span| {
+                    .map(|place| {
                         let positions: Vec<usize> =
-                            (rows[span.row].1 - 1..span.len).map(|p| span.start + p).collect();
+                            (rows[place.row].1 - 1..place.len()).map(|p| place.token(p)).collect();
                         let normed = self.final_normed(&hidden, &positions);
                         debug_assert_eq!(normed.len(), positions.len() * d);
-                        Teacher(Arc::new(normed))
+                        (place.row, Teacher(Arc::new(normed)))
                     })
-                    .collect()
+                    .collect();
+                of_row.into_values().collect()
             })
             .collect();
         Ok(teachers.into_iter().flatten().collect())
@@ -170,8 +171,9 @@ impl Decoder {
         trainable: &[usize],
     ) -> (Vec<(usize, f64)>, Grads) {
         let d = self.config().hidden_size;
-        // The last token predicts nothing, so it is not computed.
-        let chunk = Chunk::new(batch, piece, 1, |_| 0);
+        // The last token predicts nothing, so it is not computed. Prompts that rows have in common are computed once;
+        // their gradient is the sum over the rows.
+        let chunk = Chunk::sharing(batch, piece, 1, |r| rows[r].completion_start);
         let mut hidden = chunk.embed(self);
         let mut tapes: Vec<Tape> = Vec::new();
         for layer in 0..self.layers.len() {
@@ -182,24 +184,24 @@ impl Decoder {
         }
         let mut labels = Vec::new();
         let mut owners = Vec::new();
-        for span in &chunk.spans {
-            let row = &rows[span.row];
-            for (i, p) in (row.completion_start - 1..span.len).enumerate() {
+        for place in &chunk.places {
+            let row = &rows[place.row];
+            for (i, p) in (row.completion_start - 1..place.len()).enumerate() {
                 let target = match &row.objective {
                     Objective::CrossEntropy => Target::Token(row.row.tokens[p + 1]),
                     Objective::KlToBase(Teacher(h)) => Target::Teacher(&h[i * d..(i + 1) * d]),
                 };
-                labels.push(Label { at: span.start + p, target, weight: row.weight });
-                owners.push(span.row);
+                labels.push(Label { at: place.token(p), target, weight: row.weight });
+                owners.push(place.row);
             }
         }
         let (losses, d_hidden) = self.head_loss(&hidden, &labels, !trainable.is_empty());
-        let mut row_losses: Vec<(usize, f64)> = chunk.spans.iter().map(|s| (s.row, 0.0)).collect();
+        let mut row_losses: Vec<(usize, f64)> = chunk.places.iter().map(|p| (p.row, 0.0)).collect();
         for (owner, loss) in owners.iter().zip(losses) {
             let slot = row_losses
                 .iter_mut()
                 .find(|(row, _)| row == owner)
-                .expect("invariant: owners come from spans");
+                .expect("invariant: owners come from places");
             slot.1 += loss;
         }
         let mut grads = Grads {

@@ -1,11 +1,11 @@
 //! The verb `score`: total log-probability of many candidate completions of each prompt.
 //!
 //! Each distinct prompt is computed once, its cache shared by all its candidates; candidates of many prompts are packed
-//! together.
+//! together; equal requests are computed once.
 
 use rayon::prelude::*;
 
-use crate::batch::{Batch, Row};
+use crate::batch::{Batch, Row, distinct};
 use crate::decoder::chunk::{Chunk, split};
 use crate::decoder::head::{Label, Target};
 use crate::kv_cache::Shared;
@@ -48,11 +48,12 @@ impl Decoder {
                 }
             }
         }
-        let rows: Vec<usize> = (0..requests.len()).collect();
+        let (rows, of_request) = distinct(requests, |r| (r.prompt.identity(), r.candidates.clone()));
         let pieces = split(&rows, |_| 1, PROMPTS);
         let scores: Vec<Vec<Vec<f64>>> =
             pieces.par_iter().map(|piece| self.score_piece(&batch, requests, piece)).collect();
-        Ok(scores.into_iter().flatten().collect())
+        let scores: Vec<Vec<f64>> = scores.into_iter().flatten().collect();
+        Ok(of_request.into_iter().map(|i| scores[i].clone()).collect())
     }
 
     fn score_piece(&self, batch: &Batch<'_>, requests: &[ScoreRequest], rows: &[usize]) -> Vec<Vec<f64>> {
@@ -95,11 +96,11 @@ impl Decoder {
             }
             let mut labels = Vec::new();
             let mut owners = Vec::new();
-            for span in &chunk.spans {
-                for p in 0..span.len {
-                    let target = Target::Token(tail.rows[span.row].tokens[p + 1]);
-                    labels.push(Label { at: span.start + p, target, weight: 1.0 });
-                    owners.push(longer[span.row]);
+            for place in &chunk.places {
+                for p in 0..place.len() {
+                    let target = Target::Token(tail.rows[place.row].tokens[p + 1]);
+                    labels.push(Label { at: place.token(p), target, weight: 1.0 });
+                    owners.push(longer[place.row]);
                 }
             }
             let (losses, _) = self.head_loss(&hidden, &labels, false);

@@ -222,6 +222,48 @@ fn adapters_trained_together_equal_the_same_adapters_trained_alone_bit_for_bit()
 }
 
 #[test]
+fn rows_that_share_a_prompt_give_the_sum_of_their_own_gradients() {
+    let Tiny { golden, decoder, .. } = tiny();
+    let first = &rows(&golden)[0];
+    let adapter = formula_adapter(decoder.config(), 3, 2.0, 0.0, 0.1);
+    let frozen = formula_adapter(decoder.config(), 2, 1.0, 0.7, 0.1);
+    let adapters = [&adapter, &frozen];
+    let injection =
+        |position: usize| Injection { layer: 1, position, vector: vec![0.3; 32], coefficient: 1.0 };
+    let row = |prompt: usize, completion: &[u32], adapters: &[usize], injections: Vec<Injection>| TrainRow {
+        row: Row {
+            injections,
+            ..Row::with_adapters([&first[..prompt], completion].concat(), adapters.to_vec())
+        },
+        completion_start: prompt,
+        objective: Objective::CrossEntropy,
+        weight: 0.3,
+    };
+    let train = vec![
+        row(5, &[4, 9, 6], &[0], vec![]),
+        row(5, &[4, 7, 6], &[0], vec![]),
+        row(3, &[5, 5], &[0], vec![]),
+        row(5, &[8], &[0, 1], vec![]),
+        row(5, &[8, 3], &[0, 1], vec![]),
+        row(5, &[9, 3], &[0], vec![injection(2)]),
+        row(5, &[9, 4], &[0], vec![injection(4)]),
+    ];
+    let together = decoder.loss_and_grads(&adapters, &train, &[0]).unwrap();
+    let mut sum = vec![0f32; adapter.params.len()];
+    for (i, row) in train.iter().enumerate() {
+        let alone = decoder.loss_and_grads(&adapters, std::slice::from_ref(row), &[0]).unwrap();
+        assert!((alone.row_losses[0] - together.row_losses[i]).abs() < 1e-5);
+        for (s, g) in sum.iter_mut().zip(&alone.grads[&0]) {
+            *s += g;
+        }
+    }
+    let largest = sum.iter().fold(0f32, |m, g| m.max(g.abs()));
+    for (a, b) in sum.iter().zip(&together.grads[&0]) {
+        assert!((a - b).abs() < 1e-5 * largest.max(1.0), "{a} {b}");
+    }
+}
+
+#[test]
 fn score_equals_forward_and_cached_generation_equals_uncached() {
     let Tiny { golden, decoder, .. } = tiny();
     let rows = rows(&golden);

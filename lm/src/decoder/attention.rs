@@ -132,49 +132,59 @@ vectorised! {
     }
 }
 
-/// Backward of [`forward`] without a prefix: `d_fused: [t, fused_width]` is overwritten with the gradient of the rotated
-/// q, k and v, given `d_out: [t, query_width]`. Probabilities are recomputed from `lse`.
+/// What the backward needs of a sequence's forward.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attended<'a> {
+    /// `[t, fused_width]`, rotated.
+    pub(crate) fused: &'a [f32],
+    /// `[t, query_width]`.
+    pub(crate) out: &'a [f32],
+    /// `[t, query]`.
+    pub(crate) lse: &'a [f32],
+    /// `[t, query_width]`, the gradient of `out`.
+    pub(crate) d_out: &'a [f32],
+}
+
+/// Backward of [`forward`]: adds the gradient of the rotated q, k and v to `d_fused: [t, fused_width]` and that of the
+/// prefix to `(d_keys, d_values)`. Probabilities are recomputed from the log-sum-exp.
 pub(crate) fn backward(
     heads: Heads,
-    fused: &[f32],
-    out: &[f32],
-    lse: &[f32],
-    d_out: &[f32],
+    seen: Attended<'_>,
+    prefix: Prefix<'_>,
     d_fused: &mut [f32],
+    (d_keys, d_values): (&mut [f32], &mut [f32]),
 ) {
-    let (width, q_width, dim) = (heads.fused_width(), heads.query_width(), heads.dim);
+    let Attended { fused, out, lse, d_out } = seen;
+    let (width, kv_width, q_width, dim) =
+        (heads.fused_width(), heads.key_value_width(), heads.query_width(), heads.dim);
     let t = fused.len() / width;
+    let before = prefix.keys.len() / kv_width;
+    let n = before + t;
     let group = heads.query / heads.key_value;
-    let (mut keys, mut values) = (vec![0f32; dim * t], vec![0f32; dim * t]);
-    let (mut p, mut dp) = (vec![0f32; t], vec![0f32; t]);
-    d_fused.fill(0.0);
+    let (mut keys, mut values) = (vec![0f32; dim * n], vec![0f32; dim * n]);
+    let (mut p, mut dp) = (vec![0f32; n], vec![0f32; n]);
     for kv in 0..heads.key_value {
-        let key_at = q_width + kv * dim;
-        let value_at = key_at + heads.key_value_width();
-        gather_transposed(&[], 1, 0, fused, width, key_at, dim, &mut keys);
-        gather_transposed(&[], 1, 0, fused, width, value_at, dim, &mut values);
+        let prefix_at = kv * dim;
+        let key_at = q_width + prefix_at;
+        let value_at = key_at + kv_width;
+        gather_transposed(prefix.keys, kv_width, prefix_at, fused, width, key_at, dim, &mut keys);
+        gather_transposed(prefix.values, kv_width, prefix_at, fused, width, value_at, dim, &mut values);
         for head in kv * group..(kv + 1) * group {
             for row in 0..t {
-                let seen = row + 1;
+                let (p, dp) = (&mut p[..=before + row], &mut dp[..=before + row]);
                 let q = &fused[row * width + head * dim..][..dim];
                 let g = &d_out[row * q_width + head * dim..][..dim];
                 let o = &out[row * q_width + head * dim..][..dim];
                 let delta: f32 = g.iter().zip(o).map(|(a, b)| a * b).sum();
-                scores_of(q, &keys, t, heads.scale(), &mut p[..seen]);
-                scores_of(g, &values, t, 1.0, &mut dp[..seen]);
-                softmax_backward(
-                    &mut p[..seen],
-                    lse[row * heads.query + head],
-                    delta,
-                    heads.scale(),
-                    &mut dp[..seen],
-                );
-                scatter_add(&p[..seen], g, d_fused, width, value_at);
-                scatter_add(&dp[..seen], q, d_fused, width, key_at);
-                let (before, from_row) = d_fused.split_at_mut(row * width);
-                let _ = before;
-                let dq = &mut from_row[head * dim..][..dim];
-                weighted_sum(&dp[..seen], &[], 1, 0, fused, width, key_at, dq);
+                scores_of(q, &keys, n, heads.scale(), p);
+                scores_of(g, &values, n, 1.0, dp);
+                softmax_backward(p, lse[row * heads.query + head], delta, heads.scale(), dp);
+                scatter_add(&p[..before], g, d_values, kv_width, prefix_at);
+                scatter_add(&p[before..], g, d_fused, width, value_at);
+                scatter_add(&dp[..before], q, d_keys, kv_width, prefix_at);
+                scatter_add(&dp[before..], q, d_fused, width, key_at);
+                let dq = &mut d_fused[row * width + head * dim..][..dim];
+                weighted_sum(dp, prefix.keys, kv_width, prefix_at, fused, width, key_at, dq);
             }
         }
     }
@@ -208,13 +218,37 @@ mod tests {
         let g: Vec<f32> = (0..t * 24).map(|i| (i as f32 * 0.23).cos()).collect();
         let value = |f: &[f32]| run(f).0.iter().zip(&g).map(|(a, b)| (a * b) as f64).sum::<f64>();
         let mut d = vec![0f32; t * w];
-        backward(heads, &fused, &out, &lse, &g, &mut d);
+        let whole = Attended { fused: &fused, out: &out, lse: &lse, d_out: &g };
+        backward(heads, whole, Prefix::default(), &mut d, (&mut [], &mut []));
         for i in (0..t * w).step_by(5) {
             let (mut hi, mut lo) = (fused.clone(), fused.clone());
             hi[i] += 1e-2;
             lo[i] -= 1e-2;
             let numeric = (value(&hi) - value(&lo)) / 2e-2;
             assert!((numeric - d[i] as f64).abs() < 3e-3, "{i}: {numeric} {}", d[i]);
+        }
+        // The same in two pieces: the second one's prefix is the first.
+        let mut pieces = vec![0f32; t * w];
+        let (mut d_keys, mut d_values) = (vec![0f32; p * 12], vec![0f32; p * 12]);
+        for (rows, prefix) in [(p..t, Prefix { keys: &keys, values: &values }), (0..p, Prefix::default())] {
+            let seen = Attended {
+                fused: &fused[rows.start * w..rows.end * w],
+                out: &out[rows.start * 24..rows.end * 24],
+                lse: &lse[rows.start * 4..rows.end * 4],
+                d_out: &g[rows.start * 24..rows.end * 24],
+            };
+            let d_prefix: (&mut [f32], &mut [f32]) =
+                if rows.start > 0 { (&mut d_keys, &mut d_values) } else { (&mut [], &mut []) };
+            backward(heads, seen, prefix, &mut pieces[rows.start * w..rows.end * w], d_prefix);
+        }
+        for row in 0..p {
+            for i in 0..12 {
+                pieces[row * w + 24 + i] += d_keys[row * 12 + i];
+                pieces[row * w + 36 + i] += d_values[row * 12 + i];
+            }
+        }
+        for (a, b) in pieces.iter().zip(&d) {
+            assert!((a - b).abs() < 1e-5);
         }
     }
 }

@@ -3,12 +3,12 @@
 //! `y = x W^T + s (x A^T) B^T` everywhere; the backward forms input gradients and adapter gradients and never a gradient
 //! of a frozen weight. Norms and SwiGLU are recomputed in the backward instead of kept.
 
-use super::attention::{self, Prefix};
+use super::attention::{self, Attended, Prefix};
 use super::chunk::Chunk;
 use super::lora::{self, Columns, Grads};
 use super::{Decoder, LayerWeights};
 use crate::adapter::Projection::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
-use crate::kernels::elementwise::{dot, rms_norm, rms_norm_backward, rope, swiglu, swiglu_backward};
+use crate::kernels::elementwise::{add, dot, rms_norm, rms_norm_backward, rope, swiglu, swiglu_backward};
 
 /// What the backward of one layer needs.
 #[derive(Debug, Default)]
@@ -40,7 +40,38 @@ impl KeyValues for NoKeyValues {
     fn append(&mut self, _: usize, _: usize, _: &[f32]) {}
 }
 
+/// Keys and values of the tokens that a span's parents hold, gathered from the chunk.
+#[derive(Debug, Default)]
+struct Above {
+    tokens: Vec<usize>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Above {
+    fn prefix(&self) -> Prefix<'_> {
+        Prefix { keys: &self.keys, values: &self.values }
+    }
+}
+
 impl Decoder {
+    /// What span `i` sees of its parents, if it has any.
+    fn above(&self, chunk: &Chunk<'_>, i: usize, qkv: &[f32]) -> Option<Above> {
+        chunk.spans[i].parent?;
+        let (q, kv, width) =
+            (self.heads.query_width(), self.heads.key_value_width(), self.heads.fused_width());
+        let mut out = Above::default();
+        for span in chunk.ancestors(i).into_iter().map(|a| &chunk.spans[a]) {
+            for token in span.start..span.start + span.len {
+                let row = &qkv[token * width + q..][..2 * kv];
+                out.tokens.push(token);
+                out.keys.extend_from_slice(&row[..kv]);
+                out.values.extend_from_slice(&row[kv..]);
+            }
+        }
+        Some(out)
+    }
+
     /// Runs one layer over `hidden: [t, d]` in place, then the chunk's injections at this layer's output.
     pub(crate) fn layer_forward(
         &self,
@@ -70,10 +101,11 @@ impl Decoder {
         let mut lse = vec![0f32; t * self.heads.query];
         for (i, span) in chunk.spans.iter().enumerate() {
             let fused = &qkv[span.start * width..(span.start + span.len) * width];
+            let above = self.above(chunk, i, &qkv);
             attention::forward(
                 self.heads,
                 fused,
-                kv.prefix(i, layer),
+                above.as_ref().map_or_else(|| kv.prefix(i, layer), Above::prefix),
                 &mut attended[span.start * q_width..(span.start + span.len) * q_width],
                 &mut lse[span.start * self.heads.query..(span.start + span.len) * self.heads.query],
             );
@@ -161,16 +193,28 @@ impl Decoder {
         w.o.backward.product(d_hidden, &mut d_attended, false);
         lora::backward(chunk, layer, OProj, &tape.attended, d_hidden, dense, Some(&mut d_attended), grads);
         let mut d_qkv = vec![0f32; t * width];
-        for span in &chunk.spans {
+        for (i, span) in chunk.spans.iter().enumerate() {
             let rows = span.start..span.start + span.len;
+            let above = self.above(chunk, i, &tape.qkv).unwrap_or_default();
+            let (mut d_keys, mut d_values) = (vec![0f32; above.keys.len()], vec![0f32; above.values.len()]);
             attention::backward(
                 self.heads,
-                &tape.qkv[rows.start * width..rows.end * width],
-                &tape.attended[rows.start * q_width..rows.end * q_width],
-                &tape.lse[rows.start * self.heads.query..rows.end * self.heads.query],
-                &d_attended[rows.start * q_width..rows.end * q_width],
+                Attended {
+                    fused: &tape.qkv[rows.start * width..rows.end * width],
+                    out: &tape.attended[rows.start * q_width..rows.end * q_width],
+                    lse: &tape.lse[rows.start * self.heads.query..rows.end * self.heads.query],
+                    d_out: &d_attended[rows.start * q_width..rows.end * q_width],
+                },
+                above.prefix(),
                 &mut d_qkv[rows.start * width..rows.end * width],
+                (&mut d_keys, &mut d_values),
             );
+            let gained = d_keys.chunks_exact(kv_width).zip(d_values.chunks_exact(kv_width));
+            for (&token, (d_key, d_value)) in above.tokens.iter().zip(gained) {
+                let (key, value) = d_qkv[token * width + q_width..][..2 * kv_width].split_at_mut(kv_width);
+                add(d_key, key);
+                add(d_value, value);
+            }
         }
         let rotated = self.heads.query + self.heads.key_value;
         rope(&mut d_qkv, width, rotated, self.heads.dim / 2, &self.cos, &self.sin, &chunk.positions, -1.0);
