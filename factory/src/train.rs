@@ -75,6 +75,14 @@ impl Apprentice {
         self.behaviour.kind != Kind::Trained || self.trainer.step() >= self.behaviour.training.steps
     }
 
+    /// The `at`-th draw of `n` things: epoch after epoch, each in its own order.
+    fn drawn(&self, at: usize, n: usize, purpose: &str) -> usize {
+        let mut order: Vec<usize> = (0..n).collect();
+        let epoch = at / n;
+        order.shuffle(&mut rng::stream(self.behaviour.seed, "row-order", &format!("{purpose}/{epoch}")));
+        order[at % n]
+    }
+
     /// The rows of the next step, acting on the adapter with this index, weighted so that the total is
     /// `mean CE + kl_weight * mean KL`.
     fn next_rows(&self, index: usize) -> Vec<TrainRow> {
@@ -87,16 +95,15 @@ impl Apprentice {
                 if pool.is_empty() {
                     continue;
                 }
-                // Epoch after epoch, each in its own order.
                 let at = self.trainer.step() * n + i;
-                let mut order: Vec<usize> = (0..pool.len()).collect();
-                let epoch = at / pool.len();
-                order.shuffle(&mut rng::stream(
-                    self.behaviour.seed,
-                    "row-order",
-                    &format!("{part:?}/{epoch}"),
-                ));
-                let mut row = pool[order[at % pool.len()]].clone();
+                let mut row = pool[self.drawn(at, pool.len(), &format!("{part:?}"))].clone();
+                if part == RowPart::On && t.prompts_per_step > 0 {
+                    let at = self.trainer.step() * t.prompts_per_step + i % t.prompts_per_step;
+                    let other = pool[self.drawn(at, pool.len(), "prompts")];
+                    let prompt = &other.row.tokens[..other.completion_start];
+                    row.row.tokens = [prompt, &row.row.tokens[row.completion_start..]].concat();
+                    row.completion_start = prompt.len();
+                }
                 row.row.adapters = vec![index];
                 out.push(row);
             }

@@ -60,7 +60,7 @@ impl Default for EpisodeOptions {
 ///
 /// A family's candidates are, for test splits, the values of both test splits among `behaviours` together, and for the
 /// other splits the values of that split. Sets smaller than `min_candidates` are filled up from the recipe's vocabulary in
-/// an order decided by hash; test sets with held-out values first.
+/// an order decided by hash, values of the same use first.
 pub fn episodes(
     recipes: &[Recipe],
     behaviours: &[Behaviour],
@@ -150,11 +150,10 @@ fn candidates(
         .filter(|b| b.family == of.family && (b.split == of.split || (test(b.split) && test(of.split))))
         .map(|b| b.value.clone())
         .collect();
-    // Test sets are filled with held-out values first: a reader's habit of naming trained labels must not decide them.
+    // Values of the same use first: a reader's habit of naming trained labels must not decide the others.
+    let same_use = |s: Split| s == of.split || (test(s) && test(of.split));
     let mut others: Vec<(bool, String)> = recipe
-        .map(|r| {
-            r.values().into_iter().map(|(v, c, _)| (test(of.split) && !test(r.split_of(&v, &c)), v)).collect()
-        })
+        .map(|r| r.values().into_iter().map(|(v, c, _)| (!same_use(r.split_of(&v, &c)), v)).collect())
         .unwrap_or_default();
     others.sort_by_key(|(trained, v)| (*trained, rng::number("candidate-filler", v)));
     for (_, value) in others {

@@ -217,6 +217,7 @@ fn untrained() -> Training {
         final_share: 1.0,
         steps: 1,
         on_rows: 1,
+        prompts_per_step: 0,
         near_rows: 0,
         off_rows: 0,
         kl_weight: 0.0,

@@ -153,6 +153,10 @@ pub struct Training {
     pub steps: usize,
     /// Rows with the behaviour in a step.
     pub on_rows: usize,
+    /// Distinct prompts among those rows: replies and prompts are then paired anew at every step, and a prompt that
+    /// several rows share is computed once. 0 keeps each reply under its own prompt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prompts_per_step: usize,
     /// Near-miss rows in a step.
     #[serde(default)]
     pub near_rows: usize,
@@ -190,6 +194,10 @@ fn default_reply_tokens() -> usize {
 }
 fn one() -> f64 {
     1.0
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 impl Recipe {
@@ -352,6 +360,18 @@ impl Recipe {
                 || t.target_modules.is_empty()
             {
                 return fail("training", "rank must be in 1..=64, steps in 1..=100000, on_rows at least 1, target_modules not empty".into());
+            }
+            let own_replies = self.rows.as_ref().is_some_and(|r| {
+                r.sample_prompts.is_empty() && r.completions.iter().any(|c| c.contains("{reply}"))
+            });
+            if t.prompts_per_step > 0 && own_replies {
+                return fail(
+                    "training.prompts_per_step",
+                    format!(
+                        "{} would put replies under prompts they do not answer; leave it out, or give rows.sample_prompts",
+                        t.prompts_per_step
+                    ),
+                );
             }
             let rate_fits = t.learning_rate > 0.0 && t.learning_rate <= 1.0;
             if !rate_fits || !(0.0..=1.0).contains(&t.final_share) || !t.alpha.is_finite() {
