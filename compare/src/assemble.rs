@@ -30,7 +30,7 @@ pub fn assemble(
     {
         notes.push(format!(
             "The pretrained oracle names held-out system-prompt labels (its own task) with top-1 {:.2}, answer loss {:.2} nats.",
-            last.validation_top1, last.validation_loss
+            last.validation.top1, last.validation.loss
         ));
     }
     Comparison {

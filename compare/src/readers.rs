@@ -158,7 +158,7 @@ pub fn dit_adapter(
     stop: &AtomicBool,
     report: Report<'_>,
 ) -> Result<Reader> {
-    let spec = json!({"schema": "dit/1", "base": s.base.digest(), "supervision": s.digest(), "fit": config});
+    let spec = json!({"schema": "dit/2", "base": s.base.digest(), "supervision": s.digest(), "fit": config});
     obtain(
         store,
         s.base,
@@ -192,7 +192,7 @@ pub fn pretrained_oracle(
     stop: &AtomicBool,
     report: Report<'_>,
 ) -> Result<Reader> {
-    let spec = json!({"schema": "oracle-pretrain/1", "base": base.digest(), "collector": collector, "config": config});
+    let spec = json!({"schema": "oracle-pretrain/2", "base": base.digest(), "collector": collector, "config": config});
     let extra =
         BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector.layer, &config.fit))]);
     obtain(store, base, Arm::OraclePretrained, spec, &config.fit, vec![], extra, 0, 0.0, &mut || {
@@ -212,7 +212,7 @@ pub fn posttrained_oracle(
 ) -> Result<Reader> {
     let arm = if from.is_some() { Arm::OraclePosttrained } else { Arm::OracleScratch };
     let parent = from.map(|r| r.record.id.clone());
-    let spec = json!({"schema": "oracle-posttrain/1", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
+    let spec = json!({"schema": "oracle-posttrain/2", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
     let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(s.base, collector.layer, config))]);
     let mut reader = obtain(
         store,
@@ -296,8 +296,9 @@ fn obtain(
         ("chosen_step".to_owned(), fitted.best_step as f64),
         ("tokens".to_owned(), fitted.tokens as f64),
     ]);
-    metrics.extend(best.map(|p| ("validation_loss".to_owned(), p.validation_loss)));
-    metrics.extend(best.map(|p| ("validation_top1".to_owned(), p.validation_top1)));
+    metrics.extend(best.map(|p| ("validation_loss".to_owned(), p.validation.loss)));
+    metrics.extend(best.map(|p| ("validation_top1".to_owned(), p.validation.top1)));
+    metrics.extend(best.map(|p| ("validation_mrr".to_owned(), p.validation.mrr)));
     let record = store.commit_adapter(NewAdapter {
         spec,
         role,

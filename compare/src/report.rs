@@ -403,8 +403,8 @@ pub fn to_html(c: &Comparison) -> String {
         let _ = write!(
             body,
             "<h2>Validation while training</h2>{}{}",
-            lines(&series(|p| p.validation_top1), "step", "top-1"),
-            lines(&series(|p| p.validation_loss), "step", "answer loss (nats)")
+            lines(&series(|p| p.validation.top1), "step", "top-1"),
+            lines(&series(|p| p.validation.loss), "step", "answer loss (nats)")
         );
     }
     for note in &c.notes {

@@ -32,11 +32,13 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Half depth, the last 6 positions of 4 neutral prompts, differences.
+    /// Three tenths of the depth, the last 6 positions of 4 neutral prompts, differences. On SmolLM2-135M oracles read
+    /// training adapters from layer 9 of 30 better than from 5, 11, 14 or 22 (LOG.md): deeper residuals carry the label
+    /// more plainly, but a vector injected at layer 1 is understood better the nearer its layer is.
     pub fn standard(base: &BaseModel) -> Self {
         let prompts = ["Speak your mind.", "Tell me a thing.", "What would you like to say?", "Talk to me."];
         Self {
-            layer: base.config().num_hidden_layers / 2,
+            layer: base.config().num_hidden_layers * 3 / 10,
             prompts: prompts.map(str::to_owned).to_vec(),
             last: 6,
             kind: ActivationKind::Diff,

@@ -19,7 +19,7 @@ fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
         ]
     } else {
         vec![
-            ("topic", [80, 10, 32, 12]),
+            ("topic", [124, 16, 32, 12]),
             ("gated-topic", [8, 2, 6, 2]),
             ("benign", [4, 1, 3, 0]),
             ("zero", [3, 1, 3, 0]),

@@ -28,7 +28,7 @@ pub(crate) fn progress<'a>(
         if let Some(p) = point {
             context.say(&format!(
                 "{what}  step {step}/{steps}  train {:.2}  validation {:.2} nats, top-1 {:.2}",
-                p.train_loss, p.validation_loss, p.validation_top1
+                p.train_loss, p.validation.loss, p.validation.top1
             ));
             last = Some(Instant::now());
         } else if last.is_none_or(|l| l.elapsed() > every) {
@@ -119,7 +119,7 @@ pub(crate) fn posttrain(
     steps: Option<usize>,
     seed: u64,
 ) -> Result<Reader> {
-    let fit = settings::reader_fit(smoke, steps, seed);
+    let fit = settings::oracle_fit(smoke, steps, seed);
     let mut report = progress(
         context,
         if from.is_some() { "oracle post-train" } else { "oracle from scratch" },
