@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use factory::{load_adapter, peft_config};
-use lm::{Adapter, BaseModel, FitConfig, FitPoint, Fitted};
+use lm::{Adapter, BaseModel, FitConfig, FitPoint, Fitted, Keeping};
 use oracle_posttrain::collect::Activations;
 use oracle_posttrain::{Collector, PretrainConfig, ao_config};
 use recipes::{Episode, Split};
@@ -169,14 +169,15 @@ pub fn dit_adapter(
         BTreeMap::new(),
         s.of(Split::Train).len(),
         0.0,
-        &mut || {
+        stop,
+        &mut |keeping| {
             Ok(dit::train(
                 s.base,
                 &s.diffs,
                 &s.of(Split::Train),
                 &s.of(Split::Validation),
                 config,
-                stop,
+                keeping,
                 &mut *report,
             )?)
         },
@@ -195,9 +196,19 @@ pub fn pretrained_oracle(
     let spec = json!({"schema": "oracle-pretrain/2", "base": base.digest(), "collector": collector, "config": config});
     let extra =
         BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector.layer, &config.fit))]);
-    obtain(store, base, Arm::OraclePretrained, spec, &config.fit, vec![], extra, 0, 0.0, &mut || {
-        Ok(oracle_posttrain::pretrain(base, collector, config, stop, &mut *report)?.fitted)
-    })
+    obtain(
+        store,
+        base,
+        Arm::OraclePretrained,
+        spec,
+        &config.fit,
+        vec![],
+        extra,
+        0,
+        0.0,
+        stop,
+        &mut |keeping| Ok(oracle_posttrain::pretrain(base, collector, config, keeping, &mut *report)?.fitted),
+    )
 }
 
 /// Post-trains (or finds) an oracle on the supervision, from a pretrained one or from scratch.
@@ -224,7 +235,8 @@ pub fn posttrained_oracle(
         extra,
         s.of(Split::Train).len(),
         s.collect_flops(collector),
-        &mut || {
+        stop,
+        &mut |keeping| {
             let vectors = s.activations(collector)?;
             let start = from.map(|r| r.adapter.clone());
             Ok(oracle_posttrain::posttrain(
@@ -235,7 +247,7 @@ pub fn posttrained_oracle(
                 &s.of(Split::Train),
                 &s.of(Split::Validation),
                 config,
-                stop,
+                keeping,
                 &mut *report,
             )?)
         },
@@ -253,7 +265,7 @@ struct Story<'a> {
     trajectory: &'a Trajectory,
 }
 
-/// Finds a reader by its specification, or makes and files it.
+/// Finds a reader by its specification, or makes and files it. Interrupted training goes on from its last state.
 fn obtain(
     store: &mut Store,
     base: &BaseModel,
@@ -264,14 +276,16 @@ fn obtain(
     mut extra_files: BTreeMap<String, Vec<u8>>,
     supervision_rows: usize,
     collect_flops: f64,
-    make: &mut dyn FnMut() -> Result<Fitted>,
+    stop: &AtomicBool,
+    make: &mut dyn FnMut(Keeping<'_>) -> Result<Fitted>,
 ) -> Result<Reader> {
     let spec_hash = registry::spec_hash(&spec);
     if let Some(record) = store.adapter_by_spec(&spec_hash)? {
         return from_record(store, base, record);
     }
     let begin = Instant::now();
-    let fitted = make()?;
+    let state = store.root().join("staging").join(format!("{spec_hash}.fit"));
+    let fitted = make(Keeping { state: Some(&state), stop })?;
     let budget = Budget {
         arm,
         supervision_rows,
@@ -320,6 +334,9 @@ fn obtain(
         extra_files,
         spec_hash,
     })?;
+    if state.exists() {
+        fs_err::remove_file(&state).map_err(registry::Error::from)?;
+    }
     Ok(Reader { record, adapter: fitted.adapter, budget, trajectory })
 }
 

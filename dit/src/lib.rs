@@ -7,11 +7,10 @@
 #![warn(missing_docs)]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 
 use lm::{
-    Adapter, BaseModel, Choice, FitConfig, FitPoint, Fitted, Request, Result, Row, Sampling, Step, TrainRow,
-    answer_row, epoch_order, fit, validate,
+    Adapter, BaseModel, Choice, FitConfig, FitPoint, Fitted, Keeping, Request, Result, Row, Sampling, Step,
+    TrainRow, answer_row, epoch_order, fit, validate,
 };
 use recipes::Episode;
 
@@ -28,14 +27,14 @@ pub fn prompt_row(
 /// Trains a DIT adapter on `train`; `validation` decides which step is kept.
 ///
 /// # Errors
-/// If an episode's diff is not among `diffs`, training fails, or `stop` was set.
+/// If an episode's diff is not among `diffs`, training fails, or it was stopped.
 pub fn train(
     base: &BaseModel,
     diffs: &BTreeMap<String, Adapter>,
     train: &[&Episode],
     validation: &[&Episode],
     config: &FitConfig,
-    stop: &AtomicBool,
+    keeping: Keeping<'_>,
     report: &mut dyn FnMut(usize, f64, Option<FitPoint>),
 ) -> Result<Fitted> {
     let names: Vec<&String> = diffs.keys().collect();
@@ -69,7 +68,7 @@ pub fn train(
             .collect::<Result<Vec<_>>>()?;
         validate(base, &adapters, choices)
     };
-    fit(&base.decoder, start, config, stop, &mut next, &mut evaluate, report)
+    fit(&base.decoder, start, config, keeping, &mut next, &mut evaluate, report)
 }
 
 /// Asks one diff one question; greedy.

@@ -3,9 +3,12 @@
 //! Small training sets are memorised long before the last step; held-out quality then falls. So the loop evaluates at
 //! fixed steps, keeps the best, and stops when several evaluations in a row bring nothing.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
+
+use crate::fit_state;
 
 use crate::{
     AdamWConfig, Adapter, AdapterConfig, BaseModel, Decoder, Error, Objective, Result, Row, Schedule,
@@ -108,6 +111,17 @@ pub struct Fitted {
     pub points: Vec<FitPoint>,
 }
 
+impl Fitted {
+    /// What the best evaluation found.
+    fn best(&self) -> Option<Validation> {
+        self.points.iter().find(|p| p.step == self.best_step).map(|p| p.validation)
+    }
+
+    fn evaluations_since_best(&self) -> usize {
+        self.points.iter().filter(|p| p.step > self.best_step).count()
+    }
+}
+
 /// One step's work: the adapters that rows refer to *after* the trainable one, which has index 0, and the rows.
 #[derive(Debug)]
 pub struct Step<'a> {
@@ -117,15 +131,26 @@ pub struct Step<'a> {
     pub rows: Vec<TrainRow>,
 }
 
+/// Where a fit keeps its state, and when it gives up.
+#[derive(Debug, Clone, Copy)]
+pub struct Keeping<'a> {
+    /// File of the state, written after every evaluation and when stopped. If it exists, the fit goes on from it and
+    /// ends with the same bytes as an uninterrupted one. The caller removes it once the result is safe, and names it
+    /// after everything that decides the result.
+    pub state: Option<&'a Path>,
+    /// Set to stop after the current step.
+    pub stop: &'a AtomicBool,
+}
+
 /// Fits an adapter. `next(step)` gives a step's rows, `evaluate` what the adapter reaches on the validation split.
 ///
 /// # Errors
-/// If a step fails, a loss is not finite, or `stop` was set.
+/// If a step fails, a loss is not finite, the state cannot be read or written, or `stop` was set.
 pub fn fit<'a>(
     decoder: &Decoder,
     start: Adapter,
     config: &FitConfig,
-    stop: &AtomicBool,
+    keeping: Keeping<'_>,
     next: &mut dyn FnMut(usize) -> Result<Step<'a>>,
     evaluate: &mut dyn FnMut(&Adapter) -> Result<Validation>,
     report: &mut dyn FnMut(usize, f64, Option<FitPoint>),
@@ -143,10 +168,17 @@ pub fn fit<'a>(
     };
     let mut trainer = Trainer::new(start.clone(), optimiser, schedule);
     let mut out = Fitted { adapter: start, best_step: 0, steps: 0, tokens: 0, points: Vec::new() };
-    let (mut best, mut worse): (Option<Validation>, usize) = (None, 0);
     let mut recent = Vec::new();
-    while trainer.step() < config.max_steps && worse < config.patience {
-        if stop.load(Ordering::Relaxed) {
+    if let Some(path) = keeping.state
+        && path.exists()
+    {
+        recent = fit_state::read(path, &mut trainer, &mut out)?;
+    }
+    while trainer.step() < config.max_steps && out.evaluations_since_best() < config.patience {
+        if keeping.stop.load(Ordering::Relaxed) {
+            if let Some(path) = keeping.state {
+                fit_state::write(path, &trainer, &out, &recent)?;
+            }
             return Err(Error::Interrupted);
         }
         let Step { frozen, mut rows } = next(trainer.step())?;
@@ -170,15 +202,14 @@ pub fn fit<'a>(
             let train_loss = recent.iter().sum::<f64>() / recent.len() as f64;
             recent.clear();
             let p = FitPoint { step, train_loss, validation };
-            out.points.push(p);
             point = Some(p);
-            if best.is_none_or(|b| validation.better_than(&b)) {
-                best = Some(validation);
-                worse = 0;
+            if out.best().is_none_or(|b| validation.better_than(&b)) {
                 out.adapter.clone_from(&trainer.adapter);
                 out.best_step = step;
-            } else {
-                worse += 1;
+            }
+            out.points.push(p);
+            if let Some(path) = keeping.state {
+                fit_state::write(path, &trainer, &out, &recent)?;
             }
         }
         report(step, loss, point);

@@ -18,6 +18,7 @@ pub mod config;
 mod decoder;
 pub mod error;
 pub mod fit;
+mod fit_state;
 pub mod forward;
 pub mod generate;
 mod gguf;
@@ -42,7 +43,7 @@ pub use config::Config;
 pub use decoder::Decoder;
 pub use error::{Error, Result};
 pub use fit::{
-    Choice, FitConfig, FitPoint, Fitted, Step, Validation, answer_row, epoch_order, fit, validate,
+    Choice, FitConfig, FitPoint, Fitted, Keeping, Step, Validation, answer_row, epoch_order, fit, validate,
 };
 pub use forward::{ResidualAt, Seen, Want};
 pub use generate::{Reply, Request};

@@ -4,11 +4,9 @@
 //! answering* tells the base model a behaviour in a system prompt, reads later tokens (as differences to the same tokens
 //! without it), and asks the family's own questions. Held-out labels must not be among `labels`.
 
-use std::sync::atomic::AtomicBool;
-
 use lm::{
-    Adapter, BaseModel, Batch, Choice, FitConfig, FitPoint, Fitted, ResidualAt, Result, Row, Step, TrainRow,
-    Want, answer_row, epoch_order, fit, rng, validate,
+    Adapter, BaseModel, Batch, Choice, FitConfig, FitPoint, Fitted, Keeping, ResidualAt, Result, Row, Step,
+    TrainRow, Want, answer_row, epoch_order, fit, rng, validate,
 };
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -57,12 +55,12 @@ const SYSTEMS: [&str; 4] = [
 /// Pretrains an oracle.
 ///
 /// # Errors
-/// If training fails or `stop` was set.
+/// If training fails or it was stopped.
 pub fn pretrain(
     base: &BaseModel,
     collector: &Collector,
     config: &PretrainConfig,
-    stop: &AtomicBool,
+    keeping: Keeping<'_>,
     report: &mut dyn FnMut(usize, f64, Option<FitPoint>),
 ) -> Result<Pretrained> {
     let seed = config.fit.seed;
@@ -93,7 +91,7 @@ pub fn pretrain(
             .collect();
         validate(base, &[reader], choices)
     };
-    let fitted = fit(&base.decoder, start, &config.fit, stop, &mut next, &mut evaluate, report)?;
+    let fitted = fit(&base.decoder, start, &config.fit, keeping, &mut next, &mut evaluate, report)?;
     Ok(Pretrained { fitted, system_rows: n_system, context_rows: n_context })
 }
 

@@ -1,10 +1,8 @@
 //! Post-training: the oracle learns to answer the episodes from injected activations.
 
-use std::sync::atomic::AtomicBool;
-
 use lm::{
-    Adapter, BaseModel, Choice, Error, FitConfig, FitPoint, Fitted, Request, Result, Row, Sampling, Step,
-    TrainRow, answer_row, epoch_order, fit, validate,
+    Adapter, BaseModel, Choice, Error, FitConfig, FitPoint, Fitted, Keeping, Request, Result, Row, Sampling,
+    Step, TrainRow, answer_row, epoch_order, fit, validate,
 };
 use recipes::Episode;
 
@@ -28,7 +26,7 @@ pub fn episode_row(
 /// step is kept.
 ///
 /// # Errors
-/// If an episode has no activations, training fails, or `stop` was set.
+/// If an episode has no activations, training fails, or it was stopped.
 pub fn posttrain(
     base: &BaseModel,
     collector: &Collector,
@@ -37,7 +35,7 @@ pub fn posttrain(
     train: &[&Episode],
     validation: &[&Episode],
     config: &FitConfig,
-    stop: &AtomicBool,
+    keeping: Keeping<'_>,
     report: &mut dyn FnMut(usize, f64, Option<FitPoint>),
 ) -> Result<Fitted> {
     let rows = train
@@ -65,7 +63,7 @@ pub fn posttrain(
             .collect::<Result<Vec<_>>>()?;
         validate(base, &[reader], choices)
     };
-    fit(&base.decoder, start, config, stop, &mut next, &mut evaluate, report)
+    fit(&base.decoder, start, config, keeping, &mut next, &mut evaluate, report)
 }
 
 /// Asks one question about one diff's activations; greedy.
