@@ -91,6 +91,7 @@ impl From<registry::Error> for CommandError {
             registry::Error::NewerSchema { .. } => {
                 Some("use the lorafab that made this store, or another --store".to_owned())
             }
+            registry::Error::ReadOnly(_) => Some("copy it, or name another with --store DIR".to_owned()),
             registry::Error::Damaged { .. } => {
                 Some("find what else is damaged with: lorafab adapter verify".to_owned())
             }

@@ -327,3 +327,40 @@ fn a_full_disk_is_one_clear_error_and_leaves_the_store_unharmed() {
     assert!(place.run(&["factory", "run"]).status.success());
     assert_eq!(place.json(&["adapter", "list"])["adapters"].as_array().unwrap().len(), 4);
 }
+
+/// A store that may be read and not written: it can be looked at, and refuses the rest without a change.
+#[test]
+fn a_read_only_store_can_be_looked_at_and_nothing_else() {
+    let place = Place::new();
+    place.json(&["factory", "submit", "topic", "--limit", "1"]);
+    assert!(place.run(&["factory", "run"]).status.success());
+    let script = |commands: &str| {
+        // Root may write anything, so the commands run as nobody where the tests run as root.
+        let nobody =
+            "if [ $(id -u) = 0 ]; then drop='setpriv --reuid=65534 --regid=65534 --clear-groups'; fi";
+        let binary = assert_cmd::cargo::cargo_bin("lorafab");
+        let copy = place.path("lorafab");
+        if !copy.exists() {
+            std::fs::copy(binary, &copy).unwrap();
+        }
+        let text = format!(
+            "cd {}; {nobody}; chmod 755 . lorafab; chmod -R a-w,a+rX store; export HOME=$PWD; run() {{ $drop ./lorafab --store store \"$@\"; }}; {commands}",
+            place.folder.path().display()
+        );
+        std::process::Command::new("bash").args(["-c", &text]).output().unwrap()
+    };
+    let read =
+        script("run --json adapter list && run registry stats && run factory status && run adapter verify");
+    assert!(read.status.success(), "{}", text(&read.stderr));
+    assert!(text(&read.stdout).contains("topic/cats"), "{}", text(&read.stdout));
+    let refused = script(&format!(
+        "cp -r {} tiny; chmod -R a+rX tiny; run --model tiny factory submit topic --limit 2",
+        tiny()
+    ));
+    let stderr = text(&refused.stderr);
+    assert!(stderr.contains("can only be read") && stderr.contains("--store DIR"), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let again = script("run --json adapter list");
+    assert_eq!(text(&read.stdout).lines().next(), text(&again.stdout).lines().next());
+    std::process::Command::new("chmod").args(["-R", "u+w"]).arg(place.path("store")).status().unwrap();
+}

@@ -18,6 +18,9 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
+    /// Something was to be written into a store that can only be read.
+    #[error("store {0} can only be read: nothing was written")]
+    ReadOnly(PathBuf),
     /// The store was written by a newer lorafab.
     #[error("catalogue {path} has schema version {found}, this lorafab knows up to {known}")]
     NewerSchema {

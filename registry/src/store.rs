@@ -1,10 +1,11 @@
 //! One store folder: catalogue and blobs.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
 use crate::record::{AdapterRecord, NewAdapter};
@@ -63,14 +64,29 @@ pub struct Stats {
     pub blob_bytes: u64,
 }
 
+/// The store's folders, and proof that files can be made in them.
+fn make_folders(root: &Path) -> std::io::Result<()> {
+    for folder in ["blobs", "done", "staging", "runs"] {
+        fs_err::create_dir_all(root.join(folder))?;
+    }
+    tempfile::tempfile_in(root.join("staging"))?;
+    tempfile::tempfile_in(root)?;
+    Ok(())
+}
+
 impl Store {
-    /// Opens a store, making it if need be.
+    /// Opens a store, making it if need be. One that exists and cannot be written is opened for reading.
     ///
     /// # Errors
-    /// If the folder cannot be written, or was written by a newer lorafab.
+    /// If the folder cannot be made, or was written by a newer lorafab.
     pub fn open(root: &Path) -> Result<Self> {
-        for folder in ["blobs", "done", "staging", "runs"] {
-            fs_err::create_dir_all(root.join(folder))?;
+        if let Err(e) = make_folders(root) {
+            let unwritable = matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
+            return if unwritable && root.join("catalogue.sqlite").exists() {
+                Self::open_read_only(root)
+            } else {
+                Err(e.into())
+            };
         }
         let path = root.join("catalogue.sqlite");
         let wrap = |source| Error::Sqlite { path: path.clone(), source };
@@ -94,12 +110,32 @@ impl Store {
         Ok(Self { root: root.to_owned(), connection })
     }
 
+    /// A store that this process may not write. Its catalogue is taken as it stands: without the right to write beside
+    /// it, nobody's unfinished writes can be seen.
+    fn open_read_only(root: &Path) -> Result<Self> {
+        let path = root.join("catalogue.sqlite");
+        let wrap = |source| Error::Sqlite { path: path.clone(), source };
+        let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let connection =
+            Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags).map_err(wrap)?;
+        let found: i64 = connection.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(wrap)?;
+        let known = MIGRATIONS.len() as i64;
+        if found > known {
+            return Err(Error::NewerSchema { path, found, known });
+        }
+        Ok(Self { root: root.to_owned(), connection })
+    }
+
     /// The store folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
     fn wrap(&self, source: rusqlite::Error) -> Error {
+        if source.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) {
+            return Error::ReadOnly(self.root.clone());
+        }
         Error::Sqlite { path: self.root.join("catalogue.sqlite"), source }
     }
 
