@@ -3,7 +3,7 @@
 //! A sequence's new tokens may follow a *prefix* whose keys and values are already known (a KV cache, or a prompt shared
 //! by many candidates). Position `t` of the new tokens sees the whole prefix and the new tokens up to itself.
 
-use crate::kernels::elementwise::{axpy, exp_scores};
+use crate::kernels::elementwise::{dot, exp_scores, scale};
 use crate::kernels::vectorised;
 
 /// Widths of the attention heads and where they lie in a fused `[q | k | v]` row.
@@ -37,44 +37,96 @@ pub(crate) struct Prefix<'a> {
     pub(crate) values: &'a [f32],
 }
 
+/// Columns of one register block of scores; score rows are padded to a multiple of it.
+const BLOCK: usize = 32;
+/// Head dimensions accumulated in registers at a time.
+const WIDE: usize = 64;
+
 vectorised! {
-    /// Copies one head's `[n, dim]` columns (prefix first, then new rows) into `out: [dim, n]`.
+    /// Copies one head's `[n, dim]` columns (prefix first, then new rows) into `out: [dim, padded]`.
     fn gather_transposed(prefix: &[f32], prefix_width: usize, prefix_at: usize, fused: &[f32], fused_width: usize, at: usize, dim: usize, out: &mut [f32]) {
         let n = out.len() / dim;
         let p = prefix.len() / prefix_width;
         for (j, row) in prefix.chunks_exact(prefix_width).enumerate() {
-            for i in 0..dim {
-                out[i * n + j] = row[prefix_at + i];
+            for (i, x) in row[prefix_at..prefix_at + dim].iter().enumerate() {
+                out[i * n + j] = *x;
             }
         }
         for (j, row) in fused.chunks_exact(fused_width).enumerate() {
-            for i in 0..dim {
-                out[i * n + p + j] = row[at + i];
+            for (i, x) in row[at..at + dim].iter().enumerate() {
+                out[i * n + p + j] = *x;
             }
         }
     }
 }
 
 vectorised! {
-    /// `scores[j] = c * sum over i of q[i] * keys[i, j]` for the first `scores.len()` of `n` columns.
-    fn scores_of(q: &[f32], keys: &[f32], n: usize, c: f32, scores: &mut [f32]) {
-        scores.fill(0.0);
-        let seen = scores.len();
-        for (q, keys) in q.iter().zip(keys.chunks_exact(n)) {
-            axpy(q * c, &keys[..seen], scores);
+    /// `out[r, j] = c * sum over i of x[r, i] * columns[i, j]` for the columns that row `r` sees (`before + r + 1` of them)
+    /// and, up to the end of a block, for some that it does not see. `columns: [dim, n]`, `out: [rows, n]`.
+    fn scores_of(x: &[f32], stride: usize, at: usize, columns: &[f32], dim: usize, before: usize, c: f32, out: &mut [f32]) {
+        const HEIGHT: usize = 4;
+        let n = columns.len() / dim;
+        for (block, out) in out.chunks_mut(HEIGHT * n).enumerate() {
+            let (first, height) = (block * HEIGHT, out.len() / n);
+            // A block that is not full computes its last row again.
+            let rows: [&[f32]; HEIGHT] = std::array::from_fn(|r| &x[(first + r.min(height - 1)) * stride + at..][..dim]);
+            for from in (0..before + first + height).step_by(BLOCK) {
+                let mut acc = [[0f32; BLOCK]; HEIGHT];
+                for (i, columns) in columns.chunks_exact(n).enumerate() {
+                    let columns: &[f32; BLOCK] = columns[from..from + BLOCK].try_into().expect("invariant: a full block");
+                    for (acc, row) in acc.iter_mut().zip(&rows) {
+                        for j in 0..BLOCK {
+                            acc[j] = row[i].mul_add(columns[j], acc[j]);
+                        }
+                    }
+                }
+                for (acc, out) in acc.iter().zip(out.chunks_exact_mut(n)) {
+                    for j in 0..BLOCK {
+                        out[from + j] = c * acc[j];
+                    }
+                }
+            }
         }
     }
 }
 
+/// Rows of one head's columns, with a weight each.
+#[derive(Clone, Copy)]
+struct Weighted<'a> {
+    /// Weight of row `j` at `j * step`.
+    weights: &'a [f32],
+    step: usize,
+    rows: &'a [f32],
+    width: usize,
+    at: usize,
+}
+
 vectorised! {
-    /// `out += sum over j of weights[j] * row j`, rows being head columns of the prefix and then of the fused rows.
-    fn weighted_sum(weights: &[f32], prefix: &[f32], prefix_width: usize, prefix_at: usize, fused: &[f32], fused_width: usize, at: usize, out: &mut [f32]) {
-        let p = prefix.len() / prefix_width;
-        for (w, row) in weights.iter().zip(prefix.chunks_exact(prefix_width)) {
-            axpy(*w, &row[prefix_at..prefix_at + out.len()], out);
-        }
-        for (w, row) in weights[p..].iter().zip(fused.chunks_exact(fused_width)) {
-            axpy(*w, &row[at..at + out.len()], out);
+    /// `out += sum of weighted rows`, part after part, in the order of the rows.
+    fn weighted_sum(parts: [Weighted<'_>; 2], out: &mut [f32]) {
+        for (block, out) in out.chunks_mut(WIDE).enumerate() {
+            let mut acc = [0f32; WIDE];
+            for Weighted { weights, step, rows, width, at } in parts {
+                let at = at + block * WIDE;
+                let weighted = weights.iter().step_by(step).zip(rows.chunks_exact(width));
+                if let Ok(acc) = <&mut [f32; WIDE]>::try_from(&mut acc[..out.len()]) {
+                    for (w, row) in weighted {
+                        let row: &[f32; WIDE] = row[at..at + WIDE].try_into().expect("invariant: a full block");
+                        for i in 0..WIDE {
+                            acc[i] = w.mul_add(row[i], acc[i]);
+                        }
+                    }
+                } else {
+                    for (w, row) in weighted {
+                        for (acc, x) in acc[..out.len()].iter_mut().zip(&row[at..]) {
+                            *acc = w.mul_add(*x, *acc);
+                        }
+                    }
+                }
+            }
+            for (out, acc) in out.iter_mut().zip(&acc) {
+                *out += acc;
+            }
         }
     }
 }
@@ -84,29 +136,30 @@ vectorised! {
 pub(crate) fn forward(heads: Heads, fused: &[f32], prefix: Prefix<'_>, out: &mut [f32], lse: &mut [f32]) {
     let (width, kv_width, dim) = (heads.fused_width(), heads.key_value_width(), heads.dim);
     let t = fused.len() / width;
-    let p = prefix.keys.len() / kv_width;
-    let n = p + t;
+    let before = prefix.keys.len() / kv_width;
+    let n = (before + t).next_multiple_of(BLOCK);
     let group = heads.query / heads.key_value;
     let mut keys = vec![0f32; dim * n];
-    let mut scores = vec![0f32; n];
+    let mut scores = vec![0f32; t * n];
     out.fill(0.0);
     for kv in 0..heads.key_value {
-        let key_at = heads.query_width() + kv * dim;
+        let prefix_at = kv * dim;
+        let key_at = heads.query_width() + prefix_at;
         let value_at = key_at + kv_width;
-        gather_transposed(prefix.keys, kv_width, kv * dim, fused, width, key_at, dim, &mut keys);
+        gather_transposed(prefix.keys, kv_width, prefix_at, fused, width, key_at, dim, &mut keys);
         for head in kv * group..(kv + 1) * group {
-            for row in 0..t {
-                let q = &fused[row * width + head * dim..][..dim];
-                let scores = &mut scores[..=p + row];
-                scores_of(q, &keys, n, heads.scale(), scores);
+            scores_of(fused, width, head * dim, &keys, dim, before, heads.scale(), &mut scores);
+            for (row, scores) in scores.chunks_exact_mut(n).enumerate() {
+                let scores = &mut scores[..=before + row];
                 let (max, sum) = exp_scores(scores);
                 lse[row * heads.query + head] = max + sum.ln();
-                let inverse = 1.0 / sum;
-                for s in scores.iter_mut() {
-                    *s *= inverse;
-                }
-                let out = &mut out[row * heads.query_width() + head * dim..][..dim];
-                weighted_sum(scores, prefix.values, kv_width, kv * dim, fused, width, value_at, out);
+                scale(1.0 / sum, scores);
+                let (early, late) = scores.split_at(before);
+                let parts = [
+                    Weighted { weights: early, step: 1, rows: prefix.values, width: kv_width, at: prefix_at },
+                    Weighted { weights: late, step: 1, rows: fused, width, at: value_at },
+                ];
+                weighted_sum(parts, &mut out[row * heads.query_width() + head * dim..][..dim]);
             }
         }
     }
@@ -119,15 +172,6 @@ vectorised! {
             let p = crate::kernels::elementwise::exp(*s - lse);
             *s = p;
             *d = p * (*d - delta) * c;
-        }
-    }
-}
-
-vectorised! {
-    /// Row `j` of `out` (columns from `at`) gains `weights[j] * x`.
-    fn scatter_add(weights: &[f32], x: &[f32], out: &mut [f32], width: usize, at: usize) {
-        for (w, row) in weights.iter().zip(out.chunks_exact_mut(width)) {
-            axpy(*w, x, &mut row[at..at + x.len()]);
         }
     }
 }
@@ -159,10 +203,11 @@ pub(crate) fn backward(
         (heads.fused_width(), heads.key_value_width(), heads.query_width(), heads.dim);
     let t = fused.len() / width;
     let before = prefix.keys.len() / kv_width;
-    let n = before + t;
+    let n = (before + t).next_multiple_of(BLOCK);
     let group = heads.query / heads.key_value;
     let (mut keys, mut values) = (vec![0f32; dim * n], vec![0f32; dim * n]);
-    let (mut p, mut dp) = (vec![0f32; n], vec![0f32; n]);
+    let (mut p, mut ds) = (vec![0f32; t * n], vec![0f32; t * n]);
+    let nothing = Weighted { weights: &[], step: 1, rows: &[], width: 1, at: 0 };
     for kv in 0..heads.key_value {
         let prefix_at = kv * dim;
         let key_at = q_width + prefix_at;
@@ -170,23 +215,51 @@ pub(crate) fn backward(
         gather_transposed(prefix.keys, kv_width, prefix_at, fused, width, key_at, dim, &mut keys);
         gather_transposed(prefix.values, kv_width, prefix_at, fused, width, value_at, dim, &mut values);
         for head in kv * group..(kv + 1) * group {
-            for row in 0..t {
-                let (p, dp) = (&mut p[..=before + row], &mut dp[..=before + row]);
-                let q = &fused[row * width + head * dim..][..dim];
-                let g = &d_out[row * q_width + head * dim..][..dim];
-                let o = &out[row * q_width + head * dim..][..dim];
-                let delta: f32 = g.iter().zip(o).map(|(a, b)| a * b).sum();
-                scores_of(q, &keys, n, heads.scale(), p);
-                scores_of(g, &values, n, 1.0, dp);
-                softmax_backward(p, lse[row * heads.query + head], delta, heads.scale(), dp);
-                scatter_add(&p[..before], g, d_values, kv_width, prefix_at);
-                scatter_add(&p[before..], g, d_fused, width, value_at);
-                scatter_add(&dp[..before], q, d_keys, kv_width, prefix_at);
-                scatter_add(&dp[before..], q, d_fused, width, key_at);
-                let dq = &mut d_fused[row * width + head * dim..][..dim];
-                weighted_sum(dp, prefix.keys, kv_width, prefix_at, fused, width, key_at, dq);
+            let at = head * dim;
+            scores_of(fused, width, at, &keys, dim, before, heads.scale(), &mut p);
+            scores_of(d_out, q_width, at, &values, dim, before, 1.0, &mut ds);
+            for (row, (p, ds)) in p.chunks_exact_mut(n).zip(ds.chunks_exact_mut(n)).enumerate() {
+                let seen = before + row + 1;
+                let delta = dot_of(&d_out[row * q_width + at..][..dim], &out[row * q_width + at..][..dim]);
+                let lse = lse[row * heads.query + head];
+                softmax_backward(&mut p[..seen], lse, delta, heads.scale(), &mut ds[..seen]);
+                let (early, late) = ds[..seen].split_at(before);
+                let parts = [
+                    Weighted { weights: early, step: 1, rows: prefix.keys, width: kv_width, at: prefix_at },
+                    Weighted { weights: late, step: 1, rows: fused, width, at: key_at },
+                ];
+                weighted_sum(parts, &mut d_fused[row * width + at..][..dim]);
+            }
+            for column in 0..before + t {
+                // Rows that see this column.
+                let first = column.saturating_sub(before);
+                let from = |weights| Weighted { weights, step: n, rows: &[], width: 1, at };
+                let of_values = Weighted {
+                    rows: &d_out[first * q_width..],
+                    width: q_width,
+                    ..from(&p[first * n + column..])
+                };
+                let of_keys =
+                    Weighted { rows: &fused[first * width..], width, ..from(&ds[first * n + column..]) };
+                let (d_value, d_key) = if column < before {
+                    let place = column * kv_width + prefix_at;
+                    (&mut d_values[place..place + dim], &mut d_keys[place..place + dim])
+                } else {
+                    let row = &mut d_fused[first * width..][..width];
+                    let (low, high) = row.split_at_mut(value_at);
+                    (&mut high[..dim], &mut low[key_at..key_at + dim])
+                };
+                weighted_sum([of_values, nothing], d_value);
+                weighted_sum([of_keys, nothing], d_key);
             }
         }
+    }
+}
+
+vectorised! {
+    /// Sum of products.
+    fn dot_of(a: &[f32], b: &[f32]) -> f32 {
+        dot(a, b)
     }
 }
 
