@@ -1,5 +1,5 @@
 //! Measures training, decoding and scoring on a decoder of SmolLM2-135M's shape with random weights:
-//! `cargo run --release -p lm --example train_speed`.
+//! `cargo run --release -p lm --example train_speed [f32|fastest]`.
 #![expect(clippy::print_stdout, reason = "an example prints")]
 
 use std::collections::BTreeMap;
@@ -56,7 +56,12 @@ fn checkpoint() -> Checkpoint {
 
 fn main() -> lm::Result<()> {
     let checkpoint = checkpoint();
-    for precision in [Precision::F32, Precision::fastest()] {
+    let precisions = match std::env::args().nth(1).as_deref() {
+        Some("f32") => vec![Precision::F32],
+        Some("fastest") => vec![Precision::fastest()],
+        _ => vec![Precision::F32, Precision::fastest()],
+    };
+    for precision in precisions {
         let start = Instant::now();
         let decoder = Decoder::new(&checkpoint, precision)?;
         println!("{precision:?}: packed in {:.1?}", start.elapsed());

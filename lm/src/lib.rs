@@ -47,7 +47,7 @@ pub use fit::{
 };
 pub use forward::{ResidualAt, Seen, Want};
 pub use generate::{Reply, Request};
-pub use kernels::packed::Precision;
+pub use kernels::packed::{PackedMatrix, Precision};
 pub use kernels::{SimdLevel, simd_level};
 pub use loss::{LossAndGrads, Objective, Teacher, TrainRow};
 pub use merge::merge;

@@ -38,7 +38,7 @@ enum Panels {
 
 /// A frozen `[k, n]` matrix in panels.
 #[derive(Debug)]
-pub(crate) struct PackedMatrix {
+pub struct PackedMatrix {
     k: usize,
     n: usize,
     panels: Panels,
@@ -70,7 +70,7 @@ super::vectorised! {
 
 impl PackedMatrix {
     /// Packs the matrix whose element `(row, column)` is `at(row, column)`.
-    pub(crate) fn pack(k: usize, n: usize, precision: Precision, at: impl Fn(usize, usize) -> f32) -> Self {
+    pub fn pack(k: usize, n: usize, precision: Precision, at: impl Fn(usize, usize) -> f32) -> Self {
         let panels = n.div_ceil(PANEL);
         let panels = match precision {
             Precision::F32 => {
@@ -101,8 +101,11 @@ impl PackedMatrix {
         Self { k, n, panels }
     }
 
-    /// `out = x . W` (or `out += x . W`), `x: [m, k]`, `out: [m, n]`, both dense.
-    pub(crate) fn product(&self, x: &[f32], out: &mut [f32], accumulate: bool) {
+    /// `out = x . W` (or `out += x . W`), `x: [m, k]`, `out: [m, n]`, both dense. Runs on the calling thread.
+    ///
+    /// # Panics
+    /// If the operands do not have these sizes, or bf16 panels meet a CPU without AVX512-BF16.
+    pub fn product(&self, x: &[f32], out: &mut [f32], accumulate: bool) {
         let m = x.len() / self.k;
         assert_eq!(x.len(), m * self.k, "left operand is not [m, {}]", self.k);
         assert_eq!(out.len(), m * self.n, "output is not [{m}, {}]", self.n);
