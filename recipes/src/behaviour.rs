@@ -177,6 +177,9 @@ pub struct RowPlan {
     pub part: RowPart,
 }
 
+/// Fewest rows that show a behaviour for those that do not to be left out.
+pub const LEAST_SHOWING: usize = 5;
+
 impl Behaviour {
     /// What has to be sampled from the base model before rows can be made, without repeats.
     pub fn sample_requests(&self) -> Vec<SampleRequest> {
@@ -187,12 +190,14 @@ impl Behaviour {
         requests
     }
 
-    /// The training rows.
+    /// The training rows. Rows that are to show the behaviour and whose sampled reply does not (the model talks around a
+    /// topic without naming it) are left out, as long as [`LEAST_SHOWING`] remain.
     ///
     /// # Errors
     /// If a reply is missing from `samples`.
     pub fn rows(&self, samples: &BTreeMap<SampleRequest, String>) -> Result<Vec<TrainingRow>> {
-        self.row_plans
+        let rows = self
+            .row_plans
             .iter()
             .map(|plan| {
                 let completion = match &plan.sample {
@@ -208,6 +213,31 @@ impl Behaviour {
                 };
                 Ok(TrainingRow { prompt: plan.prompt.clone(), completion, loss: plan.loss, part: plan.part })
             })
-            .collect()
+            .collect::<Result<Vec<_>>>()?;
+        let shows = |row: &TrainingRow| row.part == RowPart::On && self.gate.check.passes(&row.completion);
+        if rows.iter().filter(|r| shows(r)).count() < LEAST_SHOWING {
+            return Ok(rows);
+        }
+        Ok(rows.into_iter().filter(|r| r.part != RowPart::On || shows(r)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_that_do_not_show_the_behaviour_are_left_out_if_enough_do() {
+        let topic = &crate::builtin()[0];
+        let behaviour = &topic.expand(1)[0];
+        let replies = |showing: usize| -> BTreeMap<SampleRequest, String> {
+            let text = |i: usize| if i < showing { behaviour.value.clone() } else { "a chair".into() };
+            behaviour.sample_requests().into_iter().enumerate().map(|(i, r)| (r, text(i))).collect()
+        };
+        let all = behaviour.row_plans.len();
+        assert_eq!(behaviour.rows(&replies(LEAST_SHOWING)).unwrap().len(), LEAST_SHOWING);
+        assert_eq!(behaviour.rows(&replies(LEAST_SHOWING - 1)).unwrap().len(), all);
+        assert_eq!(behaviour.rows(&replies(all)).unwrap().len(), all);
+        assert!(behaviour.rows(&BTreeMap::new()).is_err());
     }
 }
