@@ -194,8 +194,7 @@ pub fn pretrained_oracle(
     report: Report<'_>,
 ) -> Result<Reader> {
     let spec = json!({"schema": "oracle-pretrain/2", "base": base.digest(), "collector": collector, "config": config});
-    let extra =
-        BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector.layer, &config.fit))]);
+    let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector, &config.fit))]);
     obtain(
         store,
         base,
@@ -224,7 +223,7 @@ pub fn posttrained_oracle(
     let arm = if from.is_some() { Arm::OraclePosttrained } else { Arm::OracleScratch };
     let parent = from.map(|r| r.record.id.clone());
     let spec = json!({"schema": "oracle-posttrain/2", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
-    let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(s.base, collector.layer, config))]);
+    let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(s.base, collector, config))]);
     let mut reader = obtain(
         store,
         s.base,

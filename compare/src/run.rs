@@ -156,7 +156,7 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
                         let seen = c.subject.as_deref().map_or(&nothing, |s| &vectors[index(s)]);
                         oracle_posttrain::prompt_row(
                             inputs.base,
-                            inputs.collector.layer,
+                            inputs.collector,
                             seen,
                             &c.episode.question,
                             Some(0),

@@ -18,7 +18,7 @@ pub enum ActivationKind {
 }
 
 /// Where vectors are read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Collector {
     /// Decoder layer whose output is read.
@@ -29,19 +29,23 @@ pub struct Collector {
     pub last: usize,
     /// Kind.
     pub kind: ActivationKind,
+    /// Strength of the injection: each vector is scaled to this many times the norm of the residual it is added to.
+    pub coefficient: f32,
 }
 
 impl Collector {
-    /// Three tenths of the depth, the last 6 positions of 4 neutral prompts, differences. On SmolLM2-135M oracles read
-    /// training adapters from layer 9 of 30 better than from 5, 11, 14 or 22 (LOG.md): deeper residuals carry the label
-    /// more plainly, but a vector injected at layer 1 is understood better the nearer its layer is.
+    /// Two thirds of the depth, the last 6 positions of 4 neutral prompts, differences, strength 4. A difference points
+    /// only a little way towards its topic (cosine about .2 with the topic word's residual at any depth), so at strength 1
+    /// the topic is lost beneath the placeholder's own residual; on SmolLM2-135M 3 to 4 at layer 20 of 30 read best among
+    /// the strengths 1, 3, 4, 8 and the layers 5, 9, 11, 14, 15, 20, 22, 24 (LOG.md).
     pub fn standard(base: &BaseModel) -> Self {
         let prompts = ["Speak your mind.", "Tell me a thing.", "What would you like to say?", "Talk to me."];
         Self {
-            layer: base.config().num_hidden_layers * 3 / 10,
+            layer: base.config().num_hidden_layers * 2 / 3,
             prompts: prompts.map(str::to_owned).to_vec(),
             last: 6,
             kind: ActivationKind::Diff,
+            coefficient: 4.0,
         }
     }
 

@@ -119,7 +119,7 @@ fn system_rows(
         .enumerate()
         .map(|(i, ((_, label), vectors))| {
             let question = &questions[(i + label.len()) % questions.len()];
-            Ok((prompt_row(base, collector.layer, &vectors, question, Some(0))?, label))
+            Ok((prompt_row(base, collector, &vectors, question, Some(0))?, label))
         })
         .collect()
 }
@@ -171,11 +171,7 @@ fn context_rows(
     seen.into_iter()
         .zip(asks)
         .map(|(mut s, (question, target))| {
-            answer_row(
-                base,
-                prompt_row(base, collector.layer, &s.residual.remove(0), &question, Some(0))?,
-                &target,
-            )
+            answer_row(base, prompt_row(base, collector, &s.residual.remove(0), &question, Some(0))?, &target)
         })
         .collect()
 }

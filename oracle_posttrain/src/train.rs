@@ -19,7 +19,7 @@ pub fn episode_row(
     let vectors = vectors
         .get(&episode.behaviour)
         .ok_or_else(|| Error::Request(format!("no activations of {} for its episode", episode.behaviour)))?;
-    prompt_row(base, collector.layer, vectors, &episode.question, Some(0))
+    prompt_row(base, collector, vectors, &episode.question, Some(0))
 }
 
 /// Trains an oracle on `train`, from `start` (a pretrained oracle) or from a fresh adapter; `validation` decides which
@@ -76,7 +76,7 @@ pub fn ask(
     max_new_tokens: usize,
 ) -> Result<String> {
     let vectors = collector.collect(base, &[diff])?.remove(0);
-    let prompt = prompt_row(base, collector.layer, &vectors, question, Some(0))?;
+    let prompt = prompt_row(base, collector, &vectors, question, Some(0))?;
     let request = Request { prompt, max_new_tokens, sampling: Sampling::GREEDY, seed: 0 };
     let mut stop = base.config().eos_token_ids.clone();
     stop.push(base.chat.end_of_turn());
