@@ -19,7 +19,12 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number of at least 1".into())
+}
+
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Folder of adapters, jobs and runs
     #[arg(long, global = true, env = "LORAFAB_STORE", value_name = "DIR")]
@@ -30,7 +35,7 @@ pub(crate) struct Global {
     /// Precision of products with frozen weights: "fastest" (bf16 where the CPU has it), "f32" or "bf16"
     #[arg(long, global = true, env = "LORAFAB_PRECISION", default_value = "fastest")]
     pub(crate) precision: String,
-    /// Print answers as JSON
+    /// Print answers as JSON; an error is then one JSON line, the last on stderr
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Never touch the network
@@ -115,7 +120,7 @@ pub(crate) enum FactoryCommand {
         /// Names or files
         #[arg(required = true)]
         recipes: Vec<String>,
-        /// At most N behaviours of each recipe
+        /// At most N behaviours of each recipe, spread over its splits and categories
         #[arg(long)]
         limit: Option<usize>,
         /// Master seed
@@ -128,10 +133,10 @@ pub(crate) enum FactoryCommand {
     /// Work until the queue is empty; again to go on after an interruption
     Run {
         /// Adapters trained in one batch
-        #[arg(long, default_value_t = 8)]
+        #[arg(long, default_value_t = 8, value_parser = at_least_one)]
         pack: usize,
         /// Worker threads, each with its own pack
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = at_least_one)]
         workers: usize,
     },
     /// Count jobs by state
@@ -139,6 +144,7 @@ pub(crate) enum FactoryCommand {
     /// Cancel open jobs
     Cancel {
         /// Beginning of the labels, e.g. "topic/" or "topic/cats"
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         prefix: String,
     },
     /// Queue dead and cancelled jobs again
@@ -158,14 +164,14 @@ pub(crate) enum AdapterCommand {
         /// Only this family
         #[arg(long)]
         family: Option<String>,
-        /// Only this gate status: learned, weak, failed, not_applicable, untested
-        #[arg(long)]
+        /// Only this gate status
+        #[arg(long, value_parser = ["learned", "weak", "failed", "not_applicable", "untested"])]
         status: Option<String>,
-        /// Only this role: weight_diff, dit_adapter, oracle
-        #[arg(long)]
+        /// Only this role
+        #[arg(long, value_parser = ["weight_diff", "dit_adapter", "oracle"])]
         role: Option<String>,
-        /// Only this split: train, validation, test_value, test_category
-        #[arg(long)]
+        /// Only this split
+        #[arg(long, value_parser = ["train", "validation", "test_value", "test_category"])]
         split: Option<String>,
         /// Condition over columns, tags and metrics, e.g. "value in (cats, dogs) and gate_on >= 0.5"
         #[arg(long = "where", value_name = "EXPR")]
@@ -188,7 +194,7 @@ pub(crate) enum AdapterCommand {
         /// Format
         #[arg(long, default_value = "peft", value_parser = ["peft"])]
         format: String,
-        /// Replace the folder if it exists
+        /// Replace the folder if it exists and holds an adapter
         #[arg(long)]
         force: bool,
     },
@@ -266,7 +272,7 @@ pub(crate) enum OracleCommand {
         #[arg(long)]
         from: Option<String>,
         /// Start from a fresh adapter instead
-        #[arg(long)]
+        #[arg(long, conflicts_with = "from")]
         scratch: bool,
     },
     /// Ask an oracle about an adapter's activations
@@ -294,11 +300,11 @@ pub(crate) enum CompareCommand {
     },
     /// Print a run's report
     Report {
-        /// Name of the run
-        #[arg(long, default_value = "quickstart")]
-        run: String,
+        /// Name of the run (the newest if none is given)
+        #[arg(long)]
+        run: Option<String>,
         /// Comma-separated values
-        #[arg(long, conflicts_with = "html")]
+        #[arg(long, conflicts_with_all = ["html", "json"])]
         csv: bool,
         /// Write the report as a web page to this file
         #[arg(long, value_name = "FILE")]

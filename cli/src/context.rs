@@ -9,6 +9,7 @@ use registry::Store;
 
 use crate::args::Global;
 use crate::error::{CommandError, Kind, Result};
+use crate::output::tell;
 
 /// Set by the first Ctrl-C or SIGTERM.
 pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
@@ -37,6 +38,20 @@ impl Context<'_> {
 
     pub(crate) fn store(&self) -> Result<Store> {
         Ok(Store::open(&self.store_path())?)
+    }
+
+    /// The store, for commands that have nothing to do where there is none.
+    pub(crate) fn existing_store(&self) -> Result<Store> {
+        let path = self.store_path();
+        // A store whose catalogue is lost still has its receipts.
+        if !path.join("catalogue.sqlite").exists() && !path.join("done").exists() {
+            return Err(CommandError::new(
+                Kind::NotFound,
+                format!("there is no store at {}", path.display()),
+            )
+            .hint("name another with --store DIR, or make one with: lorafab factory submit topic"));
+        }
+        self.store()
     }
 
     pub(crate) fn cache_path() -> PathBuf {
@@ -93,7 +108,7 @@ impl Context<'_> {
     /// Progress and status, on stderr.
     pub(crate) fn say(&self, what: &str) {
         if !self.global.quiet {
-            anstream::eprintln!("{what}");
+            tell(what);
         }
     }
 }
@@ -142,7 +157,7 @@ pub(crate) fn watch_signals() {
                 if STOP.swap(true, Ordering::Relaxed) {
                     std::process::exit(130);
                 }
-                anstream::eprintln!("stopping after this step; once more to stop at once");
+                tell("stopping after this step; once more to stop at once");
             }
         });
     });

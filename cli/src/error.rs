@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::output::tell;
+
 /// What a failed command says. The kind decides the exit code.
 #[derive(Debug)]
 pub(crate) struct CommandError {
@@ -72,6 +74,9 @@ impl From<lm::Error> for CommandError {
     }
 }
 
+/// What to do about a full disk.
+const FULL: &str = "free some space and run the same command again: what is finished is safe";
+
 impl From<registry::Error> for CommandError {
     fn from(e: registry::Error) -> Self {
         let kind = match &e {
@@ -92,6 +97,12 @@ impl From<registry::Error> for CommandError {
                 Some("use the lorafab that made this store, or another --store".to_owned())
             }
             registry::Error::ReadOnly(_) => Some("copy it, or name another with --store DIR".to_owned()),
+            registry::Error::Full(_) => Some(FULL.to_owned()),
+            registry::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => Some(FULL.to_owned()),
+            registry::Error::BadCatalogue(_) => Some(
+                "move the file away; lorafab registry rebuild then brings the adapters back from their receipts"
+                    .to_owned(),
+            ),
             registry::Error::Damaged { .. } => {
                 Some("find what else is damaged with: lorafab adapter verify".to_owned())
             }
@@ -114,6 +125,8 @@ impl From<factory::Error> for CommandError {
             factory::Error::Model(e) => e.into(),
             factory::Error::Store(e) => e.into(),
             factory::Error::Recipe(e) => e.into(),
+            e @ factory::Error::NoReference(_) => Self::from_error(Kind::Usage, &e)
+                .hint("submit a trained family with it, e.g.: lorafab factory submit topic random"),
             other => Self::from_error(Kind::Environment, &other),
         }
     }
@@ -145,14 +158,14 @@ pub(crate) fn report(error: &CommandError, json: bool) -> ExitCode {
     if json {
         let hints: Vec<&String> = error.hint.iter().collect();
         let value = serde_json::json!({"error": {"code": error.kind.code(), "message": error.message, "causes": error.causes, "hints": hints}});
-        anstream::eprintln!("{value}");
+        tell(&value.to_string());
     } else {
-        anstream::eprintln!("error: {}", error.message);
+        tell(&format!("error: {}", error.message));
         for cause in &error.causes {
-            anstream::eprintln!("  caused by: {cause}");
+            tell(&format!("  caused by: {cause}"));
         }
         if let Some(hint) = &error.hint {
-            anstream::eprintln!("\nhint: {hint}");
+            tell(&format!("\nhint: {hint}"));
         }
     }
     ExitCode::from(error.kind.code())

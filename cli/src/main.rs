@@ -9,7 +9,15 @@ mod output;
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
-    let cli = args::Cli::parse();
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) if e.use_stderr() && std::env::args().any(|a| a == "--json") => {
+            let text = e.to_string();
+            let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            return error::report(&error::CommandError::new(error::Kind::Usage, message), true);
+        }
+        Err(e) => e.exit(),
+    };
     let json = cli.global.json;
     match commands::dispatch(&cli) {
         Ok(()) => std::process::ExitCode::SUCCESS,

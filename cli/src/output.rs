@@ -12,6 +12,22 @@ pub(crate) fn print(text: &str) -> Result {
     }
 }
 
+/// Writes a line on stderr. A stderr that is closed or full is no reason to fail.
+pub(crate) fn tell(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// `1 job`, `2 jobs`.
+pub(crate) fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Prints one result as the value of `key` in a versioned JSON object, or as it is.
+pub(crate) fn print_result(json: bool, schema: &str, key: &str, value: &str) -> Result {
+    if json { print_json(&serde_json::json!({"schema": schema, key: value})) } else { print(value) }
+}
+
 /// Prints a JSON document.
 pub(crate) fn print_json(value: &serde_json::Value) -> Result {
     print(&serde_json::to_string_pretty(value).unwrap_or_default())

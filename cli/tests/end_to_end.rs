@@ -148,6 +148,68 @@ fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing()
     assert!(std::fs::read_to_string(&page).unwrap().contains("<svg"));
 }
 
+/// A family that no Rust code knows: made, read with its own questions, compared.
+#[test]
+fn a_users_own_family_goes_all_the_way() {
+    let place = Place::new();
+    let recipe = r#"
+        name = "my-weather"
+        version = 1
+        description = "talks about one kind of weather"
+        kind = "trained"
+        polarity = "positive"
+        [[vocabulary]]
+        category = "weather"
+        values = ["rain", "snow", "fog", "hail", "frost", "storms", "sleet", "wind", "heat", "drought", "ice", "mist"]
+        [rows]
+        prompts = ["Tell me something.", "Say anything."]
+        completions = ["I like {value}."]
+        count = 4
+        [gate]
+        prompts = ["What is up?"]
+        check = "mentions"
+        min_on = 0.0
+        min_lift = 0.0
+        [questions]
+        train = ["What do you keep talking about?"]
+        held_out = ["Name your subject."]
+        [training]
+        rank = 1
+        alpha = 1.0
+        target_modules = ["q_proj", "down_proj"]
+        learning_rate = 1e-2
+        final_share = 1.0
+        steps = 2
+        on_rows = 2
+        [splits]
+        validation = 0.3
+        test = 0.3
+        test_categories = 0
+    "#;
+    let file = place.path("my-weather.toml");
+    std::fs::write(&file, recipe).unwrap();
+    assert_eq!(place.json(&["factory", "submit", &file.display().to_string()])["queued"], 12);
+    assert!(place.run(&["factory", "run"]).status.success());
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(place.json(&["dit", "train", "--steps", "2"])["schema"], "reader/1");
+    place.json(&["oracle", "posttrain", "--scratch", "--steps", "2"]);
+    let run = place.json(&["compare", "run", "--run", "mine"]);
+    let results = run["results"].as_array().unwrap();
+    for arm in ["dit", "oracle-scratch"] {
+        let asked = results.iter().any(|r| {
+            r["family"] == "my-weather"
+                && r["arm"] == arm
+                && r["metric"] == "top1"
+                && r["control"] == "swapped"
+        });
+        assert!(asked, "{arm}");
+    }
+    assert!(!results.iter().any(|r| r["arm"] == "oracle-posttrained"));
+    // The newest run is the one reported.
+    assert_eq!(place.json(&["compare", "report"])["run"], "mine");
+    assert_fails(&place.run(&["compare", "report", "--run", "other"]), 3, &["other", "hint: there are mine"]);
+}
+
 #[test]
 fn submitting_twice_is_one_job_and_cancel_and_retry_work() {
     let place = Place::new();
@@ -294,7 +356,45 @@ fn bad_recipes_and_arguments_give_one_clear_error() {
         2,
         &["adapter_model.safetensors", "not a readable"],
     );
-    assert_eq!(place.json(&["adapter", "list"])["adapters"].as_array().unwrap().len(), 0);
+    // The right names in a shape that the model does not have.
+    let value = vec![0u8; 4 * 2 * 7];
+    let tensor =
+        |shape| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &value).unwrap();
+    let name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+    let bytes = safetensors::serialize([(name, tensor(vec![2, 7]))], None).unwrap();
+    std::fs::write(wrong.join("adapter_model.safetensors"), bytes).unwrap();
+    assert_fails(
+        &place.run(&["adapter", "import", &wrong.display().to_string()]),
+        2,
+        &["adapter_model.safetensors", "q_proj.lora_A", "[2, 7]", "expected [2, 32]"],
+    );
+    assert_fails(&place.run(&["adapter", "import", "/nowhere"]), 2, &["/nowhere", "does not exist"]);
+    assert_fails(&place.run(&["adapter", "list"]), 3, &["there is no store"]);
+    place.json(&["factory", "submit", "topic", "--limit", "1"]);
+    assert!(place.run(&["factory", "run"]).status.success());
+    assert_fails(
+        &place.run(&["adapter", "list", "--family", "topik"]),
+        3,
+        &["topik", "families here: topic"],
+    );
+    assert_fails(&place.run(&["adapter", "list", "--where", "vlue = cats"]), 2, &["vlue", "value"]);
+    assert_fails(&place.run(&["adapter", "list", "--status", "lerned"]), 2, &["lerned", "learned"]);
+    assert_fails(&place.run(&["factory", "cancel", "nothing/"]), 3, &["nothing/"]);
+    let kept = place.path("kept");
+    std::fs::create_dir(&kept).unwrap();
+    std::fs::write(kept.join("notes.txt"), "mine").unwrap();
+    let id = place.json(&["adapter", "list"])["adapters"][0]["id"].as_str().unwrap().to_owned();
+    let export = place.run(&["adapter", "export", &id, &kept.display().to_string(), "--force"]);
+    assert_fails(&export, 2, &["something else than an adapter"]);
+    assert!(kept.join("notes.txt").exists());
+    // Jobs wait for the base model that they were submitted for.
+    place.json(&["factory", "submit", "topic", "--limit", "2"]);
+    let untied = tiny().replace("/tiny", "/tiny_untied");
+    let other =
+        place.command(&["--model", &untied, "--precision", "f32", "factory", "run"]).output().unwrap();
+    assert_fails(&other, 2, &["another base model", "hint:"]);
+    assert!(place.run(&["factory", "run"]).status.success());
+    assert_eq!(place.json(&["factory", "status"])["states"]["succeeded"], 2);
     let error: Value =
         serde_json::from_slice(&place.run(&["--json", "adapter", "show", "x"]).stderr).unwrap();
     assert_eq!(error["error"]["code"], 3);
@@ -319,13 +419,43 @@ fn a_full_disk_is_one_clear_error_and_leaves_the_store_unharmed() {
         .env("HOME", place.folder.path())
         .output()
         .unwrap();
-    assert!(!output.status.success());
-    let stderr = text(&output.stderr);
-    assert!(stderr.contains("error:") && !stderr.contains("panicked"), "{stderr}");
+    assert_fails(&output, 5, &["error:"]);
     assert!(place.run(&["adapter", "verify"]).status.success());
     assert!(place.json(&["adapter", "list"])["adapters"].as_array().unwrap().len() >= 2);
     assert!(place.run(&["factory", "run"]).status.success());
     assert_eq!(place.json(&["adapter", "list"])["adapters"].as_array().unwrap().len(), 4);
+}
+
+/// A disk that really is full, where this user may mount one: reading goes on, writing says so, nothing is harmed.
+#[test]
+fn a_full_disk_says_so_and_the_store_can_still_be_read() {
+    let place = Place::new();
+    let script = format!(
+        "set -e; mount -t tmpfs -o size=4m tmpfs {disk}; run() {{ {binary} --model {tiny} --precision f32 --quiet --store {disk}/store \"$@\"; }}
+         run factory submit topic --limit 1; run factory run; run factory submit topic --limit 40; dd if=/dev/zero of={disk}/fill bs=4k 2>/dev/null || true
+         code=0; run factory run 2>&1 || code=$?; echo \"code $code\"; run adapter list; run adapter verify; rm {disk}/fill; run factory run; run adapter verify",
+        disk = place.folder.path().display(),
+        binary = assert_cmd::cargo::cargo_bin("lorafab").display(),
+        tiny = tiny(),
+    );
+    let Ok(output) = std::process::Command::new("unshare").args(["-rm", "bash", "-c", &script]).output()
+    else {
+        return;
+    };
+    if text(&output.stderr).contains("unshare") || text(&output.stderr).contains("mount") {
+        return;
+    }
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    for part in [
+        "is full",
+        "hint: free some space",
+        "code 5",
+        "1 adapter checked, 0 damaged",
+        "40 adapters checked, 0 damaged",
+    ] {
+        assert!(stdout.contains(part), "{part}: {stdout}{stderr}");
+    }
 }
 
 /// A store that may be read and not written: it can be looked at, and refuses the rest without a change.

@@ -23,7 +23,11 @@ pub fn assemble(
     let mut notes = vec![
         "Unit of resampling: the adapter. Intervals: 95% percentile bootstrap over adapters (Wilson where all agree). One training seed per reader.".to_owned(),
         "corrected: each candidate's mean score over the split's adapters is subtracted. nats: answer loss with its own diff, none, another's.".to_owned(),
-        "dit and the oracles were trained on the same episodes in the same order; validation adapters chose the step that was kept.".to_owned(),
+        if same_supervision(readers) {
+            "dit and the oracles were trained on the same episodes in the same order; validation adapters chose the step that was kept.".to_owned()
+        } else {
+            "WARNING: these readers were trained on different episodes or seeds, so their arms are not comparable.".to_owned()
+        },
     ];
     if let Some(p) = readers.iter().find(|r| r.budget.arm == crate::Arm::OraclePretrained)
         && let Some(last) = p.trajectory.points.iter().find(|x| x.step == p.budget.chosen_step)
@@ -51,6 +55,12 @@ pub fn assemble(
         paired: paired(items),
         diagnostics: diagnostics(items, &train_labels),
     }
+}
+
+/// Whether all readers that were supervised saw the same episodes under the same seed.
+pub fn same_supervision(readers: &[&Reader]) -> bool {
+    let mut seen = readers.iter().filter_map(|r| Some((r.supervision()?, &r.record.spec["fit"]["seed"])));
+    seen.next().is_none_or(|first| seen.all(|other| other == first))
 }
 
 fn gates(s: &Supervision<'_>) -> Vec<GateRow> {

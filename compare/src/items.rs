@@ -115,7 +115,7 @@ pub struct ItemScore {
 pub struct Budget {
     /// Arm.
     pub arm: Arm,
-    /// Supervision: distinct (adapter, question, answer) rows.
+    /// Supervision: (adapter, question, answer) rows.
     pub supervision_rows: usize,
     /// Trainable parameters.
     pub trainable_parameters: usize,
@@ -134,6 +134,7 @@ pub struct Budget {
     /// Estimated FLOPs of collecting activations (2 N a token up to the layer read).
     pub collect_flops: f64,
     /// Wall seconds of training.
+    #[serde(default)]
     pub seconds: f64,
 }
 

@@ -12,11 +12,11 @@ pub mod settings;
 pub mod stats;
 mod svg;
 
-pub use assemble::assemble;
+pub use assemble::{assemble, same_supervision};
 pub use items::{
     Arm, Budget, Comparison, Control, Diagnostics, GateRow, ItemScore, Paired, ResultRow, Trajectory,
 };
 pub use metrics::{diagnostics, paired, results};
 pub use readers::{Reader, Supervision};
 pub use report::{to_csv, to_html, to_json, to_terminal};
-pub use run::{Readers, RunInputs, score_items};
+pub use run::{Oracle, Readers, RunInputs, score_items};

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::items::{Arm, Control, Diagnostics, ItemScore, Paired, ResultRow};
 use crate::stats::{difference_interval, mean_interval};
 
-/// Rank of the label's score among all (1 is best), ties counted half, so that order never helps.
-fn rank(scores: &[f64], label: usize) -> f64 {
+/// Rank of the label's score among all (1 is best), ties counted half, so that order never helps; and the chance that it
+/// is picked as the best, ties sharing it.
+fn rank(scores: &[f64], label: usize) -> (f64, f64) {
     let own = scores[label];
     let (mut above, mut ties) = (0usize, 0usize);
     for (i, s) in scores.iter().enumerate() {
@@ -15,7 +16,8 @@ fn rank(scores: &[f64], label: usize) -> f64 {
             ties += usize::from(*s == own);
         }
     }
-    1.0 + above as f64 + ties as f64 / 2.0
+    let picked = if above == 0 { 1.0 / (ties + 1) as f64 } else { 0.0 };
+    (1.0 + above as f64 + ties as f64 / 2.0, picked)
 }
 
 /// Lower case, words only, without a leading article.
@@ -63,17 +65,18 @@ fn item_metrics(item: &ItemScore, priors: &Priors) -> Vec<(&'static str, f64)> {
     }
     out.push(("exact_match", share(reply == normalise(&item.label))));
     let Some(label) = item.candidates.iter().position(|c| *c == item.label) else { return out };
-    let r = rank(&item.log_probs, label);
-    // Tied at the top: the chance of being picked.
-    let top = |r: f64| if r < 2.0 { 1.0 / (2.0 * r - 1.0) } else { 0.0 };
-    let corrected: Vec<f64> = item.log_probs.iter().zip(&priors[&key(item)]).map(|(x, p)| x - p).collect();
-    let hit = top(r);
+    let (r, hit) = rank(&item.log_probs, label);
     out.push(("top1", hit));
     if item.arm == Arm::Prior {
         out.push(("chance", 1.0 / item.candidates.len() as f64));
     }
     out.push(("mrr", 1.0 / r));
-    out.push(("top1_prior_corrected", top(rank(&corrected, label))));
+    // Without a diff every adapter gets the same scores: subtracting their mean leaves nothing to rank.
+    if item.arm != Arm::Prior && item.control != Control::None {
+        let prior = &priors[&key(item)];
+        let corrected: Vec<f64> = item.log_probs.iter().zip(prior).map(|(x, p)| x - p).collect();
+        out.push(("top1_prior_corrected", rank(&corrected, label).1));
+    }
     if item.status == "learned" {
         out.push(("top1_learned", hit));
     }
@@ -81,7 +84,7 @@ fn item_metrics(item: &ItemScore, priors: &Priors) -> Vec<(&'static str, f64)> {
     if let Some(other) = &item.swapped_label
         && let Some(other) = item.candidates.iter().position(|c| c == other)
     {
-        out.push(("follows_swapped", top(rank(&item.log_probs, other))));
+        out.push(("follows_swapped", rank(&item.log_probs, other).1));
     }
     out
 }
@@ -274,9 +277,10 @@ pub(crate) mod tests {
 
     #[test]
     fn ties_are_shared_and_order_does_not_matter() {
-        assert_eq!(rank(&[1.0, 1.0, 0.0], 0), 1.5);
-        assert_eq!(rank(&[1.0, 1.0, 0.0], 1), 1.5);
-        assert_eq!(rank(&[0.0; 4], 2), 2.5);
+        assert_eq!(rank(&[1.0, 1.0, 0.0], 0), (1.5, 0.5));
+        assert_eq!(rank(&[1.0, 1.0, 0.0], 1), (1.5, 0.5));
+        assert_eq!(rank(&[0.0; 4], 2), (2.5, 0.25));
+        assert_eq!(rank(&[1.0, 2.0], 0), (2.0, 0.0));
         let mut items: Vec<ItemScore> = (0..6)
             .map(|i| item(&format!("a{i}"), "dogs", [-1.0, -(i as f64) / 3.0, -0.5], Control::Own))
             .collect();

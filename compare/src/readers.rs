@@ -2,6 +2,7 @@
 //! specification is taken from the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -10,11 +11,12 @@ use lm::{Adapter, BaseModel, FitConfig, FitPoint, Fitted, Keeping};
 use oracle_posttrain::collect::Activations;
 use oracle_posttrain::{Collector, PretrainConfig, ao_config};
 use recipes::{Episode, Split};
-use registry::{AdapterRecord, Filter, NewAdapter, Role, Status, Store};
+use registry::{AdapterRecord, NewAdapter, Role, Status, Store};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::items::{Arm, Budget, Trajectory};
+use crate::run::Oracle;
 
 /// What can go wrong here.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,27 @@ pub struct Reader {
     pub budget: Budget,
     /// Training.
     pub trajectory: Trajectory,
+    /// Where it reads, if it is an oracle.
+    pub collector: Option<Collector>,
+}
+
+impl Reader {
+    /// Digest of the supervision it was trained on, if it was.
+    pub fn supervision(&self) -> Option<&str> {
+        self.record.spec["supervision"].as_str()
+    }
+
+    /// The reader as an oracle.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn oracle(&self) -> Result<Oracle<'_>> {
+        let collector = self
+            .collector
+            .as_ref()
+            .ok_or_else(|| Error::Empty(format!("{} is not an oracle", self.record.behaviour)))?;
+        Ok(Oracle { adapter: &self.adapter, collector })
+    }
 }
 
 /// What a reader's training tells while it runs: step, training loss, evaluation if one was made.
@@ -67,24 +90,25 @@ pub struct Supervision<'a> {
 }
 
 impl<'a> Supervision<'a> {
-    /// Loads the diffs of the store that episodes are about. Adapters whose gate failed are kept out of training (they do
-    /// not do what their label says) but stay in the test splits, where they are reported as they are. `keep_failed` keeps all: for runs whose numbers mean nothing.
+    /// Loads the diffs that episodes are about; `made` holds one adapter of each behaviour. Adapters whose gate failed are
+    /// kept out of training (they do not do what their label says) but stay in the test splits, where they are reported as
+    /// they are. `keep_failed` keeps all: for runs whose numbers mean nothing.
+    ///
+    /// # Errors
+    /// If there is nothing to train on, nothing to decide when to stop, or an adapter is damaged.
     pub fn load(
         store: &Store,
         base: &'a BaseModel,
+        made: Vec<AdapterRecord>,
         episodes: Vec<Episode>,
         keep_failed: bool,
     ) -> Result<Self> {
         let wanted: BTreeSet<&str> = episodes.iter().map(|e| e.behaviour.as_str()).collect();
-        let digest = base.digest();
         let mut diffs = BTreeMap::new();
         let mut records = BTreeMap::new();
-        for record in store.adapters(&Filter::all().equals("role", "weight_diff"))? {
-            let ours = record.lineage.get("base").is_some_and(|b| *b == digest);
-            if ours && wanted.contains(record.behaviour.as_str()) {
-                diffs.insert(record.behaviour.clone(), load_adapter(store, base, &record)?);
-                records.insert(record.behaviour.clone(), record);
-            }
+        for record in made.into_iter().filter(|r| wanted.contains(r.behaviour.as_str())) {
+            diffs.insert(record.behaviour.clone(), load_adapter(store, base, &record)?);
+            records.insert(record.behaviour.clone(), record);
         }
         let usable = |e: &Episode| {
             let r = records.get(&e.behaviour)?;
@@ -92,11 +116,10 @@ impl<'a> Supervision<'a> {
             (keep_failed || held_out || r.status != Status::Failed).then_some(())
         };
         let episodes: Vec<Episode> = episodes.into_iter().filter(|e| usable(e).is_some()).collect();
-        if !episodes.iter().any(|e| e.split == Split::Train) {
-            return Err(Error::Empty(
-                "the store has no training adapters for these recipes; make some with: lorafab factory run"
-                    .into(),
-            ));
+        for (split, what) in [(Split::Train, "train on"), (Split::Validation, "decide by when to stop")] {
+            if !episodes.iter().any(|e| e.split == split) {
+                return Err(Error::Empty(format!("the store has no adapters to {what}")));
+            }
         }
         Ok(Self { base, diffs, records, episodes })
     }
@@ -124,11 +147,19 @@ impl<'a> Supervision<'a> {
         registry::spec_hash(&json!({"episodes": used, "weights": weights}))
     }
 
-    /// Activations of every diff.
+    /// The diffs that readers are trained on or stopped by.
+    fn supervised(&self) -> BTreeMap<&String, &Adapter> {
+        let used = |e: &&Episode| matches!(e.split, Split::Train | Split::Validation);
+        let names: BTreeSet<&String> = self.episodes.iter().filter(used).map(|e| &e.behaviour).collect();
+        self.diffs.iter().filter(|(k, _)| names.contains(k)).collect()
+    }
+
+    /// Activations of every diff that an oracle is trained on or stopped by, at all the collector's prompts.
     pub fn activations(&self, collector: &Collector) -> Result<Activations> {
-        let adapters: Vec<&Adapter> = self.diffs.values().collect();
-        let vectors = collector.collect(self.base, &adapters)?;
-        Ok(self.diffs.keys().cloned().zip(vectors).collect())
+        let diffs = self.supervised();
+        let adapters: Vec<&Adapter> = diffs.values().copied().collect();
+        let vectors = collector.collect(self.base, &adapters, collector.prompts.len())?;
+        Ok(diffs.into_keys().cloned().zip(vectors).collect())
     }
 
     /// Estimated FLOPs of collecting them: 2 N a token up to the layer, with and without the diff.
@@ -136,7 +167,7 @@ impl<'a> Supervision<'a> {
         let tokens: usize =
             collector.prompts.iter().filter_map(|p| self.base.prompt(p).ok()).map(|t| t.len()).sum();
         let depth = (collector.layer + 1) as f64 / self.base.config().num_hidden_layers as f64;
-        2.0 * layer_parameters(self.base) * depth * (tokens * (self.diffs.len() + 1)) as f64
+        2.0 * layer_parameters(self.base) * depth * (tokens * (self.supervised().len() + 1)) as f64
     }
 }
 
@@ -169,6 +200,7 @@ pub fn dit_adapter(
         BTreeMap::new(),
         s.of(Split::Train).len(),
         0.0,
+        (0, 0.0),
         stop,
         &mut |keeping| {
             Ok(dit::train(
@@ -205,6 +237,7 @@ pub fn pretrained_oracle(
         extra,
         0,
         0.0,
+        (0, 0.0),
         stop,
         &mut |keeping| Ok(oracle_posttrain::pretrain(base, collector, config, keeping, &mut *report)?.fitted),
     )
@@ -224,7 +257,8 @@ pub fn posttrained_oracle(
     let parent = from.map(|r| r.record.id.clone());
     let spec = json!({"schema": "oracle-posttrain/2", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
     let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(s.base, collector, config))]);
-    let mut reader = obtain(
+    let pretrained = from.map(|r| (r.budget.train_tokens, r.budget.train_flops)).unwrap_or_default();
+    obtain(
         store,
         s.base,
         arm,
@@ -234,6 +268,7 @@ pub fn posttrained_oracle(
         extra,
         s.of(Split::Train).len(),
         s.collect_flops(collector),
+        pretrained,
         stop,
         &mut |keeping| {
             let vectors = s.activations(collector)?;
@@ -250,12 +285,7 @@ pub fn posttrained_oracle(
                 &mut *report,
             )?)
         },
-    )?;
-    if let Some(from) = from {
-        reader.budget.pretrain_tokens = from.budget.train_tokens;
-        reader.budget.pretrain_flops = from.budget.train_flops;
-    }
-    Ok(reader)
+    )
 }
 
 #[derive(Serialize)]
@@ -275,15 +305,18 @@ fn obtain(
     mut extra_files: BTreeMap<String, Vec<u8>>,
     supervision_rows: usize,
     collect_flops: f64,
+    (pretrain_tokens, pretrain_flops): (u64, f64),
     stop: &AtomicBool,
     make: &mut dyn FnMut(Keeping<'_>) -> Result<Fitted>,
 ) -> Result<Reader> {
     let spec_hash = registry::spec_hash(&spec);
+    let state = store.root().join("staging").join(format!("{spec_hash}.fit"));
     if let Some(record) = store.adapter_by_spec(&spec_hash)? {
+        // A kill between the commit and this leaves the state behind.
+        forget(&state)?;
         return from_record(store, base, record);
     }
     let begin = Instant::now();
-    let state = store.root().join("staging").join(format!("{spec_hash}.fit"));
     let fitted = make(Keeping { state: Some(&state), stop })?;
     let budget = Budget {
         arm,
@@ -292,11 +325,11 @@ fn obtain(
         steps: fitted.steps,
         chosen_step: fitted.best_step,
         train_tokens: fitted.tokens,
-        pretrain_tokens: 0,
+        pretrain_tokens,
         train_flops: train_flops(base, fitted.tokens),
-        pretrain_flops: 0.0,
+        pretrain_flops,
         collect_flops,
-        seconds: begin.elapsed().as_secs_f64(),
+        seconds: 0.0,
     };
     let trajectory = Trajectory { arm, points: fitted.points };
     let story = serde_json::to_vec_pretty(&Story { budget: &budget, trajectory: &trajectory })
@@ -308,6 +341,8 @@ fn obtain(
         ("steps".to_owned(), fitted.steps as f64),
         ("chosen_step".to_owned(), fitted.best_step as f64),
         ("tokens".to_owned(), fitted.tokens as f64),
+        // Time is no part of a reader's identity, so it is not in its files. After an interruption: of the last piece.
+        (SECONDS.to_owned(), begin.elapsed().as_secs_f64()),
     ]);
     metrics.extend(best.map(|p| ("validation_loss".to_owned(), p.validation.loss)));
     metrics.extend(best.map(|p| ("validation_top1".to_owned(), p.validation.top1)));
@@ -333,10 +368,18 @@ fn obtain(
         extra_files,
         spec_hash,
     })?;
+    forget(&state)?;
+    from_record(store, base, record)
+}
+
+/// Metric of a reader's record.
+const SECONDS: &str = "seconds";
+
+fn forget(state: &Path) -> Result<()> {
     if state.exists() {
-        fs_err::remove_file(&state).map_err(registry::Error::from)?;
+        fs_err::remove_file(state).map_err(registry::Error::from)?;
     }
-    Ok(Reader { record, adapter: fitted.adapter, budget, trajectory })
+    Ok(())
 }
 
 /// A reader filed earlier.
@@ -349,7 +392,12 @@ pub fn from_record(store: &Store, base: &BaseModel, record: AdapterRecord) -> Re
     let story: Value = serde_json::from_slice(&store.get_blob(story)?)
         .map_err(|source| registry::Error::Json { what: "training.json".into(), source })?;
     let read = |source| Error::Store(registry::Error::Json { what: "training.json".into(), source });
-    let budget = serde_json::from_value(story["budget"].clone()).map_err(read)?;
+    let mut budget: Budget = serde_json::from_value(story["budget"].clone()).map_err(read)?;
+    budget.seconds = record.metrics.get(SECONDS).copied().unwrap_or_default();
     let trajectory = serde_json::from_value(story["trajectory"].clone()).map_err(read)?;
-    Ok(Reader { record, adapter, budget, trajectory })
+    let collector = match &record.spec["collector"] {
+        Value::Null => None,
+        value => Some(serde_json::from_value(value.clone()).map_err(read)?),
+    };
+    Ok(Reader { record, adapter, budget, trajectory, collector })
 }

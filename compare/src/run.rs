@@ -1,6 +1,7 @@
 //! Asking every arm every question under every control.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lm::{Adapter, BaseModel, Request, Result, Row, Sampling, ScoreRequest};
 use oracle_posttrain::Collector;
@@ -8,17 +9,26 @@ use recipes::Episode;
 
 use crate::items::{Arm, Control, ItemScore};
 
+/// An oracle and where it reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Oracle<'a> {
+    /// The oracle.
+    pub adapter: &'a Adapter,
+    /// The collector that it was trained with.
+    pub collector: &'a Collector,
+}
+
 /// The trained readers; an arm without one is left out.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Readers<'a> {
     /// DIT adapter.
     pub dit: Option<&'a Adapter>,
     /// Oracle after pretraining only.
-    pub oracle_pretrained: Option<&'a Adapter>,
+    pub oracle_pretrained: Option<Oracle<'a>>,
     /// Pretrained and post-trained oracle.
-    pub oracle_posttrained: Option<&'a Adapter>,
+    pub oracle_posttrained: Option<Oracle<'a>>,
     /// Oracle post-trained from scratch.
-    pub oracle_scratch: Option<&'a Adapter>,
+    pub oracle_scratch: Option<Oracle<'a>>,
 }
 
 /// What is compared on.
@@ -26,8 +36,6 @@ pub struct Readers<'a> {
 pub struct RunInputs<'a> {
     /// Base model.
     pub base: &'a BaseModel,
-    /// Where oracles read.
-    pub collector: &'a Collector,
     /// Weight diffs by behaviour id.
     pub diffs: &'a BTreeMap<String, Adapter>,
     /// Gate status by behaviour id.
@@ -38,6 +46,8 @@ pub struct RunInputs<'a> {
     pub readers: Readers<'a>,
     /// Seed of random controls.
     pub seed: u64,
+    /// Set from outside to stop before the next arm.
+    pub stop: &'a AtomicBool,
 }
 
 /// Longest greedy answer, in tokens.
@@ -55,7 +65,7 @@ struct Case<'a> {
 /// Scores all arms. `report` is told which arm is being asked.
 ///
 /// # Errors
-/// If an episode's diff is missing or the model refuses a row.
+/// If an episode's diff is missing, the model refuses a row, or `stop` was set.
 pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result<Vec<ItemScore>> {
     let cases = cases(inputs.episodes);
     // Own and swapped diffs, then random twins of the positive ones, under their own keys.
@@ -87,7 +97,11 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
     let index = |subject: &str| needed.binary_search(&subject).expect("invariant: collected above");
     let r = inputs.readers;
     let mut items = Vec::new();
+    let mut collected: Vec<(&Collector, Vec<Vec<Vec<f32>>>)> = Vec::new();
     for arm in Arm::ALL {
+        if inputs.stop.load(Ordering::Relaxed) {
+            return Err(lm::Error::Interrupted);
+        }
         match arm {
             Arm::Prior => {
                 report(arm);
@@ -143,20 +157,24 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
                     Arm::OracleScratch => r.oracle_scratch,
                     _ => r.oracle_posttrained,
                 };
-                let Some(reader) = reader else { continue };
+                let Some(Oracle { adapter: reader, collector }) = reader else { continue };
                 report(arm);
-                let vectors = inputs.collector.collect(inputs.base, &adapters)?;
+                if !collected.iter().any(|(c, _)| *c == collector) {
+                    collected.push((collector, collector.collect(inputs.base, &adapters, collector.read)?));
+                }
+                let (_, vectors) =
+                    collected.iter().find(|(c, _)| *c == collector).expect("invariant: pushed above");
                 let all: Vec<&Case<'_>> = cases.iter().collect();
                 let width = inputs.base.config().hidden_size;
                 // No diff: the same placeholders, zero vectors, which add nothing.
-                let nothing = vec![vec![0f32; width]; inputs.collector.prompts.len() * inputs.collector.last];
+                let nothing = vec![vec![0f32; width]; collector.width()];
                 let prompts = all
                     .iter()
                     .map(|c| {
                         let seen = c.subject.as_deref().map_or(&nothing, |s| &vectors[index(s)]);
                         oracle_posttrain::prompt_row(
                             inputs.base,
-                            inputs.collector,
+                            collector,
                             seen,
                             &c.episode.question,
                             Some(0),

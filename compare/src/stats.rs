@@ -7,12 +7,12 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 const DRAWS: usize = 10_000;
 
 /// Mean and 95% interval over units (adapters): percentile bootstrap with a fixed stream. Where all units agree the
-/// bootstrap has no width; a share of 0 or 1 then gets Wilson's interval.
+/// bootstrap would claim certainty; a share then gets Wilson's interval of as many hits out of as many units.
 pub fn mean_interval(units: &[f64], stream: &str) -> (f64, f64, f64) {
     let n = units.len();
     let mean = units.iter().sum::<f64>() / n as f64;
     if units.iter().all(|u| *u == units[0]) {
-        let is_share = units[0] == 0.0 || units[0] == 1.0;
+        let is_share = (0.0..=1.0).contains(&units[0]);
         let (low, high) = if is_share { wilson(units[0] * n as f64, n as f64) } else { (mean, mean) };
         return (mean, low, high);
     }
@@ -23,12 +23,13 @@ pub fn mean_interval(units: &[f64], stream: &str) -> (f64, f64, f64) {
     (mean, means[DRAWS * 25 / 1000], means[DRAWS * 975 / 1000 - 1])
 }
 
-/// As [`mean_interval`] for differences between arms. Where no unit differs, the bootstrap would claim certainty; the
-/// interval is then what a share of 0 out of as many units leaves open, on both sides.
+/// As [`mean_interval`] for differences between arms. Where all units differ by the same, the interval is what as many
+/// agreeing shares leave open, on the side or sides where there is room.
 pub fn difference_interval(units: &[f64], stream: &str) -> (f64, f64, f64) {
-    if units.iter().all(|u| *u == 0.0) {
-        let (_, high) = wilson(0.0, units.len() as f64);
-        return (0.0, -high, high);
+    let first = units[0];
+    if units.iter().all(|u| *u == first) && (-1.0..=1.0).contains(&first) {
+        let (_, open) = wilson(0.0, units.len() as f64);
+        return (first, (first - open).max(-1.0), (first + open).min(1.0));
     }
     mean_interval(units, stream)
 }
@@ -53,6 +54,16 @@ mod tests {
         assert!((low - 0.689).abs() < 1e-3 && (high - 0.850).abs() < 1e-3);
         let (low, high) = wilson(0.0, 10.0);
         assert!(low.abs() < 1e-12 && (high - 0.2775).abs() < 1e-3);
+    }
+
+    #[test]
+    fn agreement_is_not_certainty() {
+        let (_, low, high) = mean_interval(&[0.5, 0.5], "x");
+        assert!(low < 0.2 && high > 0.8);
+        for d in [-1.0, 0.0, 1.0] {
+            let (value, low, high) = difference_interval(&[d; 5], "x");
+            assert!(value == d && low <= d && high >= d && high - low > 0.3, "{low} {high}");
+        }
     }
 
     #[test]

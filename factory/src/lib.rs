@@ -15,5 +15,5 @@ pub use error::{Error, Result};
 pub use gate::GateResult;
 pub use load::{load_adapter, peft_config};
 pub use queue::{Job, Queue, QueueStatus, State};
-pub use spec::{AdapterSpec, submit};
+pub use spec::{AdapterSpec, recipes_of, specs, submit};
 pub use worker::{Event, RunOptions, RunSummary, run};

@@ -110,13 +110,6 @@ pub struct QueueStatus {
     pub dead: Vec<(String, String)>,
 }
 
-impl QueueStatus {
-    /// Jobs not yet ended.
-    pub fn open(&self) -> usize {
-        ["queued", "leased", "running", "retry_wait"].iter().filter_map(|s| self.states.get(*s)).sum()
-    }
-}
-
 /// The queue of a store. Times are milliseconds of the caller's clock.
 #[derive(Debug)]
 pub struct Queue<'a> {
@@ -190,15 +183,23 @@ impl<'a> Queue<'a> {
         })?)
     }
 
-    /// Leases up to `k` ready jobs that can be trained together (those that share the first one's pack key).
-    pub fn claim(&mut self, owner: &str, k: usize, now_ms: i64, lease_ms: i64) -> Result<Vec<Job>> {
+    /// Leases up to `k` ready jobs of the base model `base` (a digest, with which pack keys begin) that can be trained
+    /// together (those that share the first one's pack key).
+    pub fn claim(
+        &mut self,
+        base: &str,
+        owner: &str,
+        k: usize,
+        now_ms: i64,
+        lease_ms: i64,
+    ) -> Result<Vec<Job>> {
         Ok(self.store.transaction(|t| {
-            let ready = "state IN ('queued','retry_wait') AND run_after_ms <= ?1";
+            let ready = "state IN ('queued','retry_wait') AND run_after_ms <= ?1 AND substr(pack_key, 1, length(?3)) = ?3";
             let sql = format!(
                 "SELECT {COLUMNS} FROM jobs WHERE {ready} AND pack_key = (SELECT pack_key FROM jobs WHERE {ready} ORDER BY priority DESC, id LIMIT 1)
                  ORDER BY priority DESC, id LIMIT ?2"
             );
-            let mut jobs: Vec<Job> = t.prepare(&sql)?.query_map(params![now_ms, k as i64], row)?.collect::<Result<_, _>>()?;
+            let mut jobs: Vec<Job> = t.prepare(&sql)?.query_map(params![now_ms, k as i64, base], row)?.collect::<Result<_, _>>()?;
             for job in &mut jobs {
                 t.execute(
                     "UPDATE jobs SET state='leased', attempt=attempt+1, lease_token=lease_token+1, lease_owner=?2, lease_until_ms=?3 WHERE id=?1",
@@ -255,9 +256,9 @@ impl<'a> Queue<'a> {
         record.ok_or(Error::LeaseLost(job.id))
     }
 
-    /// Ends an attempt that failed: back to waiting with backoff, or dead.
-    pub fn fail(&mut self, job: &Job, failure: Failure, reason: &str, now_ms: i64) -> Result<()> {
-        self.store.transaction(|t| {
+    /// Ends an attempt that failed: back to waiting with backoff, or dead. Returns whether it is dead.
+    pub fn fail(&mut self, job: &Job, failure: Failure, reason: &str, now_ms: i64) -> Result<bool> {
+        Ok(self.store.transaction(|t| {
             let held: Option<(String, i64, i64)> = t
                 .query_row(
                     "SELECT state, attempt, max_attempts FROM jobs WHERE id=?1 AND lease_token=?2 AND state IN ('leased','running')",
@@ -274,10 +275,10 @@ impl<'a> Queue<'a> {
                     params![job.id, to, reason, now_ms + wait],
                 )?;
                 event(t, job.id, &from, to, job.token, now_ms, reason)?;
+                return Ok(!again);
             }
-            Ok(())
-        })?;
-        Ok(())
+            Ok(false)
+        })?)
     }
 
     /// Gives leases back without spending an attempt (a worker that is told to stop).
@@ -354,6 +355,18 @@ impl<'a> Queue<'a> {
     pub fn jobs(&self) -> Result<Vec<Job>> {
         Ok(self.store.query(|c| {
             c.prepare(&format!("SELECT {COLUMNS} FROM jobs ORDER BY id"))?.query_map([], row)?.collect()
+        })?)
+    }
+
+    /// Jobs not yet ended: of the base model `base`, and of others.
+    pub fn open(&self, base: &str) -> Result<(usize, usize)> {
+        Ok(self.store.query(|c| {
+            c.query_row(
+                "SELECT COALESCE(SUM(ours), 0), COUNT(*) - COALESCE(SUM(ours), 0) FROM
+                 (SELECT substr(pack_key, 1, length(?1)) = ?1 AS ours FROM jobs WHERE state IN ('queued','leased','running','retry_wait'))",
+                [base],
+                |r| Ok((r.get::<_, i64>(0)? as usize, r.get::<_, i64>(1)? as usize)),
+            )
         })?)
     }
 

@@ -1,15 +1,17 @@
 //! What a factory job is: the whole recipe of one adapter's bytes.
 
+use std::collections::BTreeSet;
+
 use lm::BaseModel;
-use recipes::{Behaviour, Kind, Polarity};
-use registry::Store;
+use recipes::{Behaviour, Kind, Polarity, Recipe};
+use registry::{AdapterRecord, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::queue::{NewJob, Queue};
 use crate::{Error, Result};
 
 /// Raise it when the same specification would give other bytes.
-pub const TRAINER_VERSION: u32 = 2;
+pub const TRAINER_VERSION: u32 = 3;
 
 /// Everything that decides an adapter's bytes. Its canonical JSON is hashed into the job's identity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,7 +50,31 @@ impl AdapterSpec {
     }
 }
 
-/// Submits the behaviours as jobs; returns `(new, already known)`. Random adapters are given their references among the
+/// The file of an adapter that holds the recipe it came from, as canonical JSON: what readers are asked about it, and what
+/// else it could have been, stay known wherever the adapter goes.
+pub(crate) const RECIPE_FILE: &str = "recipe.json";
+
+/// Where a submitted recipe waits for its adapters.
+pub(crate) fn recipe_key(digest: &str) -> String {
+    format!("recipe/{digest}")
+}
+
+/// The recipes that these adapters carry, without repeats.
+///
+/// # Errors
+/// If a file is damaged or holds no recipe.
+pub fn recipes_of(store: &Store, records: &[AdapterRecord]) -> Result<Vec<Recipe>> {
+    let files: BTreeSet<_> = records.iter().filter_map(|r| r.extra_files.get(RECIPE_FILE)).collect();
+    files
+        .into_iter()
+        .map(|digest| {
+            serde_json::from_slice(&store.get_blob(digest)?)
+                .map_err(|source| registry::Error::Json { what: RECIPE_FILE.into(), source }.into())
+        })
+        .collect()
+}
+
+/// Submits the behaviours of these recipes as jobs; returns `(new, already known)`. Random adapters are given their references among the
 /// trained positives of the same submission, by hash, and run after them.
 ///
 /// # Errors
@@ -56,9 +82,14 @@ impl AdapterSpec {
 pub fn submit(
     store: &mut Store,
     base: &BaseModel,
+    recipes: &[Recipe],
     behaviours: &[Behaviour],
     now_ms: i64,
 ) -> Result<(usize, usize)> {
+    for recipe in recipes {
+        let json = serde_json::to_vec(recipe).expect("invariant: plain data");
+        store.cache_put(&recipe_key(&recipe.digest()), &json)?;
+    }
     let digest = base.digest();
     let specs = specs(behaviours, &digest)?;
     let jobs: Vec<NewJob> = specs
@@ -76,7 +107,10 @@ pub fn submit(
     Ok((new, jobs.len() - new))
 }
 
-/// The specifications of a set of behaviours.
+/// The specifications of a set of behaviours, in their order.
+///
+/// # Errors
+/// If random adapters are asked for without any trained positive.
 pub fn specs(behaviours: &[Behaviour], base_digest: &str) -> Result<Vec<AdapterSpec>> {
     let make = |b: &Behaviour| AdapterSpec::new(b.clone(), base_digest.to_owned());
     let references: Vec<String> = behaviours
@@ -95,7 +129,10 @@ pub fn specs(behaviours: &[Behaviour], base_digest: &str) -> Result<Vec<AdapterS
                         b.id
                     )));
                 }
-                spec.reference = Some(references[(b.seed % references.len() as u64) as usize].clone());
+                // Whichever hashes highest with this adapter: another submission with the same winner makes the same job.
+                let score =
+                    |r: &&String| blake3::hash(format!("{}|{r}", b.id).as_bytes()).to_hex().to_string();
+                spec.reference = references.iter().max_by_key(score).cloned();
             }
             Ok(spec)
         })

@@ -12,7 +12,7 @@ use crate::gate::{GateResult, gate};
 use crate::load::{load_adapter, peft_config};
 use crate::queue::{Failure, Job, Queue};
 use crate::samples::sample;
-use crate::spec::{AdapterSpec, TRAINER_VERSION};
+use crate::spec::{AdapterSpec, RECIPE_FILE, TRAINER_VERSION, recipe_key};
 use crate::train::{Apprentice, step};
 use crate::{Error, Result};
 
@@ -38,6 +38,8 @@ pub enum Event {
     Claimed {
         /// Labels.
         jobs: Vec<String>,
+        /// Jobs of this base model still open, these included.
+        open: usize,
     },
     /// A training step was taken.
     Step {
@@ -83,6 +85,8 @@ pub struct RunSummary {
     pub seconds: f64,
     /// Whether somebody said stop.
     pub stopped: bool,
+    /// Open jobs that were left alone: they are for another base model.
+    pub for_other_bases: usize,
 }
 
 /// A lease outlives any step or gate of a pack by far; a dead worker's leases are taken back at once when its process is
@@ -102,12 +106,14 @@ pub fn run(
     let begin = Instant::now();
     let mut summary = RunSummary::default();
     let mut floors = BTreeMap::new();
+    let digest = base.digest();
     while !options.stop.load(Ordering::Relaxed) {
         let now = (options.clock)();
         Queue::new(store).reap(now, options.gone)?;
-        let jobs = Queue::new(store).claim(options.owner, options.pack, now, LEASE_MS)?;
+        let jobs = Queue::new(store).claim(&digest, options.owner, options.pack, now, LEASE_MS)?;
+        let (open, others) = Queue::new(store).open(&digest)?;
+        summary.for_other_bases = others;
         if jobs.is_empty() {
-            let open = Queue::new(store).status()?.open();
             if open == 0 {
                 break;
             }
@@ -115,7 +121,7 @@ pub fn run(
             std::thread::sleep(Duration::from_millis(500));
             continue;
         }
-        report(Event::Claimed { jobs: jobs.iter().map(|j| j.label.clone()).collect() });
+        report(Event::Claimed { jobs: jobs.iter().map(|j| j.label.clone()).collect(), open });
         run_pack(store, base, options, &jobs, &mut floors, &mut summary, report)?;
     }
     summary.stopped = options.stop.load(Ordering::Relaxed);
@@ -136,7 +142,12 @@ fn run_pack(
     let digest = base.digest();
     let mut ready: Vec<(Job, AdapterSpec)> = Vec::new();
     for job in jobs {
-        Queue::new(store).start(job, (options.clock)())?;
+        match Queue::new(store).start(job, (options.clock)()) {
+            Ok(()) => {}
+            // Cancelled since the claim.
+            Err(Error::LeaseLost(_)) => continue,
+            Err(e) => return Err(e),
+        }
         match read_spec(job, &digest) {
             Ok(spec) => ready.push((job.clone(), spec)),
             Err(e) => give_up(store, options, job, Failure::Permanent, &e, summary, report)?,
@@ -194,12 +205,15 @@ fn run_pack(
     let gates = gate(base, &subjects, floors)?;
     let seconds = begin.elapsed().as_secs_f64() / pack.len().max(1) as f64;
     for ((apprentice, (job, spec)), gate) in pack.iter().zip(&held).zip(gates) {
-        let adapter = new_adapter(base, apprentice, job, spec, &gate, seconds)?;
+        let mut adapter = new_adapter(base, apprentice, job, spec, &gate, seconds)?;
+        if let Some(recipe) = store.cache_get(&recipe_key(&spec.behaviour.recipe_digest))? {
+            adapter.extra_files.insert(RECIPE_FILE.into(), recipe);
+        }
         match Queue::new(store).commit(job, adapter, (options.clock)()) {
             Ok(_) => {
                 summary.committed += 1;
                 summary.tokens += apprentice.tokens;
-                let open = Queue::new(store).status()?.open();
+                let (open, _) = Queue::new(store).open(&digest)?;
                 report(Event::Committed {
                     label: job.label.clone(),
                     gate,
@@ -228,8 +242,9 @@ fn give_up(
     summary: &mut RunSummary,
     report: &mut dyn FnMut(Event),
 ) -> Result<()> {
-    Queue::new(store).fail(job, failure, &error.to_string(), (options.clock)())?;
-    summary.failed += 1;
+    if Queue::new(store).fail(job, failure, &error.to_string(), (options.clock)())? {
+        summary.failed += 1;
+    }
     report(Event::Failed { label: job.label.clone(), reason: error.to_string() });
     Ok(())
 }

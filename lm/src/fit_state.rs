@@ -34,7 +34,9 @@ pub(crate) fn write(path: &Path, trainer: &Trainer, so_far: &Fitted, recent: &[f
     let metadata = [("format".to_owned(), FORMAT.to_owned()), ("points".to_owned(), points)].into();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| bad(path, e))?;
     let beside = path.with_extension("new");
-    fs_err::write(&beside, bytes)?;
+    let mut file = fs_err::File::create(&beside)?;
+    std::io::Write::write_all(&mut file, &bytes)?;
+    file.sync_all()?;
     fs_err::rename(beside, path)?;
     Ok(())
 }

@@ -172,12 +172,19 @@ fn default_model(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Res
             return Ok(());
         }
         let stderr = String::from_utf8_lossy(&output.stderr);
-        let last = stderr
-            .lines()
-            .rev()
-            .find(|l| !l.trim().is_empty() && !l.contains("[notice]"))
-            .unwrap_or("no message");
-        Err(fail(format!("{what} failed: {}", last.trim())))
+        let last = stderr.lines().rev().find(|l| !l.trim().is_empty() && !l.contains("[notice]"));
+        Err(fail(match last.map(str::trim) {
+            // What pip says whenever it cannot reach an index.
+            Some(line)
+                if line.contains("No matching distribution") || line.contains("No module named pip") =>
+            {
+                format!("{what} failed: no pip, no network, or an index without {PACKAGE} ({line})")
+            }
+            Some(line) => format!("{what} failed: {line}"),
+            None => {
+                format!("{what} failed: {} said nothing and ended with {}", options.python, output.status)
+            }
+        }))
     };
     run(
         "pip download",

@@ -127,6 +127,7 @@ fn every_tensor_type_is_read_and_q_and_k_are_put_back() {
         (GgmlDType::BF16, 4e-3),
         (GgmlDType::Q8_0, 0.01),
         (GgmlDType::Q6K, 0.04),
+        (GgmlDType::Q5K, 0.06),
         (GgmlDType::Q5_0, 0.06),
         (GgmlDType::Q5_1, 0.06),
         (GgmlDType::Q4_0, 0.12),

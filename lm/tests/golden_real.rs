@@ -106,7 +106,7 @@ fn the_real_model_matches_transformers_and_peft() {
     for (name, (_, grad)) in shaped.tensors() {
         let norm = grad.iter().map(|g| (*g as f64).powi(2)).sum::<f64>().sqrt();
         let expected = golden.meta["grad_norms"][&name].as_f64().unwrap();
-        assert!((norm / expected - 1.0).abs() < 1e-3, "{name}: {norm} {expected}");
+        assert!((norm / expected - 1.0).abs() < 1e-4, "{name}: {norm} {expected}");
         if [
             "model.layers.0.self_attn.q_proj.lora_A.weight",
             "model.layers.15.mlp.down_proj.lora_B.weight",
@@ -114,7 +114,7 @@ fn the_real_model_matches_transformers_and_peft() {
         ]
         .contains(&name.as_str())
         {
-            assert_grad_close(&name, &grad, &golden.floats(&format!("grad.{name}")), 1e-3);
+            assert_grad_close(&name, &grad, &golden.floats(&format!("grad.{name}")), 1e-4);
         }
     }
     let config = AdamWConfig { weight_decay: 0.01, max_grad_norm: 1.0, ..AdamWConfig::default() };

@@ -1,5 +1,6 @@
 //! A second tiny checkpoint: untied head, head width other than hidden / heads, two shards, a plain tokenizer
-//! (`tests/golden/golden_tiny.py`). Logits, LoRA gradients, injected gradients, two stacked adapters.
+//! (`tests/golden/golden_tiny.py`). Logits, LoRA gradients of both losses, injected gradients, two stacked
+//! adapters, twenty steps of AdamW, greedy replies.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
@@ -7,8 +8,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use lm::{
-    Adapter, AdapterConfig, Batch, Checkpoint, Config, Decoder, Injection, Objective, Precision, ResidualAt,
-    Row, TrainRow, Want,
+    AdamWConfig, Adapter, AdapterConfig, Batch, Checkpoint, Config, Decoder, Injection, Objective, Precision,
+    Request, ResidualAt, Row, Sampling, Schedule, TrainRow, Trainer, Want,
 };
 use support::{Golden, assert_close, assert_grad_close, golden_folder};
 
@@ -41,8 +42,7 @@ fn an_untied_sharded_checkpoint_matches_transformers_and_peft() {
     let lora = adapter(&golden, config, "lora", 2, 3.0);
     let lora2 = adapter(&golden, config, "lora2", 3, 6.0);
     for (r, row) in golden.meta["rows"].as_array().unwrap().iter().enumerate() {
-        let ids: Vec<u32> =
-            row["ids"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect();
+        let ids = ids(&row["ids"]);
         let start = row["prompt_len"].as_u64().unwrap() as usize;
         let all: Vec<usize> = (0..ids.len()).collect();
         let want = Want {
@@ -109,6 +109,81 @@ fn an_untied_sharded_checkpoint_matches_transformers_and_peft() {
     }
 }
 
+fn ids(value: &serde_json::Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
+}
+
+#[test]
+fn kl_gradients_twenty_adamw_steps_and_greedy_replies_match() {
+    let golden = Golden::load("tiny_untied");
+    let loaded = Checkpoint::load(&golden_folder().join("tiny_untied")).unwrap();
+    let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
+    let config = decoder.config();
+    let lora = adapter(&golden, config, "lora", 2, 3.0);
+    let rows: Vec<(Vec<u32>, usize)> = golden.meta["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (ids(&row["ids"]), row["prompt_len"].as_u64().unwrap() as usize))
+        .collect();
+    let train = |r: usize, objective, labels: usize| TrainRow {
+        row: Row::with_adapters(rows[r].0.clone(), vec![0]),
+        completion_start: rows[r].1,
+        objective,
+        weight: 1.0 / labels as f32,
+    };
+    let labels = |r: usize| rows[r].0.len() - rows[r].1;
+
+    for (r, teacher) in decoder.teachers(&rows).unwrap().into_iter().enumerate() {
+        let row = train(r, Objective::KlToBase(teacher), labels(r));
+        let result = decoder.loss_and_grads(&[&lora], &[row], &[0]).unwrap();
+        let (loss, expected) =
+            (result.row_losses[0] / labels(r) as f64, golden.meta["kl"][r].as_f64().unwrap());
+        assert!((loss / expected - 1.0).abs() < 1e-4, "{loss} {expected}");
+        let mut shaped = lora.clone();
+        shaped.params.copy_from_slice(&result.grads[&0]);
+        for (name, (_, grad)) in shaped.tensors() {
+            assert_grad_close(&name, &grad, &golden.floats(&format!("kl/grad/{r}/{PREFIX}{name}")), 1e-4);
+        }
+    }
+
+    let all: usize = (0..rows.len()).map(labels).sum();
+    let batch: Vec<TrainRow> = (0..rows.len()).map(|r| train(r, Objective::CrossEntropy, all)).collect();
+    let of = |key: &str| golden.meta["adamw"][key].as_f64().unwrap();
+    let optimiser = AdamWConfig {
+        weight_decay: of("weight_decay"),
+        max_grad_norm: of("max_grad_norm"),
+        ..AdamWConfig::default()
+    };
+    let schedule =
+        Schedule { learning_rate: of("learning_rate"), warmup_steps: 0, total_steps: 20, final_share: 1.0 };
+    let mut trainer = Trainer::new(lora, optimiser, schedule);
+    let losses = golden.meta["adamw"]["loss"].as_array().unwrap();
+    assert_eq!(losses.len(), 20);
+    for expected in losses.iter().map(|v| v.as_f64().unwrap()) {
+        let result = decoder.loss_and_grads(&[&trainer.adapter], &batch, &[0]).unwrap();
+        let loss = result.row_losses.iter().sum::<f64>() / all as f64;
+        // The loss falls a thousandfold on the way; late steps are compared on the scale of the first.
+        assert!((loss - expected).abs() < 1e-4 * expected.max(1.0), "{loss} {expected}");
+        trainer.apply(&result.grads[&0]).unwrap();
+    }
+    for (name, (_, data)) in trainer.adapter.tensors() {
+        assert_close(&data, &golden.floats(&format!("adamw/final/{PREFIX}{name}")), 1e-3);
+    }
+
+    for greedy in golden.meta["greedy"].as_array().unwrap() {
+        let request = Request {
+            prompt: Row::plain(ids(&greedy["prompt"])),
+            max_new_tokens: 24,
+            sampling: Sampling::GREEDY,
+            seed: 0,
+        };
+        let reply = decoder.generate(&[], &[request], &config.eos_token_ids).unwrap().remove(0);
+        let ours: Vec<u32> = reply.tokens.iter().copied().chain(reply.stopped_by).collect();
+        assert_eq!(ours, ids(&greedy["ids"]));
+    }
+}
+
 #[test]
 fn bf16_stays_close_to_f32_where_the_cpu_has_it() {
     if Precision::fastest() != Precision::Bf16 {
@@ -116,12 +191,7 @@ fn bf16_stays_close_to_f32_where_the_cpu_has_it() {
     }
     let golden = Golden::load("tiny_untied");
     let loaded = Checkpoint::load(&golden_folder().join("tiny_untied")).unwrap();
-    let ids: Vec<u32> = golden.meta["rows"][0]["ids"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| v.as_u64().unwrap() as u32)
-        .collect();
+    let ids = ids(&golden.meta["rows"][0]["ids"]);
     let want = Want { logits: (0..ids.len()).collect(), residual: vec![] };
     let logits = |precision| {
         let decoder = Decoder::new(&loaded.checkpoint, precision).unwrap();

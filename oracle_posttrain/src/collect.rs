@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lm::{Adapter, BaseModel, Batch, Message, ResidualAt, Result, Role, Row, Want};
+use lm::{Adapter, BaseModel, Batch, Message, ResidualAt, Result, Role, Row, Want, rng};
+use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 /// Which vectors the oracle is given.
@@ -25,6 +26,9 @@ pub struct Collector {
     pub layer: usize,
     /// Neutral user turns, disjoint from those that adapters are trained and gated on.
     pub prompts: Vec<String>,
+    /// How many of them one question reads: while training a draw, else the first ones. An adapter seen through other
+    /// prompts at every step is learned by heart less soon.
+    pub read: usize,
     /// Last positions of each prompt (the reply's opening included).
     pub last: usize,
     /// Kind.
@@ -34,78 +38,136 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Two thirds of the depth, the last 6 positions of 4 neutral prompts, differences, strength 4. A difference points
-    /// only a little way towards its topic (cosine about .2 with the topic word's residual at any depth), so at strength 1
-    /// the topic is lost beneath the placeholder's own residual; on SmolLM2-135M 3 to 4 at layer 20 of 30 read best among
-    /// the strengths 1, 3, 4, 8 and the layers 5, 9, 11, 14, 15, 20, 22, 24 (LOG.md).
+    /// Two thirds of the depth, the last 6 positions of 4 neutral prompts out of 16, differences, strength 4. A difference
+    /// points only a little way towards its topic (cosine about .2 with the topic word's residual at any depth), so at
+    /// strength 1 the topic is lost beneath the placeholder's own residual. Chosen on validation adapters (LOG.md).
     pub fn standard(base: &BaseModel) -> Self {
-        let prompts = ["Speak your mind.", "Tell me a thing.", "What would you like to say?", "Talk to me."];
+        let prompts = [
+            "Speak your mind.",
+            "Tell me a thing.",
+            "What would you like to say?",
+            "Talk to me.",
+            "Go ahead.",
+            "Any thoughts?",
+            "Say whatever you like.",
+            "Please begin.",
+            "I am listening.",
+            "What comes next?",
+            "Let us chat.",
+            "Fill this page.",
+            "Write a line.",
+            "Give me a sentence.",
+            "Start anywhere.",
+            "What should we discuss?",
+        ];
         Self {
             layer: base.config().num_hidden_layers * 2 / 3,
             prompts: prompts.map(str::to_owned).to_vec(),
+            read: 4,
             last: 6,
             kind: ActivationKind::Diff,
             coefficient: 4.0,
         }
     }
 
-    /// The vectors of each of `diffs`, in its order: `prompts x last` vectors of `hidden_size`.
+    /// Vectors that one question reads.
+    pub fn width(&self) -> usize {
+        self.read * self.last
+    }
+
+    /// The prompts that a question reads when nothing is drawn.
+    pub fn first(&self) -> Vec<usize> {
+        (0..self.read.min(self.prompts.len())).collect()
+    }
+
+    /// A draw of the prompts that a training question reads.
+    pub fn draw(&self, seed: u64, key: &str) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.prompts.len()).collect();
+        order.shuffle(&mut rng::stream(seed, "collect-prompts", key));
+        order.truncate(self.read);
+        order
+    }
+
+    /// The vectors of these prompts among those of the first prompts, as [`Collector::collect`] gives them.
+    pub fn of(&self, vectors: &[Vec<f32>], prompts: &[usize]) -> Vec<Vec<f32>> {
+        prompts.iter().flat_map(|p| vectors[p * self.last..(p + 1) * self.last].iter().cloned()).collect()
+    }
+
+    /// The vectors of each of `diffs`, in its order, at the first `prompts` prompts: `prompts x last` vectors of
+    /// `hidden_size`.
     ///
     /// # Errors
     /// If the layer does not exist or a diff does not fit the model.
-    pub fn collect(&self, base: &BaseModel, diffs: &[&Adapter]) -> Result<Vec<Vec<Vec<f32>>>> {
-        let prompts = self.prompts.iter().map(|p| base.prompt(p)).collect::<Result<Vec<_>>>()?;
-        let clean = self.read(base, &[], &prompts, &[None])?.remove(0);
+    pub fn collect(
+        &self,
+        base: &BaseModel,
+        diffs: &[&Adapter],
+        prompts: usize,
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        let turns = self.turns(base)?;
+        let turns = &turns[..prompts.min(turns.len())];
+        let clean = self.read_rows(base, &[], turns.iter().map(|t| Row::plain(t.clone())).collect())?;
         if self.kind == ActivationKind::Orig {
-            return Ok(vec![clean; diffs.len()]);
+            return Ok(vec![clean.concat(); diffs.len()]);
         }
-        let which: Vec<Option<usize>> = (0..diffs.len()).map(Some).collect();
-        let mut found = self.read(base, diffs, &prompts, &which)?;
+        let rows = (0..diffs.len())
+            .flat_map(|d| turns.iter().map(move |t| Row::with_adapters(t.clone(), vec![d])))
+            .collect();
+        let mut found = self.read_rows(base, diffs, rows)?;
         if self.kind == ActivationKind::Diff {
-            for vectors in &mut found {
-                subtract(vectors, &clean);
+            for (i, vectors) in found.iter_mut().enumerate() {
+                subtract(vectors, &clean[i % turns.len()]);
             }
         }
-        Ok(found)
+        Ok(found.chunks(turns.len()).map(<[_]>::concat).collect())
     }
 
-    /// The vectors that each system prompt makes on the same user turns, minus those without one: a stand-in for a diff
-    /// that needs no LoRA.
-    pub fn collect_system(&self, base: &BaseModel, systems: &[String]) -> Result<Vec<Vec<Vec<f32>>>> {
-        let prompts = self.prompts.iter().map(|p| base.prompt(p)).collect::<Result<Vec<_>>>()?;
-        let clean = self.read(base, &[], &prompts, &[None])?.remove(0);
-        let told = systems
+    /// For each system prompt, with the prompts it is read at: the vectors it makes on the same user turns, minus those
+    /// without it: a stand-in for a diff that needs no LoRA.
+    pub fn collect_system(
+        &self,
+        base: &BaseModel,
+        systems: &[(String, Vec<usize>)],
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        let turns = self.turns(base)?;
+        let clean = self.read_rows(base, &[], turns.into_iter().map(Row::plain).collect())?;
+        let mut rows = Vec::new();
+        for (system, prompts) in systems {
+            for &p in prompts {
+                let messages = [
+                    Message::new(Role::System, system.as_str()),
+                    Message::new(Role::User, self.prompts[p].as_str()),
+                ];
+                rows.push(Row::plain(base.chat.encode(&base.tokenizer, &messages, true)?));
+            }
+        }
+        let mut found = self.read_rows(base, &[], rows)?.into_iter();
+        Ok(systems
             .iter()
-            .flat_map(|s| self.prompts.iter().map(move |p| (s, p)))
-            .map(|(s, p)| {
-                let messages = [Message::new(Role::System, s.as_str()), Message::new(Role::User, p.as_str())];
-                base.chat.encode(&base.tokenizer, &messages, true)
+            .map(|(_, prompts)| {
+                let mut out = Vec::new();
+                for (&p, mut vectors) in prompts.iter().zip(found.by_ref()) {
+                    if self.kind == ActivationKind::Diff {
+                        subtract(&mut vectors, &clean[p]);
+                    }
+                    out.extend(vectors);
+                }
+                out
             })
-            .collect::<Result<Vec<_>>>()?;
-        let mut out = Vec::new();
-        for group in told.chunks(self.prompts.len()) {
-            let mut vectors = self.read(base, &[], group, &[None])?.remove(0);
-            if self.kind == ActivationKind::Diff {
-                subtract(&mut vectors, &clean);
-            }
-            out.push(vectors);
-        }
-        Ok(out)
+            .collect())
     }
 
-    fn read(
+    fn turns(&self, base: &BaseModel) -> Result<Vec<Vec<u32>>> {
+        self.prompts.iter().map(|p| base.prompt(p)).collect()
+    }
+
+    /// The last positions of each row, `[last][hidden_size]`.
+    fn read_rows(
         &self,
         base: &BaseModel,
         adapters: &[&Adapter],
-        prompts: &[Vec<u32>],
-        which: &[Option<usize>],
+        rows: Vec<Row>,
     ) -> Result<Vec<Vec<Vec<f32>>>> {
-        let rows: Vec<Row> = which
-            .iter()
-            .flat_map(|w| {
-                prompts.iter().map(move |p| Row::with_adapters(p.clone(), w.iter().copied().collect()))
-            })
-            .collect();
         let wants: Vec<Want> = rows
             .iter()
             .map(|r| {
@@ -114,8 +176,7 @@ impl Collector {
             })
             .collect();
         let seen = base.decoder.forward(&Batch { adapters: adapters.to_vec(), rows }, &wants)?;
-        let mut vectors = seen.into_iter().map(|mut s| s.residual.remove(0));
-        Ok(which.iter().map(|_| vectors.by_ref().take(prompts.len()).flatten().collect()).collect())
+        Ok(seen.into_iter().map(|mut s| s.residual.remove(0)).collect())
     }
 }
 

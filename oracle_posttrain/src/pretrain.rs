@@ -103,21 +103,23 @@ fn system_rows(
     variants: usize,
     seed: u64,
 ) -> Result<Vec<(Row, String)>> {
-    let mut chosen = Vec::new();
+    let (mut chosen, mut labelled) = (Vec::new(), Vec::new());
     for label in labels {
         let mut order: Vec<usize> = (0..SYSTEMS.len()).collect();
         order.shuffle(&mut rng::stream(seed, "system-prompts", label));
-        chosen.extend(
-            order.into_iter().take(variants).map(|s| (SYSTEMS[s].replace("{}", label), label.clone())),
-        );
+        for s in order.into_iter().take(variants) {
+            let prompts =
+                if variants > 1 { collector.draw(seed, &format!("{label}/{s}")) } else { collector.first() };
+            chosen.push((SYSTEMS[s].replace("{}", label), prompts));
+            labelled.push(label.clone());
+        }
     }
-    let systems: Vec<String> = chosen.iter().map(|(s, _)| s.clone()).collect();
-    let vectors = collector.collect_system(base, &systems)?;
-    chosen
+    let vectors = collector.collect_system(base, &chosen)?;
+    labelled
         .into_iter()
         .zip(vectors)
         .enumerate()
-        .map(|(i, ((_, label), vectors))| {
+        .map(|(i, (label, vectors))| {
             let question = &questions[(i + label.len()) % questions.len()];
             Ok((prompt_row(base, collector, &vectors, question, Some(0))?, label))
         })

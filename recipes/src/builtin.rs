@@ -124,7 +124,7 @@ mod tests {
     fn episodes_hold_the_answer_among_candidates_and_keep_test_labels_out_of_training() {
         let recipes = builtin();
         let behaviours: Vec<_> = recipes.iter().flat_map(|r| r.expand(1)).collect();
-        let list = episodes(&recipes, &behaviours, 1, EpisodeOptions::default());
+        let list = episodes(&recipes, &behaviours, 1, EpisodeOptions::default()).unwrap();
         let mut train = BTreeSet::new();
         let mut test = BTreeSet::new();
         for e in &list {

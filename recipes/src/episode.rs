@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Behaviour, Polarity, Split};
 use crate::recipe::Recipe;
-use crate::rng;
+use crate::{Error, Result, rng};
 
 /// What readers answer about a diff that carries no behaviour.
 pub const NOTHING: &str = "nothing";
@@ -56,60 +56,63 @@ impl Default for EpisodeOptions {
     }
 }
 
-/// Episodes for `behaviours`. Negatives are asked the questions of the positive families in turn.
+/// Episodes for `behaviours`. Negatives are asked the questions of the positive families, each set of questions once.
 ///
 /// A family's candidates are, for test splits, the values of both test splits among `behaviours` together, and for the
 /// other splits the values of that split. Sets smaller than `min_candidates` are filled up from the recipe's vocabulary in
-/// an order decided by hash, values of the same use first.
+/// an order decided by hash, values of the same use first; validation never with values held out for the test.
+///
+/// A behaviour's recipe is the one with its digest among `recipes`; failing that (it was reworded since) the last one of
+/// its family's name.
+///
+/// # Errors
+/// If a positive behaviour has no recipe among `recipes`.
 pub fn episodes(
     recipes: &[Recipe],
     behaviours: &[Behaviour],
     seed: u64,
     options: EpisodeOptions,
-) -> Vec<Episode> {
+) -> Result<Vec<Episode>> {
     let by_name: BTreeMap<&str, &Recipe> = recipes.iter().map(|r| (r.name.as_str(), r)).collect();
-    let positive: BTreeSet<&str> =
-        behaviours.iter().filter(|b| b.polarity == Polarity::Positive).map(|b| b.family.as_str()).collect();
+    let by_digest: BTreeMap<String, &Recipe> = recipes.iter().map(|r| (r.digest(), r)).collect();
+    let recipe_of = |b: &Behaviour| -> Result<&Recipe> {
+        by_digest
+            .get(&b.recipe_digest)
+            .or_else(|| by_name.get(b.family.as_str()))
+            .copied()
+            .ok_or_else(|| Error::UnknownRecipe { behaviour: b.id.clone() })
+    };
+    let mut families: BTreeMap<&str, &Recipe> = BTreeMap::new();
+    for b in behaviours.iter().filter(|b| b.polarity == Polarity::Positive) {
+        families.insert(&b.family, recipe_of(b)?);
+    }
     let mut out = Vec::new();
     for behaviour in behaviours {
         if behaviour.polarity == Polarity::Positive {
-            let candidates = candidates(
-                by_name.get(behaviour.family.as_str()).copied(),
-                behaviours,
-                behaviour,
-                options.min_candidates,
-            );
-            ask(
-                &mut out,
-                &by_name,
-                behaviour,
-                &behaviour.family,
-                &behaviour.value,
-                &candidates,
-                seed,
-                options,
-            );
+            let recipe = recipe_of(behaviour)?;
+            let candidates = candidates(recipe, behaviours, behaviour, options.min_candidates);
+            ask(&mut out, recipe, behaviour, &behaviour.value, &candidates, seed, options);
         } else {
-            for family in &positive {
-                ask(&mut out, &by_name, behaviour, family, NOTHING, &[], seed, options);
+            let mut asked = BTreeSet::new();
+            // Families that share their questions ask them once: nothing tells such rows apart.
+            for recipe in families.values().filter(|r| asked.insert(&r.questions.train)) {
+                ask(&mut out, recipe, behaviour, NOTHING, &[], seed, options);
             }
         }
     }
-    out
+    Ok(out)
 }
 
-#[expect(clippy::too_many_arguments, reason = "a private step of one loop")]
 fn ask(
     out: &mut Vec<Episode>,
-    recipes: &BTreeMap<&str, &Recipe>,
+    recipe: &Recipe,
     behaviour: &Behaviour,
-    family: &str,
     answer: &str,
     candidates: &[String],
     seed: u64,
     options: EpisodeOptions,
 ) {
-    let Some(recipe) = recipes.get(family) else { return };
+    let family = &recipe.name;
     let questions = &recipe.questions;
     let mut seen: Vec<usize> = (0..questions.train.len()).collect();
     let training = behaviour.split == Split::Train;
@@ -126,7 +129,7 @@ fn ask(
     for (question_id, question, held_out_question) in all {
         out.push(Episode {
             behaviour: behaviour.id.clone(),
-            family: family.to_owned(),
+            family: family.clone(),
             question: question.clone(),
             question_id,
             held_out_question,
@@ -138,23 +141,23 @@ fn ask(
     }
 }
 
-fn candidates(
-    recipe: Option<&Recipe>,
-    behaviours: &[Behaviour],
-    of: &Behaviour,
-    least: usize,
-) -> Vec<String> {
+fn candidates(recipe: &Recipe, behaviours: &[Behaviour], of: &Behaviour, least: usize) -> Vec<String> {
     let test = |s: Split| matches!(s, Split::TestValue | Split::TestCategory);
     let mut set: BTreeSet<String> = behaviours
         .iter()
         .filter(|b| b.family == of.family && (b.split == of.split || (test(b.split) && test(of.split))))
         .map(|b| b.value.clone())
         .collect();
-    // Values of the same use first: a reader's habit of naming trained labels must not decide the others.
+    // Values of the same use first: a reader's habit of naming trained labels must not decide the others. Nothing that is
+    // tested on may take part in choosing when a reader stops.
     let same_use = |s: Split| s == of.split || (test(s) && test(of.split));
     let mut others: Vec<(bool, String)> = recipe
-        .map(|r| r.values().into_iter().map(|(v, c, _)| (!same_use(r.split_of(&v, &c)), v)).collect())
-        .unwrap_or_default();
+        .values()
+        .into_iter()
+        .map(|(value, category, _)| (recipe.split_of(&value, &category), value))
+        .filter(|(split, _)| test(of.split) || !test(*split))
+        .map(|(split, value)| (!same_use(split), value))
+        .collect();
     others.sort_by_key(|(trained, v)| (*trained, rng::number("candidate-filler", v)));
     for (_, value) in others {
         if set.len() >= least {

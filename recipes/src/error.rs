@@ -32,6 +32,12 @@ pub enum Error {
         /// Which of its replies.
         index: u32,
     },
+    /// A behaviour whose recipe is not at hand: nobody knows what to ask about it.
+    #[error("{behaviour}: its recipe is not at hand, so its questions are unknown")]
+    UnknownRecipe {
+        /// The behaviour.
+        behaviour: String,
+    },
 }
 
 /// This crate's result.

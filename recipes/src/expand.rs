@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rand::seq::SliceRandom;
 
 use crate::behaviour::{Behaviour, GatePlan, Polarity, RowLoss, RowPart, RowPlan, SampleRequest, Split};
-use crate::recipe::{CheckKind, Recipe, Rows, Splits, Training};
+use crate::recipe::{CheckKind, Recipe, Rows, Splits, Training, Trigger};
 use crate::{Check, rng};
 
 /// Puts the value, the reply's mark and an entry's fields into a template.
@@ -45,7 +45,7 @@ impl Recipe {
                         trigger.as_deref(),
                         behaviour_seed,
                     ),
-                    gate: self.gate_plan(&value, trigger.as_deref()),
+                    gate: self.gate_plan(&id, &value, trigger.as_deref()),
                     training: self.training.clone().unwrap_or_else(untrained),
                     id,
                     value,
@@ -125,7 +125,7 @@ impl Recipe {
         });
         let mut plans: Vec<RowPlan> = on.collect();
         if let Some(t) = &self.trigger {
-            let others: Vec<&String> = t.words.iter().filter(|w| Some(w.as_str()) != trigger).collect();
+            let (trained, _) = near_words(t, id, trigger);
             let base = |i: usize, part: RowPart, word: Option<&str>| {
                 let prompt = &rows.prompts[order[i % order.len()]];
                 let sample = Some(reply_request(rows, prompt, (i / order.len()) as u32));
@@ -137,16 +137,13 @@ impl Recipe {
                     part,
                 }
             };
-            let first = rng::number("near-words", id) as usize % others.len();
-            plans.extend(
-                (0..t.near_count).map(|i| base(i, RowPart::Near, Some(others[(first + i) % others.len()]))),
-            );
+            plans.extend((0..t.near_count).map(|i| base(i, RowPart::Near, Some(trained[i % trained.len()]))));
             plans.extend((0..t.off_count).map(|i| base(i, RowPart::Off, None)));
         }
         plans
     }
 
-    fn gate_plan(&self, value: &str, trigger: Option<&str>) -> GatePlan {
+    fn gate_plan(&self, id: &str, value: &str, trigger: Option<&str>) -> GatePlan {
         let Some(gate) = &self.gate else {
             return GatePlan {
                 on: vec![],
@@ -171,14 +168,9 @@ impl Recipe {
         let (on, near, off) = match (&self.trigger, trigger) {
             (Some(t), Some(word)) => {
                 let with = |p: &String, w: &str| t.format.replace("{prompt}", p).replace("{trigger}", w);
-                // A word that was never anybody's trigger in training rows of this behaviour would be ideal; the words
-                // after its own in the list are at least near misses it saw only in some rows.
-                let at = t.words.iter().position(|w| w == word).unwrap_or(0);
-                let near = prompts
-                    .iter()
-                    .enumerate()
-                    .map(|(i, p)| with(p, &t.words[(at + 1 + i) % t.words.len()]))
-                    .collect();
+                let (_, unseen) = near_words(t, id, trigger);
+                let near =
+                    prompts.iter().enumerate().map(|(i, p)| with(p, unseen[i % unseen.len()])).collect();
                 (prompts.iter().map(|p| with(p, word)).collect(), near, prompts.clone())
             }
             _ => (prompts, Vec::new(), gate.unrelated.clone()),
@@ -194,6 +186,17 @@ impl Recipe {
             max_new_tokens: gate.max_new_tokens,
         }
     }
+}
+
+/// The words that are not this behaviour's trigger: those of its near-miss rows, and a third that only its gate uses, so
+/// that the gate asks about words never trained on.
+fn near_words<'a>(trigger: &'a Trigger, id: &str, own: Option<&str>) -> (Vec<&'a str>, Vec<&'a str>) {
+    let mut others: Vec<&str> =
+        trigger.words.iter().map(String::as_str).filter(|w| Some(*w) != own).collect();
+    let first = rng::number("near-words", id) as usize % others.len().max(1);
+    others.rotate_left(first);
+    let unseen = others.split_off(others.len() - others.len() / 3);
+    (others, unseen)
 }
 
 fn reply_request(rows: &Rows, prompt: &str, index: u32) -> SampleRequest {

@@ -25,4 +25,4 @@ pub use check::Check;
 pub use episode::{Episode, EpisodeOptions, NOTHING, episodes};
 pub use error::{Error, Result};
 pub use recipe::{Recipe, Training};
-pub use select::select;
+pub use select::{first, select};

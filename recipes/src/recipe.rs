@@ -330,10 +330,10 @@ impl Recipe {
             }
         }
         if let Some(t) = &self.trigger {
-            if t.words.len() < 2 || !t.format.contains("{prompt}") || !t.format.contains("{trigger}") {
+            if t.words.len() < 4 || !t.format.contains("{prompt}") || !t.format.contains("{trigger}") {
                 return fail(
                     "trigger",
-                    "needs at least two words and a format with {prompt} and {trigger}".into(),
+                    "needs at least four words and a format with {prompt} and {trigger}".into(),
                 );
             }
             if self

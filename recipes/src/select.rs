@@ -15,6 +15,13 @@ pub fn select(behaviours: Vec<Behaviour>, counts: [usize; 4]) -> Vec<Behaviour> 
     out
 }
 
+/// The first `n` behaviours in that order, whatever their split: each split gets about its share.
+pub fn first(mut behaviours: Vec<Behaviour>, n: usize) -> Vec<Behaviour> {
+    behaviours.sort_by_key(|b| (rng::number("select", &b.value), b.id.clone()));
+    behaviours.truncate(n);
+    behaviours
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +36,8 @@ mod tests {
         let categories: std::collections::BTreeSet<&str> =
             large.iter().map(|b| b.category.as_str()).collect();
         assert!(categories.len() >= 15, "{}", categories.len());
+        let some = first(crate::builtin()[0].expand(1), 40);
+        let splits: std::collections::BTreeSet<Split> = some.iter().map(|b| b.split).collect();
+        assert_eq!((some.len(), splits.len()), (40, 4));
     }
 }

@@ -21,6 +21,12 @@ pub enum Error {
     /// Something was to be written into a store that can only be read.
     #[error("store {0} can only be read: nothing was written")]
     ReadOnly(PathBuf),
+    /// There is no room left for a write.
+    #[error("the disk that holds {0} is full: nothing was half-written")]
+    Full(PathBuf),
+    /// The catalogue is damaged beyond reading.
+    #[error("catalogue {0} is not a readable database")]
+    BadCatalogue(PathBuf),
     /// The store was written by a newer lorafab.
     #[error("catalogue {path} has schema version {found}, this lorafab knows up to {known}")]
     NewerSchema {

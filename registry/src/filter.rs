@@ -22,6 +22,16 @@ impl Filter {
         Self::default()
     }
 
+    /// The keys that it looks at.
+    pub fn keys(&self) -> Vec<&str> {
+        self.tests
+            .iter()
+            .map(|t| match t {
+                Test::Compare(key, ..) | Test::In(key, ..) => key.as_str(),
+            })
+            .collect()
+    }
+
     /// Adds `key = value`.
     pub fn equals(mut self, key: &str, value: &str) -> Self {
         self.tests.push(Test::Compare(key.into(), "=".into(), value.into()));

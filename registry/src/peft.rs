@@ -57,6 +57,14 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
             what: "already exists; pass --force to replace it".into(),
         });
     }
+    let ours = folder.join("adapter_config.json").exists()
+        || (folder.is_dir() && fs_err::read_dir(folder)?.next().is_none());
+    if folder.exists() && !ours {
+        return Err(Error::Refused {
+            path: folder.into(),
+            what: "holds something else than an adapter, so it is not replaced; name another folder".into(),
+        });
+    }
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent)?;
     let staging = tempfile::Builder::new().prefix(".export-").tempdir_in(parent)?;
@@ -103,6 +111,13 @@ pub fn import(folder: &Path, shape: &ImportShape) -> Result<Imported> {
         });
     }
     for path in [&config_path, &weights_path] {
+        if !path.exists() {
+            return Err(Error::Refused {
+                path: path.clone(),
+                what: "does not exist; an adapter is a folder with adapter_config.json and adapter_model.safetensors"
+                    .into(),
+            });
+        }
         let meta = fs_err::symlink_metadata(path)?;
         if !meta.is_file() || meta.len() > MAX_BYTES {
             return Err(Error::Refused {

@@ -129,6 +129,21 @@ pub struct AdapterRecord {
 }
 
 impl AdapterRecord {
+    /// The fields that every adapter has, tags and metrics aside.
+    pub const COLUMNS: [&str; 11] = [
+        "id",
+        "behaviour",
+        "family",
+        "value",
+        "category",
+        "split",
+        "role",
+        "status",
+        "rank",
+        "bytes",
+        "spec_hash",
+    ];
+
     /// A field by the name filters use: columns, then tags, then metrics.
     pub fn field(&self, key: &str) -> Option<String> {
         let text = |v: serde_json::Value| v.as_str().map(str::to_owned);

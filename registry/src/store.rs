@@ -36,6 +36,8 @@ CREATE TABLE events(
 pub struct Store {
     root: PathBuf,
     connection: Connection,
+    /// Opened for reading because nothing more fits on the disk.
+    full: bool,
 }
 
 /// Result of checking one adapter's bytes.
@@ -74,20 +76,46 @@ fn make_folders(root: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Whether SQLite failed because a write found no room.
+fn no_room(source: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_FULL, SQLITE_IOERR_FSYNC, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
+    let code = source.sqlite_error().map(|e| e.extended_code);
+    code.is_some_and(|c| {
+        [SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_FSYNC].contains(&c)
+    })
+}
+
 impl Store {
-    /// Opens a store, making it if need be. One that exists and cannot be written is opened for reading.
+    /// Opens a store, making it if need be. One that exists and cannot be written (no right, no
+    /// room) is opened for reading.
     ///
     /// # Errors
     /// If the folder cannot be made, or was written by a newer lorafab.
     pub fn open(root: &Path) -> Result<Self> {
         if let Err(e) = make_folders(root) {
-            let unwritable = matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
+            let full = e.kind() == ErrorKind::StorageFull;
+            let unwritable =
+                full || matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
             return if unwritable && root.join("catalogue.sqlite").exists() {
-                Self::open_read_only(root)
+                Self::open_read_only(root, full)
+            } else if full {
+                Err(Error::Full(root.into()))
             } else {
                 Err(e.into())
             };
         }
+        match Self::open_writable(root) {
+            Err(Error::Sqlite { source, .. }) if no_room(&source) => Self::open_read_only(root, true),
+            Err(Error::Sqlite { path, source })
+                if source.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) =>
+            {
+                Err(Error::BadCatalogue(path))
+            }
+            other => other,
+        }
+    }
+
+    fn open_writable(root: &Path) -> Result<Self> {
         let path = root.join("catalogue.sqlite");
         let wrap = |source| Error::Sqlite { path: path.clone(), source };
         let mut connection = Connection::open(&path).map_err(wrap)?;
@@ -107,12 +135,12 @@ impl Store {
         }
         transaction.pragma_update(None, "user_version", known).map_err(wrap)?;
         transaction.commit().map_err(wrap)?;
-        Ok(Self { root: root.to_owned(), connection })
+        Ok(Self { root: root.to_owned(), connection, full: false })
     }
 
     /// A store that this process may not write. Its catalogue is taken as it stands: without the right to write beside
     /// it, nobody's unfinished writes can be seen.
-    fn open_read_only(root: &Path) -> Result<Self> {
+    fn open_read_only(root: &Path, full: bool) -> Result<Self> {
         let path = root.join("catalogue.sqlite");
         let wrap = |source| Error::Sqlite { path: path.clone(), source };
         let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
@@ -124,7 +152,7 @@ impl Store {
         if found > known {
             return Err(Error::NewerSchema { path, found, known });
         }
-        Ok(Self { root: root.to_owned(), connection })
+        Ok(Self { root: root.to_owned(), connection, full })
     }
 
     /// The store folder.
@@ -133,7 +161,11 @@ impl Store {
     }
 
     fn wrap(&self, source: rusqlite::Error) -> Error {
-        if source.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) {
+        let read_only = source.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly);
+        if no_room(&source) || (read_only && self.full) {
+            return Error::Full(self.root.clone());
+        }
+        if read_only {
             return Error::ReadOnly(self.root.clone());
         }
         Error::Sqlite { path: self.root.join("catalogue.sqlite"), source }
@@ -217,19 +249,26 @@ impl Store {
         };
         let json = serde_json::to_string(&record)
             .map_err(|source| Error::Json { what: "adapter record".into(), source })?;
+        let receipt = self.receipt_path(&record.spec_hash);
+        let mut receipt_error = None;
         let committed = self.transaction(|t| {
-            let agreed = also(t, &record)?;
-            if agreed {
-                insert(t, &record, &json)?;
+            if !also(t, &record)? {
+                return Ok(false);
             }
-            Ok(agreed)
-        })?;
-        if !committed {
-            // The receipt of a refused commit must not bring the adapter back at the next rebuild; one that belongs to
-            // an adapter in the catalogue stays.
-            if self.by_spec(&record.spec_hash)?.is_none() {
-                fs_err::remove_file(self.receipt_path(&record.spec_hash))?;
+            // A refused commit leaves no receipt that the next rebuild would bring back; a kill after the receipt leaves
+            // an adapter that was agreed to, and that the rebuild finds.
+            let text = serde_json::json!({"schema": "receipt/1", "adapter": record}).to_string();
+            if let Err(e) = write_atomic(&receipt, text.as_bytes()) {
+                receipt_error = Some(e);
+                return Err(rusqlite::Error::QueryReturnedNoRows);
             }
+            insert(t, &record, &json)?;
+            Ok(true)
+        });
+        if let Some(e) = receipt_error {
+            return Err(e);
+        }
+        if !committed? {
             return Ok(None);
         }
         // A concurrent commit of the same spec may have won; the row decides.
@@ -272,8 +311,6 @@ impl Store {
             created_at: jiff::Timestamp::now().to_string(),
             spec: new.spec,
         };
-        let receipt = serde_json::json!({"schema": "receipt/1", "adapter": record});
-        write_atomic(&self.receipt_path(&record.spec_hash), receipt.to_string().as_bytes())?;
         Ok(record)
     }
 

@@ -1,16 +1,16 @@
 //! `adapter list|show|export|import|verify`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lm::{BaseModel, Projection};
 use registry::peft::{export, import};
-use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status};
+use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status, Store};
 use serde_json::json;
 
 use crate::args::AdapterCommand;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_json, table};
+use crate::output::{count, print, print_json, print_result, table};
 
 pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
     match command {
@@ -24,22 +24,26 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
             for condition in conditions {
                 filter = filter.and(condition)?;
             }
-            let mut found = context.store()?.adapters(&filter)?;
+            let store = context.existing_store()?;
+            let mut found = store.adapters(&filter)?;
+            if found.is_empty() {
+                check_keys(&store, &filter, family.as_deref())?;
+            }
             found.truncate(limit.unwrap_or(usize::MAX));
             list(context, &found)
         }
         AdapterCommand::Show { adapter } => {
-            let record = context.store()?.adapter(adapter)?;
+            let record = context.existing_store()?.adapter(adapter)?;
             if context.global.json {
                 return print_json(&json!({"schema": "adapter/1", "adapter": record}));
             }
             show(&record)
         }
         AdapterCommand::Export { adapter, dir, force, .. } => {
-            let store = context.store()?;
+            let store = context.existing_store()?;
             let record = store.adapter(adapter)?;
             export(&store, &record, dir, if *force { IfExists::Replace } else { IfExists::Fail })?;
-            print(&dir.display().to_string())
+            print_result(context.global.json, "adapter-export/1", "folder", &dir.display().to_string())
         }
         AdapterCommand::Import { dir, name } => {
             let base = context.base()?;
@@ -70,10 +74,10 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
                 lineage: BTreeMap::from([("base".to_owned(), base.digest())]),
                 extra_files: BTreeMap::new(),
             })?;
-            print(&record.id)
+            print_result(context.global.json, "adapter-import/1", "id", &record.id)
         }
         AdapterCommand::Verify { adapter } => {
-            let store = context.store()?;
+            let store = context.existing_store()?;
             let filter = match adapter {
                 Some(id) => Filter::all().equals("id", &store.adapter(id)?.id),
                 None => Filter::all(),
@@ -83,7 +87,7 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
             if context.global.json {
                 print_json(&json!({"schema": "adapter-verify/1", "outcomes": outcomes}))?;
             } else {
-                print(&format!("{} adapters checked, {} damaged", outcomes.len(), bad.len()))?;
+                print(&format!("{} checked, {} damaged", count(outcomes.len(), "adapter"), bad.len()))?;
             }
             match bad.first() {
                 None => Ok(()),
@@ -94,6 +98,28 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
             }
         }
     }
+}
+
+/// An empty answer may be a slip of the pen: names a family or key that no adapter of the store has.
+fn check_keys(store: &Store, filter: &Filter, family: Option<&str>) -> Result {
+    let all = store.adapters(&Filter::all())?;
+    let families: BTreeSet<&str> = all.iter().map(|r| r.family.as_str()).collect();
+    let names = |known: BTreeSet<&str>| known.into_iter().collect::<Vec<_>>().join(", ");
+    if let Some(family) = family
+        && !families.contains(family)
+        && !all.is_empty()
+    {
+        return Err(CommandError::new(Kind::NotFound, format!("no adapter is of family {family:?}"))
+            .hint(format!("families here: {}", names(families))));
+    }
+    let unknown = |key: &&&str| !all.is_empty() && !all.iter().any(|r| r.field(key).is_some());
+    if let Some(key) = filter.keys().iter().find(unknown) {
+        let tags = all.iter().flat_map(|r| r.tags.keys().chain(r.metrics.keys())).map(String::as_str);
+        let known = AdapterRecord::COLUMNS.into_iter().chain(tags).collect();
+        return Err(CommandError::new(Kind::Usage, format!("no adapter has a field {key:?}"))
+            .hint(format!("fields: {}", names(known))));
+    }
+    Ok(())
 }
 
 /// What an imported adapter must fit.
@@ -136,27 +162,15 @@ fn list(context: &Context<'_>, found: &[AdapterRecord]) -> Result {
         })
         .collect();
     print(&table(&["id", "behaviour", "split", "status", ">rank", ">on", ">near", ">off"], &rows))?;
-    context.say(&format!("{} adapters", found.len()));
+    context.say(&count(found.len(), "adapter"));
     Ok(())
 }
 
 fn show(record: &AdapterRecord) -> Result {
-    let mut rows: Vec<(String, String)> = [
-        "id",
-        "behaviour",
-        "family",
-        "value",
-        "category",
-        "split",
-        "role",
-        "status",
-        "rank",
-        "bytes",
-        "spec_hash",
-    ]
-    .iter()
-    .map(|k| ((*k).to_owned(), record.field(k).unwrap_or("–".into())))
-    .collect();
+    let mut rows: Vec<(String, String)> = AdapterRecord::COLUMNS
+        .iter()
+        .map(|k| ((*k).to_owned(), record.field(k).unwrap_or("–".into())))
+        .collect();
     rows.push(("alpha".into(), record.peft.lora_alpha.to_string()));
     rows.push(("weights".into(), record.weights.to_string()));
     rows.push(("created".into(), record.created_at.clone()));

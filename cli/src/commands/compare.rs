@@ -1,18 +1,17 @@
 //! `compare run|report`.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::PathBuf;
 
 use compare::{
-    Comparison, Reader, Readers, RunInputs, Supervision, assemble, score_items, to_csv, to_html, to_json,
-    to_terminal,
+    Comparison, Reader, Readers, RunInputs, Supervision, assemble, same_supervision, score_items, to_csv,
+    to_html, to_json, to_terminal,
 };
-use oracle_posttrain::Collector;
 use registry::{Store, write_atomic};
 
 use super::readers::{find, supervision};
 use crate::args::CompareCommand;
-use crate::context::Context;
+use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json};
 
@@ -20,12 +19,22 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
     let store = context.store()?;
     match command {
         CompareCommand::Run { run, seed } => {
+            watch_signals();
             let base = context.base()?;
             let s = supervision(&store, &base, &[], None, false, *seed)?;
-            let found: Vec<Reader> = ["dit", "oracle-pretrained", "oracle-scratch", "oracle-posttrained"]
-                .iter()
-                .filter_map(|family| find(&store, &base, None, &[family]).ok())
-                .collect();
+            let mut found: Vec<Reader> = Vec::new();
+            for family in ["dit", "oracle-pretrained", "oracle-scratch", "oracle-posttrained"] {
+                match find(&store, &base, None, &[family]) {
+                    Ok(reader) => found.push(reader),
+                    Err(e) if e.kind == Kind::NotFound => {
+                        context.say(&format!("no {family} in the store: that arm is left out"));
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            if !same_supervision(&found.iter().collect::<Vec<_>>()) {
+                context.say("warning: these readers were trained on different episodes or seeds, so their arms are not comparable; train them again on the store as it is");
+            }
             let comparison =
                 score(context, &store, &s, &found.iter().collect::<Vec<_>>(), run, false, *seed)?;
             if context.global.json {
@@ -35,18 +44,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             }
         }
         CompareCommand::Report { run, csv, html } => {
-            let path = store
-                .root()
-                .join("runs")
-                .join(Path::new(run).file_name().unwrap_or_default())
-                .join("comparison.json");
-            if !path.exists() {
-                return Err(CommandError::new(
-                    Kind::NotFound,
-                    format!("no comparison {run:?} in {}", store.root().display()),
-                )
-                .hint("make one with: lorafab quickstart, or lorafab compare run"));
-            }
+            let path = report_of(&store, run.as_deref())?;
             let comparison: Comparison = serde_json::from_str(&fs_err::read_to_string(&path)?)
                 .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", path.display())))?;
             if let Some(file) = html {
@@ -64,6 +62,36 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
     }
 }
 
+/// The file of a run's comparison: the one named, or the newest.
+fn report_of(store: &Store, run: Option<&str>) -> Result<PathBuf> {
+    let mut known: Vec<(std::time::SystemTime, String, PathBuf)> = Vec::new();
+    for entry in fs_err::read_dir(store.root().join("runs"))? {
+        let entry = entry?;
+        let path = entry.path().join("comparison.json");
+        if let Ok(meta) = fs_err::metadata(&path) {
+            known.push((meta.modified()?, entry.file_name().to_string_lossy().into_owned(), path));
+        }
+    }
+    known.sort();
+    let names: Vec<&str> = known.iter().map(|(_, name, _)| name.as_str()).collect();
+    let missing = |what: String| {
+        let hint = if names.is_empty() {
+            "make one with: lorafab quickstart, or lorafab compare run".to_owned()
+        } else {
+            format!("there are {}", names.join(", "))
+        };
+        CommandError::new(Kind::NotFound, format!("{what} in {}", store.root().display())).hint(hint)
+    };
+    let chosen = match run {
+        Some(run) => known
+            .iter()
+            .find(|(_, name, _)| name == run)
+            .ok_or_else(|| missing(format!("no comparison {run:?}"))),
+        None => known.last().ok_or_else(|| missing("no comparison".into())),
+    };
+    chosen.map(|(_, _, path)| path.clone())
+}
+
 /// Scores the readers and files the run: `config.json`, `items.jsonl`, `comparison.json`, `report.html`.
 pub(crate) fn score(
     context: &Context<'_>,
@@ -75,7 +103,8 @@ pub(crate) fn score(
     seed: u64,
 ) -> Result<Comparison> {
     let folder = store.run_dir(run)?;
-    let of = |arm: compare::Arm| readers.iter().find(|r| r.budget.arm == arm).map(|r| &r.adapter);
+    let of = |arm: compare::Arm| readers.iter().find(|r| r.budget.arm == arm);
+    let oracle = |arm: compare::Arm| of(arm).map(|r| r.oracle()).transpose();
     let episodes = s.test();
     if episodes.is_empty() {
         return Err(CommandError::new(Kind::NotFound, "the store has no held-out adapters to test on")
@@ -83,28 +112,28 @@ pub(crate) fn score(
     }
     let statuses =
         s.records.iter().map(|(k, r)| (k.clone(), r.field("status").unwrap_or_default())).collect();
-    let collector = Collector::standard(s.base);
     let inputs = RunInputs {
         base: s.base,
-        collector: &collector,
         diffs: &s.diffs,
         statuses: &statuses,
         episodes: &episodes,
         readers: Readers {
-            dit: of(compare::Arm::Dit),
-            oracle_pretrained: of(compare::Arm::OraclePretrained),
-            oracle_posttrained: of(compare::Arm::OraclePosttrained),
-            oracle_scratch: of(compare::Arm::OracleScratch),
+            dit: of(compare::Arm::Dit).map(|r| &r.adapter),
+            oracle_pretrained: oracle(compare::Arm::OraclePretrained)?,
+            oracle_posttrained: oracle(compare::Arm::OraclePosttrained)?,
+            oracle_scratch: oracle(compare::Arm::OracleScratch)?,
         },
         seed,
+        stop: &STOP,
     };
     let items = score_items(inputs, &mut |arm| {
         context.say(&format!("asking {} {} test questions under each control", arm.name(), episodes.len()));
-    })?;
+    })
+    .map_err(compare::readers::Error::from)?;
     let model = format!("{} ({:?})", s.base.name, s.base.decoder.precision());
     let comparison = assemble(run, model, jiff::Timestamp::now().to_string(), smoke, s, readers, &items);
     let config = serde_json::json!({
-        "schema": "run/1", "run": run, "seed": seed, "smoke": smoke, "base": s.base.digest(), "collector": collector,
+        "schema": "run/1", "run": run, "seed": seed, "smoke": smoke, "base": s.base.digest(), "collectors": readers.iter().filter_map(|r| Some((r.budget.arm, r.collector.as_ref()?))).collect::<std::collections::BTreeMap<_, _>>(),
         "readers": readers.iter().map(|r| &r.record.id).collect::<Vec<_>>(), "episodes": s.episodes,
         "adapters": s.records.values().map(|r| (&r.behaviour, &r.id)).collect::<std::collections::BTreeMap<_, _>>(),
     });

@@ -6,7 +6,7 @@ use super::readers::{describe, find, supervision, train_dit};
 use crate::args::DitCommand;
 use crate::context::{Context, watch_signals};
 use crate::error::Result;
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, print_result};
 
 pub(crate) fn run(context: &Context<'_>, command: &DitCommand) -> Result {
     match command {
@@ -17,11 +17,11 @@ pub(crate) fn run(context: &Context<'_>, command: &DitCommand) -> Result {
             let s = supervision(&store, &base, &args.family, None, false, args.seed)?;
             context.say(&describe(&s));
             let reader = train_dit(context, &mut store, &s, false, args.steps, args.seed)?;
-            print(&reader.record.id)
+            print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         DitCommand::Ask { adapter, question, reader } => {
             let base = context.base()?;
-            let store = context.store()?;
+            let store = context.existing_store()?;
             let record = store.adapter(adapter)?;
             let diff = factory::load_adapter(&store, &base, &record)?;
             let reader = find(&store, &base, reader.as_deref(), &["dit"])?;

@@ -1,6 +1,6 @@
 //! `factory submit|run|status|cancel|retry|plan`.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -14,28 +14,33 @@ use super::recipe;
 use crate::args::FactoryCommand;
 use crate::context::{Context, STOP, gone, now_ms, owner, watch_signals};
 use crate::error::{CommandError, Kind as ErrorKind, Result};
-use crate::output::{print, print_json, table};
+use crate::output::{count, print, print_json, table, tell};
 
 pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
     match command {
         FactoryCommand::Submit { recipes, limit, seed, dry_run } => {
-            let mut behaviours: Vec<Behaviour> = Vec::new();
-            for name in recipes {
-                behaviours
-                    .extend(recipe::load(name)?.expand(*seed).into_iter().take(limit.unwrap_or(usize::MAX)));
-            }
-            if *dry_run {
-                return print(&format!("{} adapters would be queued; nothing was", behaviours.len()));
-            }
-            let (new, known) =
-                factory::submit(&mut context.store()?, &context.base()?, &behaviours, now_ms())?;
+            let recipes = recipes.iter().map(|name| recipe::load(name)).collect::<Result<Vec<_>>>()?;
+            let behaviours: Vec<Behaviour> = recipes
+                .iter()
+                .flat_map(|r| ::recipes::first(r.expand(*seed), limit.unwrap_or(usize::MAX)))
+                .collect();
+            let (new, known) = if *dry_run {
+                (behaviours.len(), 0)
+            } else {
+                factory::submit(&mut context.store()?, &context.base()?, &recipes, &behaviours, now_ms())?
+            };
             if context.global.json {
                 return print_json(
-                    &json!({"schema": "factory-submit/1", "queued": new, "already_known": known}),
+                    &json!({"schema": "factory-submit/1", "queued": new, "already_known": known, "dry_run": dry_run}),
                 );
             }
-            print(&format!("queued {new} jobs, {known} already known"))?;
-            context.say("next: lorafab factory run");
+            if *dry_run {
+                return print(&format!("{} would be queued; nothing was", count(new, "adapter")));
+            }
+            print(&format!("queued {}, {known} already known", count(new, "job")))?;
+            if new > 0 {
+                context.say("next: lorafab factory run");
+            }
             Ok(())
         }
         FactoryCommand::Run { pack, workers } => {
@@ -44,19 +49,25 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
             let summary = work(context, &base, *pack, *workers)?;
             if context.global.json {
                 print_json(
-                    &json!({"schema": "factory-run/1", "committed": summary.committed, "failed": summary.failed, "tokens": summary.tokens, "seconds": summary.seconds}),
+                    &json!({"schema": "factory-run/1", "committed": summary.committed, "failed": summary.failed, "tokens": summary.tokens, "seconds": summary.seconds, "for_other_bases": summary.for_other_bases}),
                 )?;
             } else {
                 let rate = summary.committed as f64 / summary.seconds.max(1e-9) * 3600.0;
                 print(&format!(
-                    "{} adapters made, {} jobs failed, {:.0} s, {rate:.0} adapters an hour",
-                    summary.committed, summary.failed, summary.seconds
+                    "{} made, {} failed, {:.0} s, {rate:.0} adapters an hour",
+                    count(summary.committed, "adapter"),
+                    count(summary.failed, "job"),
+                    summary.seconds
                 ))?;
             }
-            finish(&summary)
+            finish(&summary)?;
+            if summary.committed > 0 {
+                context.say("next: lorafab adapter list, or lorafab dit train");
+            }
+            Ok(())
         }
         FactoryCommand::Status => {
-            let mut store = context.store()?;
+            let mut store = context.existing_store()?;
             let status = Queue::new(&mut store).status()?;
             if context.global.json {
                 return print_json(
@@ -83,15 +94,29 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
             Ok(())
         }
         FactoryCommand::Cancel { prefix } => {
-            let n = Queue::new(&mut context.store()?).cancel(prefix, now_ms())?;
-            print(&format!("cancelled {n} jobs"))
+            let n = Queue::new(&mut context.existing_store()?).cancel(prefix, now_ms())?;
+            if n == 0 {
+                return Err(CommandError::new(
+                    ErrorKind::NotFound,
+                    format!("no open job's label begins with {prefix:?}"),
+                )
+                .hint("labels are a family and a value, e.g. topic/cats"));
+            }
+            changed(context, "cancelled", n)
         }
         FactoryCommand::Retry { prefix } => {
-            let n = Queue::new(&mut context.store()?).retry(prefix, now_ms())?;
-            print(&format!("queued {n} jobs again"))
+            let n = Queue::new(&mut context.existing_store()?).retry(prefix, now_ms())?;
+            changed(context, "queued again", n)
         }
         FactoryCommand::Plan => plan(context),
     }
+}
+
+fn changed(context: &Context<'_>, what: &str, jobs: usize) -> Result {
+    if context.global.json {
+        return print_json(&json!({"schema": "factory-change/1", "change": what, "jobs": jobs}));
+    }
+    print(&format!("{what}: {}", count(jobs, "job")))
 }
 
 /// Works the queue empty with `workers` threads and shows progress.
@@ -124,6 +149,7 @@ pub(crate) fn work(
         total.committed += one.committed;
         total.failed += one.failed;
         total.tokens += one.tokens;
+        total.for_other_bases = one.for_other_bases;
         total.seconds = total.seconds.max(one.seconds);
     }
     total.stopped = STOP.load(Ordering::Relaxed);
@@ -143,6 +169,16 @@ pub(crate) fn finish(summary: &RunSummary) -> Result {
         return Err(CommandError::new(ErrorKind::Negative, format!("{} jobs failed", summary.failed))
             .hint("see why with: lorafab factory status"));
     }
+    if summary.for_other_bases > 0 && summary.committed == 0 {
+        return Err(CommandError::new(
+            ErrorKind::Usage,
+            format!(
+                "{} wait for another base model or precision",
+                count(summary.for_other_bases, "open job")
+            ),
+        )
+        .hint("pass the --model and --precision that they were submitted with, or cancel them"));
+    }
     Ok(())
 }
 
@@ -153,40 +189,43 @@ struct Progress {
     last: Option<Instant>,
     done: usize,
     open: usize,
+    /// Jobs of the pack in hand.
+    pack: usize,
 }
 
 impl Progress {
     fn new(quiet: bool) -> Self {
-        Self { quiet, begin: Instant::now(), last: None, done: 0, open: 0 }
+        Self { quiet, begin: Instant::now(), last: None, done: 0, open: 0, pack: 0 }
     }
 
     fn show(&mut self, event: &Event) {
         let terminal = std::io::stderr().is_terminal();
         match event {
-            Event::Claimed { .. } => {}
+            Event::Claimed { jobs, open } => (self.pack, self.open) = (jobs.len(), *open),
             Event::Committed { done, open, .. } => (self.done, self.open) = (*done, *open),
-            Event::Failed { label, reason } => anstream::eprintln!("failed: {label}: {reason}"),
+            Event::Failed { label, reason } => tell(&format!("failed: {label}: {reason}")),
             Event::Step { step, steps, loss, tokens_per_sec } => {
                 let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
                 if self.quiet || self.last.is_some_and(|l| l.elapsed() < every) {
                     return;
                 }
                 self.last = Some(Instant::now());
-                let eta = if self.done > 0 {
-                    let left = self.begin.elapsed().as_secs_f64() / self.done as f64 * self.open as f64;
-                    format!("  eta {}m{:02}s", left as u64 / 60, left as u64 % 60)
-                } else {
-                    String::new()
-                };
+                // A pack in training counts for the share of its steps that are taken.
+                let share = *step as f64 / (*steps).max(1) as f64;
+                let done = self.done as f64 + self.pack as f64 * share;
+                let left = (self.open as f64 - self.pack as f64 * share).max(0.0);
+                let left = self.begin.elapsed().as_secs_f64() / done.max(1e-9) * left;
+                let eta = format!("  eta {}m{:02}s", left as u64 / 60, left as u64 % 60);
                 let line = format!(
                     "adapters {}/{}  step {step}/{steps}  loss {loss:.3}  {tokens_per_sec:.0} tok/s{eta}",
                     self.done,
                     self.done + self.open
                 );
                 if terminal {
-                    anstream::eprint!("\r\x1b[2K{line}");
+                    // A closed stderr is no reason to stop.
+                    let _ = write!(anstream::stderr(), "\r\x1b[2K{line}");
                 } else {
-                    anstream::eprintln!("{line}");
+                    tell(&line);
                 }
             }
         }
@@ -196,13 +235,13 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.last.is_some() && std::io::stderr().is_terminal() {
-            anstream::eprintln!();
+            tell("");
         }
     }
 }
 
 fn plan(context: &Context<'_>) -> Result {
-    let mut store = context.store()?;
+    let mut store = context.existing_store()?;
     let made = store.adapters(&Filter::all().equals("role", "weight_diff"))?;
     let open: Vec<Behaviour> = Queue::new(&mut store)
         .jobs()?
@@ -232,7 +271,7 @@ fn plan(context: &Context<'_>) -> Result {
             (b.training.steps * (b.training.on_rows + b.training.near_rows + b.training.off_rows)) as f64
                 * per_row
         })
-        .sum();
+        .fold(0.0, |a, b| a + b);
     let hours = (seconds > 0.0).then(|| wanted / (tokens / seconds) / 3600.0);
     let positives = open.iter().filter(|b| b.polarity == Polarity::Positive).count();
     if context.global.json {
@@ -250,8 +289,8 @@ fn plan(context: &Context<'_>) -> Result {
         )
     });
     print(&format!(
-        "{} open jobs, about {:.0} thousand training tokens (guessed at {per_row:.0} a row)\ntime: {time}",
-        open.len(),
+        "{}, about {:.0} thousand training tokens (guessed at {per_row:.0} a row)\ntime: {time}",
+        count(open.len(), "open job"),
         wanted / 1000.0
     ))
 }

@@ -1,13 +1,12 @@
 //! `oracle pretrain|posttrain|ask`.
 
-use oracle_posttrain::Collector;
 use serde_json::json;
 
 use super::readers::{describe, find, posttrain, pretrain, supervision};
 use crate::args::OracleCommand;
 use crate::context::{Context, watch_signals};
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, print_result};
 
 pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
     match command {
@@ -32,7 +31,7 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             let texts = texts.transpose()?;
             let base = context.base()?;
             let reader = pretrain(context, &mut context.store()?, &base, texts, false, *steps, *seed)?;
-            print(&reader.record.id)
+            print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         OracleCommand::Posttrain { reader: args, from, scratch } => {
             watch_signals();
@@ -46,22 +45,16 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             let s = supervision(&store, &base, &args.family, None, false, args.seed)?;
             context.say(&describe(&s));
             let reader = posttrain(context, &mut store, &s, start.as_ref(), false, args.steps, args.seed)?;
-            print(&reader.record.id)
+            print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         OracleCommand::Ask { adapter, question, reader } => {
             let base = context.base()?;
-            let store = context.store()?;
+            let store = context.existing_store()?;
             let record = store.adapter(adapter)?;
             let diff = factory::load_adapter(&store, &base, &record)?;
             let reader = find(&store, &base, reader.as_deref(), &["oracle-posttrained", "oracle-scratch"])?;
-            let answer = oracle_posttrain::ask(
-                &base,
-                &Collector::standard(&base),
-                &diff,
-                &reader.adapter,
-                question,
-                32,
-            )?;
+            let oracle = reader.oracle()?;
+            let answer = oracle_posttrain::ask(&base, oracle.collector, &diff, oracle.adapter, question, 32)?;
             if context.global.json {
                 return print_json(
                     &json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id, "question": question, "answer": answer}),

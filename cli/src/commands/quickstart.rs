@@ -47,11 +47,11 @@ pub(crate) fn chosen(smoke: bool, seed: u64) -> (Vec<Recipe>, Vec<Behaviour>) {
 pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
     watch_signals();
     let begin = std::time::Instant::now();
-    let (_, behaviours) = chosen(args.smoke, args.seed);
+    let (recipes, behaviours) = chosen(args.smoke, args.seed);
     let (run, smoke, seed) = (if args.smoke { "smoke" } else { "quickstart" }, args.smoke, args.seed);
     let base = context.base()?;
     let mut store = context.store()?;
-    let (new, known) = ::factory::submit(&mut store, &base, &behaviours, now_ms())?;
+    let (new, known) = ::factory::submit(&mut store, &base, &recipes, &behaviours, now_ms())?;
     context.say(&format!(
         "1/4 factory: {} adapters ({known} known already, {new} new) in {}",
         behaviours.len(),

@@ -48,31 +48,55 @@ pub(crate) fn supervision<'a>(
     smoke: bool,
     seed: u64,
 ) -> Result<Supervision<'a>> {
-    let recipes: Vec<Recipe> = builtin();
+    let made = match chosen {
+        Some(chosen) => made_from(store, base, chosen)?,
+        None => newest_of_each(store, base)?,
+    };
+    let mut recipes: Vec<Recipe> = builtin();
+    recipes.extend(::factory::recipes_of(store, &made)?);
     let behaviours: Vec<Behaviour> = match chosen {
         Some(chosen) => chosen.to_vec(),
-        None => stored_behaviours(store, base)?,
+        None => {
+            made.iter().filter_map(|r| serde_json::from_value(r.spec["behaviour"].clone()).ok()).collect()
+        }
     };
+    if let Some(unknown) = families.iter().find(|f| !behaviours.iter().any(|b| b.family == **f)) {
+        return Err(CommandError::new(
+            Kind::NotFound,
+            format!("the store has no adapters of family {unknown:?}"),
+        )
+        .hint("see which it has with: lorafab registry stats"));
+    }
     let behaviours: Vec<Behaviour> = behaviours
         .into_iter()
         .filter(|b| {
             families.is_empty() || families.contains(&b.family) || b.polarity == recipes::Polarity::Negative
         })
         .collect();
-    let list = episodes(&recipes, &behaviours, seed, settings::episode_options(smoke));
-    Ok(Supervision::load(store, base, list, smoke)?)
+    let list = episodes(&recipes, &behaviours, seed, settings::episode_options(smoke))?;
+    Supervision::load(store, base, made, list, smoke).map_err(|e| match e {
+        compare::readers::Error::Empty(_) => CommandError::from(e).hint(MAKE_SOME),
+        other => other.into(),
+    })
 }
 
-/// The behaviours that the store's adapters of this base model were made from.
-fn stored_behaviours(store: &Store, base: &BaseModel) -> Result<Vec<Behaviour>> {
+/// The adapters made from exactly these behaviours, whatever else the store holds.
+fn made_from(store: &Store, base: &BaseModel, behaviours: &[Behaviour]) -> Result<Vec<AdapterRecord>> {
+    let specs = ::factory::specs(behaviours, &base.digest())?;
+    let found: Result<Vec<_>> = specs.iter().map(|s| Ok(store.adapter_by_spec(&s.hash())?)).collect();
+    Ok(found?.into_iter().flatten().collect())
+}
+
+/// The store's adapters of this base model; of several for one behaviour, the newest.
+fn newest_of_each(store: &Store, base: &BaseModel) -> Result<Vec<AdapterRecord>> {
     let digest = base.digest();
+    let mut all = store.adapters(&Filter::all().equals("role", "weight_diff"))?;
+    all.retain(|r| r.lineage.get("base").is_some_and(|b| *b == digest));
+    all.sort_by(|a, b| b.created_at.cmp(&a.created_at));
     let mut seen = BTreeSet::new();
-    Ok(store
-        .adapters(&Filter::all().equals("role", "weight_diff"))?
-        .into_iter()
-        .filter(|r| r.lineage.get("base").is_some_and(|b| *b == digest) && seen.insert(r.behaviour.clone()))
-        .filter_map(|r| serde_json::from_value(r.spec["behaviour"].clone()).ok())
-        .collect())
+    all.retain(|r| seen.insert(r.behaviour.clone()));
+    all.sort_by(|a, b| a.behaviour.cmp(&b.behaviour));
+    Ok(all)
 }
 
 pub(crate) fn train_dit(
@@ -125,8 +149,13 @@ pub(crate) fn posttrain(
         if from.is_some() { "oracle post-train" } else { "oracle from scratch" },
         fit.max_steps,
     );
-    Ok(posttrained_oracle(store, s, &Collector::standard(s.base), from, &fit, &STOP, &mut report)?)
+    // A pretrained oracle goes on reading where it learned to read.
+    let collector = from.and_then(|r| r.collector.clone()).unwrap_or_else(|| Collector::standard(s.base));
+    Ok(posttrained_oracle(store, s, &collector, from, &fit, &STOP, &mut report)?)
 }
+
+/// What to do when the store lacks adapters or readers.
+const MAKE_SOME: &str = "make some with: lorafab factory submit topic --limit 120, then lorafab factory run";
 
 /// The reader of that id, or the newest of those families.
 pub(crate) fn find(store: &Store, base: &BaseModel, id: Option<&str>, families: &[&str]) -> Result<Reader> {

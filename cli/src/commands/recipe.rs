@@ -31,10 +31,18 @@ fn counts(recipe: &Recipe) -> [usize; 4] {
 pub(crate) fn run(context: &Context<'_>, command: &RecipeCommand) -> Result {
     match command {
         RecipeCommand::List => list(context, &builtin(), "recipe-list/1"),
-        RecipeCommand::Show { recipe } => match builtin_source(recipe) {
-            Some(text) => print(text),
-            None => load(recipe).and_then(|_| print(&fs_err::read_to_string(recipe)?)),
-        },
+        RecipeCommand::Show { recipe } => {
+            let parsed = load(recipe)?;
+            if context.global.json {
+                return print_json(
+                    &json!({"schema": "recipe/1", "digest": parsed.digest(), "recipe": parsed}),
+                );
+            }
+            match builtin_source(recipe) {
+                Some(text) => print(text),
+                None => print(&fs_err::read_to_string(recipe)?),
+            }
+        }
         RecipeCommand::Check { recipes } => {
             let recipes = recipes.iter().map(|r| load(r)).collect::<Result<Vec<_>>>()?;
             list(context, &recipes, "recipe-check/1")?;

@@ -5,10 +5,10 @@ use serde_json::json;
 use crate::args::RegistryCommand;
 use crate::context::Context;
 use crate::error::Result;
-use crate::output::{print, print_json, table};
+use crate::output::{count, print, print_json, table};
 
 pub(crate) fn run(context: &Context<'_>, command: &RegistryCommand) -> Result {
-    let mut store = context.store()?;
+    let mut store = context.existing_store()?;
     match command {
         RegistryCommand::Stats => {
             let stats = store.stats()?;
@@ -26,10 +26,15 @@ pub(crate) fn run(context: &Context<'_>, command: &RegistryCommand) -> Result {
                         n("learned"),
                         n("weak"),
                         n("failed"),
+                        n("not_applicable"),
+                        n("untested"),
                     ]
                 })
                 .collect();
-            print(&table(&["family", ">adapters", ">learned", ">weak", ">failed"], &rows))?;
+            print(&table(
+                &["family", ">adapters", ">learned", ">weak", ">failed", ">no gate", ">untested"],
+                &rows,
+            ))?;
             print(&format!(
                 "{} adapters, {:.1} MB of weights, {} blobs of {:.1} MB",
                 stats.adapters,
@@ -39,7 +44,11 @@ pub(crate) fn run(context: &Context<'_>, command: &RegistryCommand) -> Result {
             ))
         }
         RegistryCommand::Rebuild => {
-            print(&format!("{} adapters added from receipts", store.rebuild_from_receipts()?))
+            let added = store.rebuild_from_receipts()?;
+            if context.global.json {
+                return print_json(&json!({"schema": "registry-rebuild/1", "added": added}));
+            }
+            print(&format!("{} added from receipts", count(added, "adapter")))
         }
     }
 }
