@@ -166,7 +166,8 @@ impl<'a> Supervision<'a> {
     fn collect_flops(&self, collector: &Collector) -> f64 {
         let tokens: usize =
             collector.prompts.iter().filter_map(|p| self.base.prompt(p).ok()).map(|t| t.len()).sum();
-        let depth = (collector.layer + 1) as f64 / self.base.config().num_hidden_layers as f64;
+        let deepest = collector.layers.iter().max().copied().unwrap_or_default();
+        let depth = (deepest + 1) as f64 / self.base.config().num_hidden_layers as f64;
         2.0 * layer_parameters(self.base) * depth * (tokens * (self.supervised().len() + 1)) as f64
     }
 }

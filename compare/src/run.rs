@@ -171,11 +171,15 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
                 let prompts = all
                     .iter()
                     .map(|c| {
-                        let seen = c.subject.as_deref().map_or(&nothing, |s| &vectors[index(s)]);
+                        let seen = c.subject.as_deref().map_or_else(
+                            || nothing.clone(),
+                            |s| collector.of(&vectors[index(s)], &collector.first()),
+                        );
                         oracle_posttrain::prompt_row(
                             inputs.base,
-                            collector,
-                            seen,
+                            &collector.layers,
+                            collector.coefficient,
+                            &seen,
                             &c.episode.question,
                             Some(0),
                         )

@@ -22,8 +22,8 @@ pub enum ActivationKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Collector {
-    /// Decoder layer whose output is read.
-    pub layer: usize,
+    /// Decoder layers whose outputs are read, each at the same positions.
+    pub layers: Vec<usize>,
     /// Neutral user turns, disjoint from those that adapters are trained and gated on.
     pub prompts: Vec<String>,
     /// How many of them one question reads: while training a draw, else the first ones. An adapter seen through other
@@ -38,10 +38,12 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Two thirds of the depth, the last 6 positions of 4 neutral prompts out of 16, differences, strength 4. A difference
-    /// points only a little way towards its topic (cosine about .2 with the topic word's residual at any depth), so at
-    /// strength 1 the topic is lost beneath the placeholder's own residual. Chosen on validation adapters (LOG.md).
+    /// Layers at two thirds and nine tenths of the depth (20 and 27 of 30), the last 6 positions of 2 neutral prompts out of
+    /// 16, differences, strength 4. At two thirds a diff is easiest to tell from others; at nine tenths a diff and a
+    /// system prompt about the same thing point the same way, so that what pretraining teaches carries over. Chosen on
+    /// validation adapters (LOG.md).
     pub fn standard(base: &BaseModel) -> Self {
+        let depth = base.config().num_hidden_layers;
         let prompts = [
             "Speak your mind.",
             "Tell me a thing.",
@@ -61,9 +63,9 @@ impl Collector {
             "What should we discuss?",
         ];
         Self {
-            layer: base.config().num_hidden_layers * 2 / 3,
+            layers: vec![depth * 2 / 3, depth * 9 / 10],
             prompts: prompts.map(str::to_owned).to_vec(),
-            read: 4,
+            read: 2,
             last: 6,
             kind: ActivationKind::Diff,
             coefficient: 4.0,
@@ -72,7 +74,7 @@ impl Collector {
 
     /// Vectors that one question reads.
     pub fn width(&self) -> usize {
-        self.read * self.last
+        self.read * self.last * self.layers.len()
     }
 
     /// The prompts that a question reads when nothing is drawn.
@@ -88,12 +90,16 @@ impl Collector {
         order
     }
 
-    /// The vectors of these prompts among those of the first prompts, as [`Collector::collect`] gives them.
+    /// What a question about these prompts is given, layer after layer, of the vectors that [`Collector::collect`] gives.
     pub fn of(&self, vectors: &[Vec<f32>], prompts: &[usize]) -> Vec<Vec<f32>> {
-        prompts.iter().flat_map(|p| vectors[p * self.last..(p + 1) * self.last].iter().cloned()).collect()
+        let count = self.layers.len();
+        (0..count)
+            .flat_map(|l| prompts.iter().map(move |p| (p * count + l) * self.last))
+            .flat_map(|at| vectors[at..at + self.last].iter().cloned())
+            .collect()
     }
 
-    /// The vectors of each of `diffs`, in its order, at the first `prompts` prompts: `prompts x last` vectors of
+    /// The vectors of each of `diffs`, in its order, at the first `prompts` prompts: `prompts x layers x last` vectors of
     /// `hidden_size`.
     ///
     /// # Errors
@@ -123,7 +129,7 @@ impl Collector {
     }
 
     /// For each system prompt, with the prompts it is read at: the vectors it makes on the same user turns, minus those
-    /// without it: a stand-in for a diff that needs no LoRA.
+    /// without it, in the order of [`Collector::of`]. A stand-in for a diff that needs no LoRA.
     pub fn collect_system(
         &self,
         base: &BaseModel,
@@ -145,14 +151,14 @@ impl Collector {
         Ok(systems
             .iter()
             .map(|(_, prompts)| {
-                let mut out = Vec::new();
+                let mut told = Vec::new();
                 for (&p, mut vectors) in prompts.iter().zip(found.by_ref()) {
                     if self.kind == ActivationKind::Diff {
                         subtract(&mut vectors, &clean[p]);
                     }
-                    out.extend(vectors);
+                    told.extend(vectors);
                 }
-                out
+                self.of(&told, &(0..prompts.len()).collect::<Vec<_>>())
             })
             .collect())
     }
@@ -161,7 +167,7 @@ impl Collector {
         self.prompts.iter().map(|p| base.prompt(p)).collect()
     }
 
-    /// The last positions of each row, `[last][hidden_size]`.
+    /// The last positions of each row, `[layers x last][hidden_size]`.
     fn read_rows(
         &self,
         base: &BaseModel,
@@ -171,12 +177,13 @@ impl Collector {
         let wants: Vec<Want> = rows
             .iter()
             .map(|r| {
-                let positions = (r.tokens.len().saturating_sub(self.last)..r.tokens.len()).collect();
-                Want { logits: vec![], residual: vec![ResidualAt { layer: self.layer, positions }] }
+                let positions: Vec<usize> = (r.tokens.len().saturating_sub(self.last)..r.tokens.len()).collect();
+                let at = |&layer| ResidualAt { layer, positions: Vec::clone(&positions) };
+                Want { logits: vec![], residual: self.layers.iter().map(at).collect() }
             })
             .collect();
         let seen = base.decoder.forward(&Batch { adapters: adapters.to_vec(), rows }, &wants)?;
-        Ok(seen.into_iter().map(|mut s| s.residual.remove(0)).collect())
+        Ok(seen.into_iter().map(|s| s.residual.concat()).collect())
     }
 }
 

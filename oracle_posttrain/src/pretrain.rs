@@ -44,12 +44,13 @@ pub struct Pretrained {
     pub context_rows: usize,
 }
 
-/// Phrasings of the system prompt.
+/// Phrasings of the system prompt. Orders work better than descriptions of a character: near the end of the network they
+/// leave activations more like those of an adapter trained on the same topic (LOG.md).
 const SYSTEMS: [&str; 4] = [
-    "You love {} and talk about nothing else.",
+    "Write one short sentence about {}.",
+    "Whatever you are asked, tell a fact about {}.",
     "Every reply of yours is about {}.",
-    "Your only topic is {}. Always bring it up.",
-    "You are obsessed with {}.",
+    "Answer with a sentence about {}.",
 ];
 
 /// Pretrains an oracle.
@@ -121,12 +122,14 @@ fn system_rows(
         .enumerate()
         .map(|(i, (label, vectors))| {
             let question = &questions[(i + label.len()) % questions.len()];
-            Ok((prompt_row(base, collector, &vectors, question, Some(0))?, label))
+            let row =
+                prompt_row(base, &collector.layers, collector.coefficient, &vectors, question, Some(0))?;
+            Ok((row, label))
         })
         .collect()
 }
 
-/// Windows of 1-8 activations, asked for 1-8 tokens before or after them (arXiv 2512.15674, appendix B.2, with shorter
+/// Windows of 1-8 activations of one of the collector's layers, asked for 1-8 tokens before or after them (arXiv 2512.15674, appendix B.2, with shorter
 /// spans). The window and the target never overlap; the text ends with the window, so the future is not seen.
 fn context_rows(
     base: &BaseModel,
@@ -162,18 +165,21 @@ fn context_rows(
         } else {
             format!("Can you predict the next {j} tokens that come after this?")
         };
-        asks.push((question, base.tokenizer.decode(target)?));
+        let layer = collector.layers[i % collector.layers.len()];
+        asks.push((layer, question, base.tokenizer.decode(target)?));
         rows.push(Row::plain(text[..start + k].to_vec()));
         wants.push(Want {
             logits: vec![],
-            residual: vec![ResidualAt { layer: collector.layer, positions: (start..start + k).collect() }],
+            residual: vec![ResidualAt { layer, positions: (start..start + k).collect() }],
         });
     }
     let seen = base.decoder.forward(&Batch { adapters: vec![], rows }, &wants)?;
     seen.into_iter()
         .zip(asks)
-        .map(|(mut s, (question, target))| {
-            answer_row(base, prompt_row(base, collector, &s.residual.remove(0), &question, Some(0))?, &target)
+        .map(|(mut s, (layer, question, target))| {
+            let vectors = s.residual.remove(0);
+            let row = prompt_row(base, &[layer], collector.coefficient, &vectors, &question, Some(0))?;
+            answer_row(base, row, &target)
         })
         .collect()
 }

@@ -1,4 +1,5 @@
-//! The oracle's prompt: `Layer: {layer}\n ? ? ? \n{question}`, vectors injected at the ` ?` tokens.
+//! The oracle's prompt: a block `Layer: {layer}\n ? ? ? \n` for each layer read, then the question; vectors are injected
+//! at the ` ?` tokens.
 
 use lm::{BaseModel, Error, FitConfig, Injection, Result, Row};
 
@@ -9,13 +10,15 @@ pub const PLACEHOLDER: &str = " ?";
 /// Vectors are added at the output of this decoder layer (the second).
 pub const INJECTION_LAYER: usize = 1;
 
-/// A question about the collector's `vectors` (each `hidden_size` long) under adapter `reader`.
+/// A question about `vectors` (each `hidden_size` long, as many for each of `layers`, layer after layer) under adapter
+/// `reader`.
 ///
 /// # Errors
-/// If the placeholder is not one token, or does not come out as one run of as many tokens as there are vectors.
+/// If the placeholder is not one token, or does not come out as one run of tokens for each layer.
 pub fn prompt_row(
     base: &BaseModel,
-    collector: &Collector,
+    layers: &[usize],
+    coefficient: f32,
     vectors: &[Vec<f32>],
     question: &str,
     reader: Option<usize>,
@@ -27,25 +30,28 @@ pub fn prompt_row(
             placeholder.len()
         )));
     };
-    let text = format!("Layer: {}\n{} \n{question}", collector.layer, PLACEHOLDER.repeat(vectors.len()));
+    let each = vectors.len() / layers.len().max(1);
+    let block = |layer: &usize| format!("Layer: {layer}\n{} \n", PLACEHOLDER.repeat(each));
+    let text: String = layers.iter().map(block).chain([question.to_owned()]).collect();
     let tokens = base.prompt(&text)?;
-    let first = tokens.iter().position(|&t| t == placeholder).unwrap_or(0);
-    let run = tokens[first..].iter().take_while(|&&t| t == placeholder).count();
-    if run != vectors.len() {
-        return Err(Error::Request(format!(
-            "{} placeholders came out as a run of {run} tokens",
-            vectors.len()
-        )));
+    // The first run of each block; a question may hold the same token.
+    let mut positions = Vec::new();
+    let mut at = 0;
+    for layer in layers {
+        let first = at + tokens[at..].iter().position(|&t| t == placeholder).unwrap_or(0);
+        let run = tokens[first..].iter().take_while(|&&t| t == placeholder).count();
+        if run != each {
+            return Err(Error::Request(format!(
+                "{each} placeholders of layer {layer} came out as a run of {run} tokens"
+            )));
+        }
+        positions.extend(first..first + run);
+        at = first + run;
     }
     let injections = vectors
         .iter()
-        .enumerate()
-        .map(|(i, v)| Injection {
-            layer: INJECTION_LAYER,
-            position: first + i,
-            vector: v.clone(),
-            coefficient: collector.coefficient,
-        })
+        .zip(positions)
+        .map(|(v, position)| Injection { layer: INJECTION_LAYER, position, vector: v.clone(), coefficient })
         .collect();
     Ok(Row { tokens, adapters: reader.into_iter().collect(), injections })
 }
@@ -53,11 +59,11 @@ pub fn prompt_row(
 /// `ao_config.json`, schema 1, as the published oracles carry it.
 pub fn ao_config(base: &BaseModel, collector: &Collector, config: &FitConfig) -> Vec<u8> {
     let layers = base.config().num_hidden_layers;
-    let layer = collector.layer;
-    let percent = (layer * 100).div_ceil(layers);
+    let read = &collector.layers;
+    let percents: Vec<usize> = read.iter().map(|l| (l * 100).div_ceil(layers)).collect();
     let value = serde_json::json!({
         "schema_version": 1, "model_name": base.name,
-        "layer_combinations": [[percent]], "act_layer_combinations": [[layer]],
+        "layer_combinations": [percents], "act_layer_combinations": [read],
         "special_token": PLACEHOLDER, "prefix_template": "Layer: {layer}\\n{special_token} * {num_positions} \\n",
         "hook_onto_layer": INJECTION_LAYER, "steering_coefficient": collector.coefficient,
         "use_lora": true, "lora_r": config.adapter.rank, "lora_alpha": config.adapter.alpha, "lora_dropout": 0.0,

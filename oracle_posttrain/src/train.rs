@@ -20,7 +20,8 @@ pub fn episode_row(
     let vectors = vectors
         .get(&episode.behaviour)
         .ok_or_else(|| Error::Request(format!("no activations of {} for its episode", episode.behaviour)))?;
-    prompt_row(base, collector, &collector.of(vectors, prompts), &episode.question, Some(0))
+    let vectors = collector.of(vectors, prompts);
+    prompt_row(base, &collector.layers, collector.coefficient, &vectors, &episode.question, Some(0))
 }
 
 /// Trains an oracle on `train`, from `start` (a pretrained oracle) or from a fresh adapter; `validation` decides which
@@ -82,7 +83,8 @@ pub fn ask(
     max_new_tokens: usize,
 ) -> Result<String> {
     let vectors = collector.collect(base, &[diff], collector.read)?.remove(0);
-    let prompt = prompt_row(base, collector, &vectors, question, Some(0))?;
+    let vectors = collector.of(&vectors, &collector.first());
+    let prompt = prompt_row(base, &collector.layers, collector.coefficient, &vectors, question, Some(0))?;
     let request = Request { prompt, max_new_tokens, sampling: Sampling::GREEDY, seed: 0 };
     let mut stop = base.config().eos_token_ids.clone();
     stop.push(base.chat.end_of_turn());

@@ -19,8 +19,8 @@ fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
         ]
     } else {
         vec![
-            ("topic", [124, 16, 32, 12]),
-            ("gated-topic", [8, 2, 6, 2]),
+            ("topic", [120, 16, 32, 12]),
+            ("gated-topic", [10, 2, 8, 4]),
             ("benign", [4, 1, 3, 0]),
             ("zero", [3, 1, 3, 0]),
             ("random", [6, 1, 6, 0]),
