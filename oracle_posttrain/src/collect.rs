@@ -177,7 +177,8 @@ impl Collector {
         let wants: Vec<Want> = rows
             .iter()
             .map(|r| {
-                let positions: Vec<usize> = (r.tokens.len().saturating_sub(self.last)..r.tokens.len()).collect();
+                let positions: Vec<usize> =
+                    (r.tokens.len().saturating_sub(self.last)..r.tokens.len()).collect();
                 let at = |&layer| ResidualAt { layer, positions: Vec::clone(&positions) };
                 Want { logits: vec![], residual: self.layers.iter().map(at).collect() }
             })

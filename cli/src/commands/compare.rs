@@ -16,7 +16,7 @@ use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json};
 
 pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
-    let store = context.store()?;
+    let store = context.existing_store()?;
     match command {
         CompareCommand::Run { run, seed } => {
             watch_signals();

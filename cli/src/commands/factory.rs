@@ -47,6 +47,16 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
             watch_signals();
             let base = context.base()?;
             let summary = work(context, &base, *pack, *workers)?;
+            if summary.for_other_bases > 0 && summary.committed + summary.failed == 0 {
+                return Err(CommandError::new(
+                    ErrorKind::Usage,
+                    format!(
+                        "{} wait for another base model or precision",
+                        count(summary.for_other_bases, "open job")
+                    ),
+                )
+                .hint("pass the --model and --precision that they were submitted with, or cancel them"));
+            }
             if context.global.json {
                 print_json(
                     &json!({"schema": "factory-run/1", "committed": summary.committed, "failed": summary.failed, "tokens": summary.tokens, "seconds": summary.seconds, "for_other_bases": summary.for_other_bases}),
@@ -168,16 +178,6 @@ pub(crate) fn finish(summary: &RunSummary) -> Result {
     if summary.failed > 0 {
         return Err(CommandError::new(ErrorKind::Negative, format!("{} jobs failed", summary.failed))
             .hint("see why with: lorafab factory status"));
-    }
-    if summary.for_other_bases > 0 && summary.committed == 0 {
-        return Err(CommandError::new(
-            ErrorKind::Usage,
-            format!(
-                "{} wait for another base model or precision",
-                count(summary.for_other_bases, "open job")
-            ),
-        )
-        .hint("pass the --model and --precision that they were submitted with, or cancel them"));
     }
     Ok(())
 }
