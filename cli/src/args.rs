@@ -234,20 +234,23 @@ pub(crate) struct ReaderArgs {
     pub(crate) seed: u64,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct AskArgs {
+    /// Id or behaviour
+    pub(crate) adapter: String,
+    /// The question
+    pub(crate) question: String,
+    /// Reader to use (the newest supervised one if none is given)
+    #[arg(long)]
+    pub(crate) reader: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum DitCommand {
     /// Train a DIT adapter on the store's training adapters
     Train(ReaderArgs),
     /// Ask an adapter about itself
-    Ask {
-        /// Id or behaviour
-        adapter: String,
-        /// The question
-        question: String,
-        /// DIT adapter to use (the newest if none is given)
-        #[arg(long)]
-        reader: Option<String>,
-    },
+    Ask(AskArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -276,15 +279,7 @@ pub(crate) enum OracleCommand {
         scratch: bool,
     },
     /// Ask an oracle about an adapter's activations
-    Ask {
-        /// Id or behaviour
-        adapter: String,
-        /// The question
-        question: String,
-        /// Oracle to use (the newest post-trained one if none is given)
-        #[arg(long)]
-        reader: Option<String>,
-    },
+    Ask(AskArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,12 @@
 //! `oracle pretrain|posttrain|ask`.
 
-use serde_json::json;
+use compare::Oracle;
 
-use super::readers::{describe, find, posttrain, pretrain, supervision};
+use super::readers::{ANSWER_TOKENS, ask, describe, find, posttrain, pretrain, supervision};
 use crate::args::OracleCommand;
 use crate::context::{Context, watch_signals};
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_json, print_result};
+use crate::output::print_result;
 
 pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
     match command {
@@ -47,20 +47,11 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             let reader = posttrain(context, &mut store, &s, start.as_ref(), false, args.steps, args.seed)?;
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
-        OracleCommand::Ask { adapter, question, reader } => {
-            let base = context.base()?;
-            let store = context.existing_store()?;
-            let record = store.adapter(adapter)?;
-            let diff = factory::load_adapter(&store, &base, &record)?;
-            let reader = find(&store, &base, reader.as_deref(), &["oracle-posttrained", "oracle-scratch"])?;
-            let oracle = reader.oracle()?;
-            let answer = oracle_posttrain::ask(&base, oracle.collector, &diff, oracle.adapter, question, 32)?;
-            if context.global.json {
-                return print_json(
-                    &json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id, "question": question, "answer": answer}),
-                );
-            }
-            print(&answer)
+        OracleCommand::Ask(args) => {
+            ask(context, args, &["oracle-posttrained", "oracle-scratch"], |base, reader, diff, question| {
+                let Oracle { adapter, collector } = reader.oracle()?;
+                Ok(oracle_posttrain::ask(base, collector, diff, adapter, question, ANSWER_TOKENS)?)
+            })
         }
     }
 }

@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use compare::readers::{dit_adapter, from_record, posttrained_oracle, pretrained_oracle};
 use compare::{Reader, Supervision, settings};
-use lm::{BaseModel, FitPoint};
+use lm::{Adapter, BaseModel, FitPoint};
 use oracle_posttrain::Collector;
 use recipes::{Behaviour, Recipe, Split, builtin, episodes};
 use registry::{AdapterRecord, Filter, Role, Store};
+use serde_json::json;
 
+use crate::args::AskArgs;
 use crate::context::{Context, STOP};
 use crate::error::{CommandError, Kind, Result};
+use crate::output::{print, print_json};
 
 /// Training progress: a line every few seconds, and every evaluation.
 pub(crate) fn progress<'a>(
@@ -152,6 +155,36 @@ pub(crate) fn posttrain(
     // A pretrained oracle goes on reading where it learned to read.
     let collector = from.and_then(|r| r.collector.clone()).unwrap_or_else(|| Collector::standard(s.base));
     Ok(posttrained_oracle(store, s, &collector, from, &fit, &STOP, &mut report)?)
+}
+
+/// Longest answer to a question asked by hand.
+pub(crate) const ANSWER_TOKENS: usize = 32;
+
+/// Asks one adapter one question through a reader of these families: `answer(base, reader, diff, question)`.
+pub(crate) fn ask(
+    context: &Context<'_>,
+    args: &AskArgs,
+    families: &[&str],
+    answer: impl FnOnce(&BaseModel, &Reader, &Adapter, &str) -> Result<String>,
+) -> Result {
+    let store = context.existing_store()?;
+    let record = store.adapter(&args.adapter)?;
+    let base = context.base()?;
+    if record.lineage.get("base").is_none_or(|b| *b != base.digest()) {
+        return Err(CommandError::new(
+            Kind::Usage,
+            format!("{} was made for another base model or precision", record.behaviour),
+        )
+        .hint("pass the --model and --precision that it was made with"));
+    }
+    let diff = ::factory::load_adapter(&store, &base, &record)?;
+    let reader = find(&store, &base, args.reader.as_deref(), families)?;
+    let answer = answer(&base, &reader, &diff, &args.question)?;
+    if context.global.json {
+        return print_json(&json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id,
+            "question": args.question, "answer": answer}));
+    }
+    print(&answer)
 }
 
 /// What to do when the store lacks adapters or readers.

@@ -1,0 +1,144 @@
+//! Collecting and injecting on the tiny fixture, and the positive control of the whole mechanism: an oracle learns to
+//! name planted directions, and without them it is at chance.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use lm::{Adapter, AdapterConfig, BaseModel, Choice, FitConfig, Keeping, Precision, rng, validate};
+use oracle_posttrain::collect::Activations;
+use oracle_posttrain::{ActivationKind, Collector, posttrain, prompt_row};
+use rand::Rng;
+use recipes::{Episode, Split};
+
+fn tiny() -> BaseModel {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny");
+    BaseModel::load(&folder, Precision::F32).unwrap()
+}
+
+fn collector() -> Collector {
+    Collector {
+        layers: vec![1, 2],
+        prompts: ["one", "two", "three", "four"].map(str::to_owned).to_vec(),
+        read: 2,
+        last: 3,
+        kind: ActivationKind::Lora,
+        coefficient: 1.0,
+    }
+}
+
+/// An adapter with something in B.
+fn adapter(base: &BaseModel, id: &str) -> Adapter {
+    let mut a = Adapter::init(base.config(), AdapterConfig::all_linear(2, 2.0), 1, id).unwrap();
+    let mut stream = rng::stream(2, "test", id);
+    a.params.iter_mut().for_each(|p| *p += stream.random_range(-0.3..0.3));
+    a
+}
+
+#[test]
+fn a_diff_is_with_minus_without_and_an_empty_one_is_zero() {
+    let base = tiny();
+    let zero = Adapter::zeros(base.config(), AdapterConfig::all_linear(1, 1.0)).unwrap();
+    let some = adapter(&base, "a");
+    let of = |kind| Collector { kind, ..collector() }.collect(&base, &[&some, &zero], 3).unwrap();
+    let (lora, orig, diff) = (of(ActivationKind::Lora), of(ActivationKind::Orig), of(ActivationKind::Diff));
+    assert_eq!((lora.len(), lora[0].len()), (2, 3 * 2 * 3));
+    for i in 0..lora[0].len() {
+        for ((l, o), d) in lora[0][i].iter().zip(&orig[0][i]).zip(&diff[0][i]) {
+            assert_eq!(l - o, *d);
+        }
+        assert!(diff[0][i].iter().any(|d| d.abs() > 1e-4));
+        assert!(diff[1][i].iter().all(|d| *d == 0.0));
+    }
+    // Alone as among others.
+    assert_eq!(collector().collect(&base, &[&some], 3).unwrap()[0], lora[0]);
+}
+
+#[test]
+fn a_question_reads_layer_after_layer_the_prompts_that_were_drawn() {
+    let base = tiny();
+    let c = collector();
+    let all = c.collect(&base, &[&adapter(&base, "a")], 4).unwrap().remove(0);
+    let read = c.of(&all, &[2, 0]);
+    assert_eq!(read.len(), c.width());
+    for (layer, one_layer) in [1, 2].into_iter().zip(read.chunks(6)) {
+        let single = Collector { layers: vec![layer], ..c.clone() };
+        let alone = single.collect(&base, &[&adapter(&base, "a")], 4).unwrap().remove(0);
+        assert_eq!(one_layer, [&alone[6..9], &alone[0..3]].concat());
+    }
+    let draws: std::collections::BTreeSet<Vec<usize>> = (0..50).map(|i| c.draw(1, &i.to_string())).collect();
+    assert!(draws.len() > 5 && draws.iter().all(|d| d.len() == 2 && d[0] != d[1]));
+    assert_eq!(c.draw(1, "x"), c.draw(1, "x"));
+}
+
+#[test]
+fn placeholders_are_found_whatever_the_question_holds() {
+    let base = tiny();
+    let vectors: Vec<Vec<f32>> = (0..6).map(|i| vec![i as f32; base.config().hidden_size]).collect();
+    let placeholder = base.tokenizer.encode(" ?").unwrap()[0];
+    let row = prompt_row(&base, &[1, 2], 4.0, &vectors, "What ? is ? this ?", Some(0)).unwrap();
+    assert_eq!(row.injections.len(), 6);
+    for (i, injection) in row.injections.iter().enumerate() {
+        assert_eq!(row.tokens[injection.position], placeholder);
+        assert_eq!((injection.vector[0], injection.layer, injection.coefficient), (i as f32, 1, 4.0));
+    }
+    let at: Vec<usize> = row.injections.iter().map(|j| j.position).collect();
+    assert!(at[2] == at[0] + 2 && at[5] == at[3] + 2 && at[3] > at[2] + 1, "{at:?}");
+}
+
+#[test]
+fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
+    let base = tiny();
+    let c = Collector { layers: vec![1], read: 1, last: 1, prompts: vec!["one".into()], ..collector() };
+    let labels = ["a", "b", "c", "d", "e", "f", "g", "h"].map(str::to_owned).to_vec();
+    let width = base.config().hidden_size;
+    let direction = |i: usize| -> Vec<f32> {
+        let mut stream = rng::stream(3, "direction", &i.to_string());
+        (0..width).map(|_| stream.random_range(-1.0..1.0)).collect()
+    };
+    let mut vectors = Activations::new();
+    let mut episodes = BTreeMap::from([(Split::Train, vec![]), (Split::Validation, vec![])]);
+    for (split, copies) in [(Split::Train, 12), (Split::Validation, 4)] {
+        for (i, label) in labels.iter().enumerate() {
+            for copy in 0..copies {
+                let id = format!("{split:?}/{label}/{copy}");
+                let mut stream = rng::stream(4, "noise", &id);
+                let noisy = direction(i).iter().map(|x| x + stream.random_range(-0.5..0.5)).collect();
+                vectors.insert(id.clone(), vec![noisy]);
+                episodes.get_mut(&split).unwrap().push(Episode {
+                    behaviour: id,
+                    family: "planted".into(),
+                    question: "Which?".into(),
+                    question_id: 0,
+                    held_out_question: false,
+                    answer: label.clone(),
+                    candidates: labels.clone(),
+                    split,
+                    negative: false,
+                });
+            }
+        }
+    }
+    let config =
+        FitConfig { learning_rate: 1e-2, evaluate_every: 30, patience: 10, ..FitConfig::reader(150, 1) };
+    let stop = AtomicBool::new(false);
+    let of = |split| episodes[&split].iter().collect::<Vec<_>>();
+    let keeping = Keeping { state: None, stop: &stop };
+    let (train, validation) = (of(Split::Train), of(Split::Validation));
+    let fitted =
+        posttrain(&base, &c, &vectors, None, &train, &validation, &config, keeping, &mut |_, _, _| {})
+            .unwrap();
+    let best = fitted.points.iter().map(|p| p.validation.top1).fold(0.0, f64::max);
+    assert!(best >= 0.9, "{best}");
+    let blind: Vec<Choice<'_>> = validation
+        .iter()
+        .map(|e| Choice {
+            prompt: prompt_row(&base, &c.layers, 1.0, &[vec![0.0; width]], &e.question, Some(0)).unwrap(),
+            answer: &e.answer,
+            candidates: &labels,
+        })
+        .collect();
+    let blind = validate(&base, &[&fitted.adapter], blind).unwrap().top1;
+    assert!(blind <= 0.25, "{blind}");
+}
