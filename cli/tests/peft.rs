@@ -20,12 +20,14 @@ fn an_exported_adapter_gives_the_same_logits_in_peft() {
             .args(["--model", &tiny.display().to_string(), "--precision", "f32"])
             .args(args)
             .env("LORAFAB_STORE", folder.path().join("store"));
-        command.assert().success();
+        command.assert().success().get_output().stdout.clone()
     };
     run(&["factory", "submit", "gated-topic", "--limit", "1"]);
     run(&["factory", "run"]);
     let exported = folder.path().join("exported");
-    run(&["adapter", "export", "gated-topic/cats", &exported.display().to_string()]);
+    let list: serde_json::Value = serde_json::from_slice(&run(&["--json", "adapter", "list"])).unwrap();
+    let id = list["adapters"][0]["id"].as_str().unwrap();
+    run(&["adapter", "export", id, &exported.display().to_string()]);
 
     let loaded = Checkpoint::load(&tiny).unwrap();
     let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
