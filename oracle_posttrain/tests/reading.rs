@@ -90,7 +90,14 @@ fn placeholders_are_found_whatever_the_question_holds() {
 #[test]
 fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
     let base = tiny();
-    let c = Collector { layers: vec![1], read: 1, last: 1, prompts: vec!["one".into()], ..collector() };
+    let c = Collector {
+        layers: vec![1],
+        read: 1,
+        last: 1,
+        prompts: vec!["one".into()],
+        coefficient: 4.0,
+        ..collector()
+    };
     let labels = ["a", "b", "c", "d", "e", "f", "g", "h"].map(str::to_owned).to_vec();
     let width = base.config().hidden_size;
     let direction = |i: usize| -> Vec<f32> {
@@ -134,7 +141,7 @@ fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
     let blind: Vec<Choice<'_>> = validation
         .iter()
         .map(|e| Choice {
-            prompt: prompt_row(&base, &c.layers, 1.0, &[vec![0.0; width]], &e.question, Some(0)).unwrap(),
+            prompt: prompt_row(&base, &c.layers, 4.0, &[vec![0.0; width]], &e.question, Some(0)).unwrap(),
             answer: &e.answer,
             candidates: &labels,
         })
