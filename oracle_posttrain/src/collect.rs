@@ -39,9 +39,9 @@ pub struct Collector {
 
 impl Collector {
     /// Layers at two thirds and nine tenths of the depth (20 and 27 of 30), the last 6 positions of 2 neutral prompts out of
-    /// 16, differences, strength 4. At two thirds a diff is easiest to tell from others; at nine tenths a diff and a
-    /// system prompt about the same thing point the same way, so that what pretraining teaches carries over. Chosen on
-    /// validation adapters (LOG.md).
+    /// 16, differences, strength 4. From two thirds an oracle without pretraining learned to read best; at nine tenths a
+    /// diff and a system prompt about the same thing point the same way, so that what pretraining teaches can carry over.
+    /// Chosen on adapters that no reader is tested on, one run each (LOG.md).
     pub fn standard(base: &BaseModel) -> Self {
         let depth = base.config().num_hidden_layers;
         let prompts = [

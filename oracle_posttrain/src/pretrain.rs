@@ -44,8 +44,8 @@ pub struct Pretrained {
     pub context_rows: usize,
 }
 
-/// Phrasings of the system prompt. Orders work better than descriptions of a character: near the end of the network they
-/// leave activations more like those of an adapter trained on the same topic (LOG.md).
+/// Phrasings of the system prompt. Near the end of the network an order (the first) left activations more like those of an
+/// adapter trained on the same topic than a description of a character ("You love ...") did (LOG.md).
 const SYSTEMS: [&str; 4] = [
     "Write one short sentence about {}.",
     "Whatever you are asked, tell a fact about {}.",
