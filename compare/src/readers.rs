@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use factory::{load_adapter, peft_config};
 use lm::{Adapter, BaseModel, FitConfig, FitPoint, Fitted, Keeping};
-use oracle_posttrain::collect::Activations;
-use oracle_posttrain::{Collector, PretrainConfig, ao_config};
+use oracle_posttrain::lens::MOMENTS_FILE;
+use oracle_posttrain::{Activations, Collector, Lens, PretrainConfig, ao_config};
 use recipes::{Episode, Split};
 use registry::{AdapterRecord, NewAdapter, Role, Status, Store};
 use serde::Serialize;
@@ -50,8 +50,8 @@ pub struct Reader {
     pub budget: Budget,
     /// Training.
     pub trajectory: Trajectory,
-    /// Where it reads, if it is an oracle.
-    pub collector: Option<Collector>,
+    /// How it looks at a diff, if it is an oracle.
+    pub lens: Option<Lens>,
 }
 
 impl Reader {
@@ -65,11 +65,11 @@ impl Reader {
     /// # Errors
     /// If it is none.
     pub fn oracle(&self) -> Result<Oracle<'_>> {
-        let collector = self
-            .collector
+        let lens = self
+            .lens
             .as_ref()
             .ok_or_else(|| Error::Empty(format!("{} is not an oracle", self.record.behaviour)))?;
-        Ok(Oracle { adapter: &self.adapter, collector })
+        Ok(Oracle { adapter: &self.adapter, lens })
     }
 }
 
@@ -162,6 +162,14 @@ impl<'a> Supervision<'a> {
         Ok(diffs.into_keys().cloned().zip(vectors).collect())
     }
 
+    /// A lens adjusted to the training diffs that carry something.
+    fn lens(&self, collector: &Collector, activations: &Activations) -> Lens {
+        let positive: BTreeSet<&String> =
+            self.of(Split::Train).into_iter().filter(|e| !e.negative).map(|e| &e.behaviour).collect();
+        let population: Vec<_> = positive.into_iter().filter_map(|b| activations.get(b)).collect();
+        Lens::over(collector.clone(), &population)
+    }
+
     /// Estimated FLOPs of collecting them: 2 N a token up to the layer, with and without the diff.
     fn collect_flops(&self, collector: &Collector) -> f64 {
         let tokens: usize =
@@ -204,15 +212,8 @@ pub fn dit_adapter(
         (0, 0.0),
         stop,
         &mut |keeping| {
-            Ok(dit::train(
-                s.base,
-                &s.diffs,
-                &s.of(Split::Train),
-                &s.of(Split::Validation),
-                config,
-                keeping,
-                &mut *report,
-            )?)
+            let (train, validation) = (s.of(Split::Train), s.of(Split::Validation));
+            Ok((dit::train(s.base, &s.diffs, &train, &validation, config, keeping, &mut *report)?, None))
         },
     )
 }
@@ -226,7 +227,7 @@ pub fn pretrained_oracle(
     stop: &AtomicBool,
     report: Report<'_>,
 ) -> Result<Reader> {
-    let spec = json!({"schema": "oracle-pretrain/2", "base": base.digest(), "collector": collector, "config": config});
+    let spec = json!({"schema": "oracle-pretrain/3", "base": base.digest(), "collector": collector, "config": config});
     let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector, &config.fit))]);
     obtain(
         store,
@@ -240,7 +241,10 @@ pub fn pretrained_oracle(
         0.0,
         (0, 0.0),
         stop,
-        &mut |keeping| Ok(oracle_posttrain::pretrain(base, collector, config, keeping, &mut *report)?.fitted),
+        &mut |keeping| {
+            let made = oracle_posttrain::pretrain(base, collector, config, keeping, &mut *report)?;
+            Ok((made.fitted, Some(made.lens)))
+        },
     )
 }
 
@@ -256,7 +260,7 @@ pub fn posttrained_oracle(
 ) -> Result<Reader> {
     let arm = if from.is_some() { Arm::OraclePosttrained } else { Arm::OracleScratch };
     let parent = from.map(|r| r.record.id.clone());
-    let spec = json!({"schema": "oracle-posttrain/2", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
+    let spec = json!({"schema": "oracle-posttrain/3", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
     let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(s.base, collector, config))]);
     let pretrained = from.map(|r| (r.budget.train_tokens, r.budget.train_flops)).unwrap_or_default();
     obtain(
@@ -272,19 +276,20 @@ pub fn posttrained_oracle(
         pretrained,
         stop,
         &mut |keeping| {
-            let vectors = s.activations(collector)?;
-            let start = from.map(|r| r.adapter.clone());
-            Ok(oracle_posttrain::posttrain(
+            let activations = s.activations(collector)?;
+            let lens = s.lens(collector, &activations);
+            let fitted = oracle_posttrain::posttrain(
                 s.base,
-                collector,
-                &vectors,
-                start,
+                &lens,
+                &activations,
+                from.map(|r| r.adapter.clone()),
                 &s.of(Split::Train),
                 &s.of(Split::Validation),
                 config,
                 keeping,
                 &mut *report,
-            )?)
+            )?;
+            Ok((fitted, Some(lens)))
         },
     )
 }
@@ -294,6 +299,9 @@ struct Story<'a> {
     budget: &'a Budget,
     trajectory: &'a Trajectory,
 }
+
+/// A new reader: its fit, and its lens if it is an oracle.
+type Made = (Fitted, Option<Lens>);
 
 /// Finds a reader by its specification, or makes and files it. Interrupted training goes on from its last state.
 fn obtain(
@@ -308,7 +316,7 @@ fn obtain(
     collect_flops: f64,
     (pretrain_tokens, pretrain_flops): (u64, f64),
     stop: &AtomicBool,
-    make: &mut dyn FnMut(Keeping<'_>) -> Result<Fitted>,
+    make: &mut dyn FnMut(Keeping<'_>) -> Result<Made>,
 ) -> Result<Reader> {
     let spec_hash = registry::spec_hash(&spec);
     let state = store.root().join("staging").join(format!("{spec_hash}.fit"));
@@ -318,7 +326,7 @@ fn obtain(
         return from_record(store, base, record);
     }
     let begin = Instant::now();
-    let fitted = make(Keeping { state: Some(&state), stop })?;
+    let (fitted, lens) = make(Keeping { state: Some(&state), stop })?;
     let budget = Budget {
         arm,
         supervision_rows,
@@ -336,6 +344,9 @@ fn obtain(
     let story = serde_json::to_vec_pretty(&Story { budget: &budget, trajectory: &trajectory })
         .expect("invariant: plain data");
     extra_files.insert("training.json".into(), story);
+    if let Some(lens) = lens {
+        extra_files.insert(MOMENTS_FILE.into(), lens.to_safetensors()?);
+    }
     let role = if arm == Arm::Dit { Role::DitAdapter } else { Role::Oracle };
     let best = trajectory.points.iter().find(|p| p.step == fitted.best_step);
     let mut metrics = BTreeMap::from([
@@ -386,19 +397,24 @@ fn forget(state: &Path) -> Result<()> {
 /// A reader filed earlier.
 pub fn from_record(store: &Store, base: &BaseModel, record: AdapterRecord) -> Result<Reader> {
     let adapter = load_adapter(store, base, &record)?;
-    let story = record
-        .extra_files
-        .get("training.json")
-        .ok_or_else(|| Error::Empty(format!("{} has no training.json", record.behaviour)))?;
-    let story: Value = serde_json::from_slice(&store.get_blob(story)?)
+    let file = |name: &str| -> Result<Vec<u8>> {
+        let digest = record.extra_files.get(name);
+        let digest = digest.ok_or_else(|| Error::Empty(format!("{} has no {name}", record.behaviour)))?;
+        Ok(store.get_blob(digest)?)
+    };
+    let story: Value = serde_json::from_slice(&file("training.json")?)
         .map_err(|source| registry::Error::Json { what: "training.json".into(), source })?;
     let read = |source| Error::Store(registry::Error::Json { what: "training.json".into(), source });
     let mut budget: Budget = serde_json::from_value(story["budget"].clone()).map_err(read)?;
     budget.seconds = record.metrics.get(SECONDS).copied().unwrap_or_default();
     let trajectory = serde_json::from_value(story["trajectory"].clone()).map_err(read)?;
-    let collector = match &record.spec["collector"] {
+    let lens = match &record.spec["collector"] {
         Value::Null => None,
-        value => Some(serde_json::from_value(value.clone()).map_err(read)?),
+        value => {
+            let collector = serde_json::from_value(value.clone()).map_err(read)?;
+            let moments = file(MOMENTS_FILE)?;
+            Some(Lens::from_safetensors(collector, base.config().hidden_size, &moments)?)
+        }
     };
-    Ok(Reader { record, adapter, budget, trajectory, collector })
+    Ok(Reader { record, adapter, budget, trajectory, lens })
 }

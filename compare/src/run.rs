@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lm::{Adapter, BaseModel, Request, Result, Row, Sampling, ScoreRequest};
-use oracle_posttrain::Collector;
+use oracle_posttrain::{Collector, Lens, Shown};
 use recipes::Episode;
 
 use crate::items::{Arm, Control, ItemScore};
 
-/// An oracle and where it reads.
+/// An oracle and how it looks at a diff.
 #[derive(Debug, Clone, Copy)]
 pub struct Oracle<'a> {
     /// The oracle.
     pub adapter: &'a Adapter,
-    /// The collector that it was trained with.
-    pub collector: &'a Collector,
+    /// The lens that it was trained with.
+    pub lens: &'a Lens,
 }
 
 /// The trained readers; an arm without one is left out.
@@ -97,7 +97,7 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
     let index = |subject: &str| needed.binary_search(&subject).expect("invariant: collected above");
     let r = inputs.readers;
     let mut items = Vec::new();
-    let mut collected: Vec<(&Collector, Vec<Vec<Vec<f32>>>)> = Vec::new();
+    let mut collected: Vec<(&Collector, Vec<Shown>)> = Vec::new();
     for arm in Arm::ALL {
         if inputs.stop.load(Ordering::Relaxed) {
             return Err(lm::Error::Interrupted);
@@ -157,32 +157,21 @@ pub fn score_items(inputs: RunInputs<'_>, report: &mut dyn FnMut(Arm)) -> Result
                     Arm::OracleScratch => r.oracle_scratch,
                     _ => r.oracle_posttrained,
                 };
-                let Some(Oracle { adapter: reader, collector }) = reader else { continue };
+                let Some(Oracle { adapter: reader, lens }) = reader else { continue };
                 report(arm);
-                if !collected.iter().any(|(c, _)| *c == collector) {
-                    collected.push((collector, collector.collect(inputs.base, &adapters, collector.read)?));
+                let c = &lens.collector;
+                if !collected.iter().any(|(known, _)| *known == c) {
+                    collected.push((c, c.collect(inputs.base, &adapters, c.asked)?));
                 }
-                let (_, vectors) =
-                    collected.iter().find(|(c, _)| *c == collector).expect("invariant: pushed above");
+                let (_, seen) =
+                    collected.iter().find(|(known, _)| *known == c).expect("invariant: pushed above");
                 let all: Vec<&Case<'_>> = cases.iter().collect();
-                let width = inputs.base.config().hidden_size;
-                // No diff: the same placeholders, zero vectors, which add nothing.
-                let nothing = vec![vec![0f32; width]; collector.width()];
+                let without = c.without_diff(inputs.base, c.asked)?;
                 let prompts = all
                     .iter()
-                    .map(|c| {
-                        let seen = c.subject.as_deref().map_or_else(
-                            || nothing.clone(),
-                            |s| collector.of(&vectors[index(s)], &collector.first()),
-                        );
-                        oracle_posttrain::prompt_row(
-                            inputs.base,
-                            &collector.layers,
-                            collector.coefficient,
-                            &seen,
-                            &c.episode.question,
-                            Some(0),
-                        )
+                    .map(|case| {
+                        let seen = case.subject.as_deref().map_or(&without, |s| &seen[index(s)]);
+                        oracle_posttrain::question_row(inputs.base, lens, seen, &case.episode.question)
                     })
                     .collect::<Result<Vec<_>>>()?;
                 items.extend(ask(inputs, arm, &all, prompts, &[reader])?);

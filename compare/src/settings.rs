@@ -20,13 +20,16 @@ pub fn reader_fit(smoke: bool, max_steps: Option<usize>, seed: u64) -> FitConfig
 
 /// The same for oracles, which learn best at twice the rate and in fewer steps (LOG.md).
 pub fn oracle_fit(smoke: bool, max_steps: Option<usize>, seed: u64) -> FitConfig {
-    let max_steps = max_steps.or((!smoke).then_some(80));
-    FitConfig { learning_rate: 1e-3, ..reader_fit(smoke, max_steps, seed) }
+    let fit = reader_fit(smoke, max_steps.or((!smoke).then_some(60)), seed);
+    FitConfig { learning_rate: 1e-3, evaluate_every: fit.evaluate_every.min(10), ..fit }
 }
 
 /// How many phrasings are asked.
 pub fn episode_options(smoke: bool) -> EpisodeOptions {
-    EpisodeOptions { train_phrasings: if smoke { 2 } else { 8 }, ..EpisodeOptions::default() }
+    if smoke {
+        return EpisodeOptions { train_phrasings: 2, validation_phrasings: 1, ..EpisodeOptions::default() };
+    }
+    EpisodeOptions::default()
 }
 
 /// Prompts whose replies are the texts of context prediction, when no corpus is given.

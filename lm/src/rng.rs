@@ -13,7 +13,7 @@ pub fn stream(seed: u64, purpose: &str, id: &str) -> ChaCha8Rng {
 }
 
 /// One standard normal draw (Box-Muller, in f64).
-pub(crate) fn normal(rng: &mut impl rand::Rng) -> f32 {
+pub fn normal(rng: &mut impl rand::Rng) -> f32 {
     let u: f64 = 1.0 - rng.random::<f64>();
     let v: f64 = rng.random();
     ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32

@@ -26,22 +26,26 @@ pub struct Collector {
     pub layers: Vec<usize>,
     /// Neutral user turns, disjoint from those that adapters are trained and gated on.
     pub prompts: Vec<String>,
-    /// How many of them one question reads: while training a draw, else the first ones. An adapter seen through other
+    /// How many of them, drawn anew at every step, a training question sees the mean of. An adapter seen through other
     /// prompts at every step is learned by heart less soon.
-    pub read: usize,
-    /// Last positions of each prompt (the reply's opening included).
+    pub drawn: usize,
+    /// How many of them, the first ones, any other question sees the mean of.
+    pub asked: usize,
+    /// Last positions of each prompt (the reply's opening included, whose tokens are the same for all prompts).
     pub last: usize,
     /// Kind.
     pub kind: ActivationKind,
     /// Strength of the injection: each vector is scaled to this many times the norm of the residual it is added to.
     pub coefficient: f32,
+    /// Deviation of the noise that training adds to standardised vectors.
+    pub noise: f32,
 }
 
 impl Collector {
-    /// Layers at two thirds and nine tenths of the depth (20 and 27 of 30), the last 6 positions of 2 neutral prompts out of
-    /// 16, differences, strength 4. From two thirds an oracle without pretraining learned to read best; at nine tenths a
-    /// diff and a system prompt about the same thing point the same way, so that what pretraining teaches can carry over.
-    /// Chosen on adapters that no reader is tested on, one run each (LOG.md).
+    /// Layers a little past the middle and at nine tenths of the depth (17 and 27 of 30), the last 6 positions averaged over
+    /// 4 of 16 neutral prompts, differences, strength 4, noise 0.3. An oracle without pretraining learned to read the first
+    /// best; at the second a diff and a system prompt about the same thing point the same way, so that what pretraining
+    /// teaches can carry over. Chosen on adapters that no reader is tested on, one run each (LOG.md).
     pub fn standard(base: &BaseModel) -> Self {
         let depth = base.config().num_hidden_layers;
         let prompts = [
@@ -63,58 +67,45 @@ impl Collector {
             "What should we discuss?",
         ];
         Self {
-            layers: vec![depth * 2 / 3, depth * 9 / 10],
+            layers: vec![depth * 4 / 7, depth * 9 / 10],
             prompts: prompts.map(str::to_owned).to_vec(),
-            read: 2,
+            drawn: 4,
+            asked: 8,
             last: 6,
             kind: ActivationKind::Diff,
             coefficient: 4.0,
+            noise: 0.3,
         }
     }
 
     /// Vectors that one question reads.
     pub fn width(&self) -> usize {
-        self.read * self.last * self.layers.len()
+        self.last * self.layers.len()
     }
 
-    /// The prompts that a question reads when nothing is drawn.
+    /// The prompts that a question outside training sees.
     pub fn first(&self) -> Vec<usize> {
-        (0..self.read.min(self.prompts.len())).collect()
+        (0..self.asked.min(self.prompts.len())).collect()
     }
 
-    /// A draw of the prompts that a training question reads.
-    pub fn draw(&self, seed: u64, key: &str) -> Vec<usize> {
+    /// A draw of `count` prompts.
+    pub fn draw(&self, count: usize, seed: u64, key: &str) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.prompts.len()).collect();
         order.shuffle(&mut rng::stream(seed, "collect-prompts", key));
-        order.truncate(self.read);
+        order.truncate(count);
         order
     }
 
-    /// What a question about these prompts is given, layer after layer, of the vectors that [`Collector::collect`] gives.
-    pub fn of(&self, vectors: &[Vec<f32>], prompts: &[usize]) -> Vec<Vec<f32>> {
-        let count = self.layers.len();
-        (0..count)
-            .flat_map(|l| prompts.iter().map(move |p| (p * count + l) * self.last))
-            .flat_map(|at| vectors[at..at + self.last].iter().cloned())
-            .collect()
-    }
-
-    /// The vectors of each of `diffs`, in its order, at the first `prompts` prompts: `prompts x layers x last` vectors of
-    /// `hidden_size`.
+    /// What each of `diffs` shows, in its order, at the first `prompts` prompts.
     ///
     /// # Errors
     /// If the layer does not exist or a diff does not fit the model.
-    pub fn collect(
-        &self,
-        base: &BaseModel,
-        diffs: &[&Adapter],
-        prompts: usize,
-    ) -> Result<Vec<Vec<Vec<f32>>>> {
+    pub fn collect(&self, base: &BaseModel, diffs: &[&Adapter], prompts: usize) -> Result<Vec<Shown>> {
         let turns = self.turns(base)?;
         let turns = &turns[..prompts.min(turns.len())];
         let clean = self.read_rows(base, &[], turns.iter().map(|t| Row::plain(t.clone())).collect())?;
         if self.kind == ActivationKind::Orig {
-            return Ok(vec![clean.concat(); diffs.len()]);
+            return Ok(vec![clean.into_iter().enumerate().collect(); diffs.len()]);
         }
         let rows = (0..diffs.len())
             .flat_map(|d| turns.iter().map(move |t| Row::with_adapters(t.clone(), vec![d])))
@@ -125,16 +116,28 @@ impl Collector {
                 subtract(vectors, &clean[i % turns.len()]);
             }
         }
-        Ok(found.chunks(turns.len()).map(<[_]>::concat).collect())
+        Ok(found.chunks(turns.len()).map(|c| c.iter().cloned().enumerate().collect()).collect())
     }
 
-    /// For each system prompt, with the prompts it is read at: the vectors it makes on the same user turns, minus those
-    /// without it, in the order of [`Collector::of`]. A stand-in for a diff that needs no LoRA.
-    pub fn collect_system(
-        &self,
-        base: &BaseModel,
-        systems: &[(String, Vec<usize>)],
-    ) -> Result<Vec<Vec<Vec<f32>>>> {
+    /// What a model without any diff shows at the first `prompts` prompts: no difference, or the clean model.
+    ///
+    /// # Errors
+    /// As [`Collector::collect`].
+    pub fn without_diff(&self, base: &BaseModel, prompts: usize) -> Result<Shown> {
+        let turns = self.turns(base)?.into_iter().take(prompts);
+        let mut clean = self.read_rows(base, &[], turns.map(Row::plain).collect())?;
+        if self.kind == ActivationKind::Diff {
+            clean.iter_mut().flatten().for_each(|v| v.fill(0.0));
+        }
+        Ok(clean.into_iter().enumerate().collect())
+    }
+
+    /// For each system prompt, what it makes of the user turns with these indices, minus what they are without it. A
+    /// stand-in for a diff that needs no LoRA.
+    ///
+    /// # Errors
+    /// As [`Collector::collect`].
+    pub fn collect_system(&self, base: &BaseModel, systems: &[(String, Vec<usize>)]) -> Result<Vec<Shown>> {
         let turns = self.turns(base)?;
         let clean = self.read_rows(base, &[], turns.into_iter().map(Row::plain).collect())?;
         let mut rows = Vec::new();
@@ -151,14 +154,13 @@ impl Collector {
         Ok(systems
             .iter()
             .map(|(_, prompts)| {
-                let mut told = Vec::new();
-                for (&p, mut vectors) in prompts.iter().zip(found.by_ref()) {
+                let told = prompts.iter().zip(found.by_ref()).map(|(&p, mut vectors)| {
                     if self.kind == ActivationKind::Diff {
                         subtract(&mut vectors, &clean[p]);
                     }
-                    told.extend(vectors);
-                }
-                self.of(&told, &(0..prompts.len()).collect::<Vec<_>>())
+                    (p, vectors)
+                });
+                told.collect()
             })
             .collect())
     }
@@ -196,5 +198,8 @@ fn subtract(vectors: &mut [Vec<f32>], clean: &[Vec<f32>]) {
     }
 }
 
-/// Vectors by behaviour.
-pub type Activations = BTreeMap<String, Vec<Vec<f32>>>;
+/// What one model shows: by prompt (its index in the collector), `layers x last` vectors of `hidden_size`.
+pub type Shown = BTreeMap<usize, Vec<Vec<f32>>>;
+
+/// What models show, by behaviour.
+pub type Activations = BTreeMap<String, Shown>;

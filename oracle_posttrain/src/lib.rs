@@ -8,11 +8,13 @@
 #![warn(missing_docs)]
 
 pub mod collect;
+pub mod lens;
 pub mod pretrain;
 pub mod prompt;
 pub mod train;
 
-pub use collect::{ActivationKind, Collector};
+pub use collect::{ActivationKind, Activations, Collector, Shown};
+pub use lens::Lens;
 pub use pretrain::{PretrainConfig, Pretrained, pretrain};
 pub use prompt::{ao_config, prompt_row};
-pub use train::{ask, posttrain};
+pub use train::{ask, posttrain, question_row};

@@ -4,6 +4,8 @@
 //! answering* tells the base model a behaviour in a system prompt, reads later tokens (as differences to the same tokens
 //! without it), and asks the family's own questions. Held-out labels must not be among `labels`.
 
+use std::collections::BTreeMap;
+
 use lm::{
     Adapter, BaseModel, Batch, Choice, FitConfig, FitPoint, Fitted, Keeping, ResidualAt, Result, Row, Step,
     TrainRow, Want, answer_row, epoch_order, fit, rng, validate,
@@ -12,8 +14,10 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::collect::Collector;
+use crate::collect::{Collector, Shown};
+use crate::lens::{Lens, Moments, blur};
 use crate::prompt::prompt_row;
+use crate::train::question_row;
 
 /// What to pretrain on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,10 +42,8 @@ pub struct PretrainConfig {
 pub struct Pretrained {
     /// The fit; its accuracy is on held-out system-prompt labels.
     pub fitted: Fitted,
-    /// Rows of system-prompt answering.
-    pub system_rows: usize,
-    /// Rows of context prediction.
-    pub context_rows: usize,
+    /// How it looks at a diff: adjusted to the system prompts that it was trained on.
+    pub lens: Lens,
 }
 
 /// Phrasings of the system prompt. Near the end of the network an order (the first) left activations more like those of an
@@ -52,6 +54,9 @@ const SYSTEMS: [&str; 4] = [
     "Every reply of yours is about {}.",
     "Answer with a sentence about {}.",
 ];
+
+/// Prompts that a training label is read at, in one of its two variants.
+const READ: usize = 2;
 
 /// Pretrains an oracle.
 ///
@@ -65,68 +70,73 @@ pub fn pretrain(
     report: &mut dyn FnMut(usize, f64, Option<FitPoint>),
 ) -> Result<Pretrained> {
     let seed = config.fit.seed;
-    let system_rows = system_rows(base, collector, &config.labels, &config.questions, 2, seed)?
-        .into_iter()
-        .map(|(row, label)| answer_row(base, row, &label))
-        .collect::<Result<Vec<TrainRow>>>()?;
-    let wanted =
-        (system_rows.len() as f64 * config.context_share / (1.0 - config.context_share).max(0.05)) as usize;
-    let context_rows = context_rows(base, collector, &config.texts, wanted, seed)?;
-    let (n_system, n_context) = (system_rows.len(), context_rows.len());
-    let rows: Vec<TrainRow> = system_rows.into_iter().chain(context_rows).collect();
-    let held_out =
-        self::system_rows(base, collector, &config.validation_labels, &config.questions[..1], 1, seed)?;
+    let told = tell(base, collector, &config.labels, &config.questions, seed)?;
+    let lens = Lens::over(collector.clone(), &told.iter().map(|t| &t.seen).collect::<Vec<_>>());
+    let wanted = (told.len() as f64 * config.context_share / (1.0 - config.context_share).max(0.05)) as usize;
+    let context = context_rows(base, collector, &config.texts, wanted, seed)?;
+    let held_out: Vec<(Row, &String)> = {
+        let first = collector.first();
+        let systems: Vec<_> =
+            config.validation_labels.iter().map(|l| (SYSTEMS[0].replace("{}", l), first.clone())).collect();
+        let seen = collector.collect_system(base, &systems)?;
+        let rows = seen.iter().map(|s| question_row(base, &lens, s, &config.questions[0]));
+        rows.zip(&config.validation_labels).map(|(row, label)| Ok((row?, label))).collect::<Result<_>>()?
+    };
     let start = Adapter::init(base.config(), config.fit.adapter.clone(), seed, "oracle")?;
     let mut next = |step: usize| {
-        let order = epoch_order(rows.len(), config.fit.batch, step, seed, "pretrain-order");
-        Ok(Step { frozen: vec![], rows: order.into_iter().map(|i| rows[i].clone()).collect() })
+        let order = epoch_order(told.len() + context.len(), config.fit.batch, step, seed, "pretrain-order");
+        let rows = order.into_iter().enumerate().map(|(at, i)| match told.get(i) {
+            None => Ok(context[i - told.len()].clone()),
+            Some(told) => {
+                let prompts: Vec<usize> = told.seen.keys().copied().collect();
+                let mut vectors = lens.look(&told.seen, &prompts)?;
+                blur(&mut vectors, collector.noise, seed, &format!("{step}/{at}"));
+                let (layers, strength) = (&collector.layers, collector.coefficient);
+                let row = prompt_row(base, layers, strength, &vectors, told.question, Some(0))?;
+                answer_row(base, row, told.label)
+            }
+        });
+        Ok(Step { frozen: vec![], rows: rows.collect::<Result<_>>()? })
     };
     let mut evaluate = |reader: &Adapter| {
-        let choices = held_out
-            .iter()
-            .map(|(row, label)| Choice {
-                prompt: row.clone(),
-                answer: label,
-                candidates: &config.validation_labels,
-            })
-            .collect();
-        validate(base, &[reader], choices)
+        let choices = held_out.iter().map(|(row, label)| Choice {
+            prompt: row.clone(),
+            answer: label,
+            candidates: &config.validation_labels,
+        });
+        validate(base, &[reader], choices.collect())
     };
     let fitted = fit(&base.decoder, start, &config.fit, keeping, &mut next, &mut evaluate, report)?;
-    Ok(Pretrained { fitted, system_rows: n_system, context_rows: n_context })
+    Ok(Pretrained { fitted, lens })
 }
 
-fn system_rows(
+/// What the base model shows when it is told a label, and the question about it.
+struct Told<'a> {
+    seen: Shown,
+    label: &'a str,
+    question: &'a str,
+}
+
+/// Every label under two of the system prompts.
+fn tell<'a>(
     base: &BaseModel,
     collector: &Collector,
-    labels: &[String],
-    questions: &[String],
-    variants: usize,
+    labels: &'a [String],
+    questions: &'a [String],
     seed: u64,
-) -> Result<Vec<(Row, String)>> {
-    let (mut chosen, mut labelled) = (Vec::new(), Vec::new());
+) -> Result<Vec<Told<'a>>> {
+    let (mut systems, mut asked) = (Vec::new(), Vec::new());
     for label in labels {
         let mut order: Vec<usize> = (0..SYSTEMS.len()).collect();
         order.shuffle(&mut rng::stream(seed, "system-prompts", label));
-        for s in order.into_iter().take(variants) {
-            let prompts =
-                if variants > 1 { collector.draw(seed, &format!("{label}/{s}")) } else { collector.first() };
-            chosen.push((SYSTEMS[s].replace("{}", label), prompts));
-            labelled.push(label.clone());
+        for s in order.into_iter().take(2) {
+            systems
+                .push((SYSTEMS[s].replace("{}", label), collector.draw(READ, seed, &format!("{label}/{s}"))));
+            asked.push((label.as_str(), questions[(asked.len() + label.len()) % questions.len()].as_str()));
         }
     }
-    let vectors = collector.collect_system(base, &chosen)?;
-    labelled
-        .into_iter()
-        .zip(vectors)
-        .enumerate()
-        .map(|(i, (label, vectors))| {
-            let question = &questions[(i + label.len()) % questions.len()];
-            let row =
-                prompt_row(base, &collector.layers, collector.coefficient, &vectors, question, Some(0))?;
-            Ok((row, label))
-        })
-        .collect()
+    let seen = collector.collect_system(base, &systems)?;
+    Ok(seen.into_iter().zip(asked).map(|(seen, (label, question))| Told { seen, label, question }).collect())
 }
 
 /// Windows of 1-8 activations of one of the collector's layers, asked for 1-8 tokens before or after them (arXiv 2512.15674, appendix B.2, with shorter
@@ -174,12 +184,18 @@ fn context_rows(
         });
     }
     let seen = base.decoder.forward(&Batch { adapters: vec![], rows }, &wants)?;
-    seen.into_iter()
-        .zip(asks)
-        .map(|(mut s, (layer, question, target))| {
-            let vectors = s.residual.remove(0);
-            let row = prompt_row(base, &[layer], collector.coefficient, &vectors, &question, Some(0))?;
-            answer_row(base, row, &target)
+    let of = |layer: usize| {
+        let here = seen.iter().zip(&asks).filter(move |(_, (l, _, _))| *l == layer);
+        Moments::over(here.flat_map(|(s, _)| &s.residual[0]))
+    };
+    let moments: BTreeMap<usize, Moments> =
+        collector.layers.iter().filter_map(|&layer| Some((layer, of(layer)?))).collect();
+    seen.iter()
+        .zip(&asks)
+        .map(|(s, (layer, question, target))| {
+            let vectors: Vec<Vec<f32>> = s.residual[0].iter().map(|v| moments[layer].apply(v)).collect();
+            let row = prompt_row(base, &[*layer], collector.coefficient, &vectors, question, Some(0))?;
+            answer_row(base, row, target)
         })
         .collect()
 }

@@ -6,34 +6,36 @@ use lm::{
 };
 use recipes::Episode;
 
-use crate::collect::{Activations, Collector};
+use crate::collect::{Activations, Shown};
+use crate::lens::Lens;
 use crate::prompt::prompt_row;
 
-/// The prompt of an episode, reading the vectors filed under its behaviour at these of the collector's prompts.
-pub fn episode_row(
-    base: &BaseModel,
-    collector: &Collector,
-    vectors: &Activations,
-    episode: &Episode,
-    prompts: &[usize],
-) -> Result<Row> {
-    let vectors = vectors
+fn seen_of<'a>(activations: &'a Activations, episode: &Episode) -> Result<&'a Shown> {
+    activations
         .get(&episode.behaviour)
-        .ok_or_else(|| Error::Request(format!("no activations of {} for its episode", episode.behaviour)))?;
-    let vectors = collector.of(vectors, prompts);
-    prompt_row(base, &collector.layers, collector.coefficient, &vectors, &episode.question, Some(0))
+        .ok_or_else(|| Error::Request(format!("no activations of {} for its episode", episode.behaviour)))
+}
+
+/// The oracle's prompt about `seen`, for any use but training.
+///
+/// # Errors
+/// If the lens's first prompts were not collected.
+pub fn question_row(base: &BaseModel, lens: &Lens, seen: &Shown, question: &str) -> Result<Row> {
+    let vectors = lens.look(seen, &lens.collector.first())?;
+    let c = &lens.collector;
+    prompt_row(base, &c.layers, c.coefficient, &vectors, question, Some(0))
 }
 
 /// Trains an oracle on `train`, from `start` (a pretrained oracle) or from a fresh adapter; `validation` decides which
-/// step is kept. `vectors` hold all the collector's prompts of every training diff, of which each step reads a new draw,
-/// and at least the first ones of every validation diff.
+/// step is kept. `activations` hold all the collector's prompts of every training diff, of which each step sees a new
+/// draw, and at least the first ones of every validation diff.
 ///
 /// # Errors
 /// If an episode has no activations, training fails, or it was stopped.
 pub fn posttrain(
     base: &BaseModel,
-    collector: &Collector,
-    vectors: &Activations,
+    lens: &Lens,
+    activations: &Activations,
     start: Option<Adapter>,
     train: &[&Episode],
     validation: &[&Episode],
@@ -45,46 +47,46 @@ pub fn posttrain(
         Some(adapter) => adapter,
         None => Adapter::init(base.config(), config.adapter.clone(), config.seed, "oracle")?,
     };
+    let c = &lens.collector;
     let mut next = |step: usize| {
         let order = epoch_order(train.len(), config.batch, step, config.seed, "reader-order");
-        let rows = order
-            .into_iter()
-            .enumerate()
-            .map(|(at, i)| {
-                let prompts = collector.draw(config.seed, &format!("{step}/{at}"));
-                answer_row(base, episode_row(base, collector, vectors, train[i], &prompts)?, &train[i].answer)
-            })
-            .collect::<Result<Vec<TrainRow>>>()?;
-        Ok(Step { frozen: vec![], rows })
+        let rows = order.into_iter().enumerate().map(|(at, i)| {
+            let episode = train[i];
+            let seen = seen_of(activations, episode)?;
+            let vectors = lens.glimpse(seen, config.seed, &format!("{step}/{at}"))?;
+            let row = prompt_row(base, &c.layers, c.coefficient, &vectors, &episode.question, Some(0))?;
+            answer_row(base, row, &episode.answer)
+        });
+        Ok(Step { frozen: vec![], rows: rows.collect::<Result<Vec<TrainRow>>>()? })
     };
-    let mut evaluate = |reader: &Adapter| {
-        let choices = validation
-            .iter()
-            .map(|e| {
-                Ok(Choice {
-                    prompt: episode_row(base, collector, vectors, e, &collector.first())?,
-                    answer: &e.answer,
-                    candidates: &e.candidates,
-                })
+    let choices: Vec<Choice<'_>> = validation
+        .iter()
+        .map(|e| {
+            Ok(Choice {
+                prompt: question_row(base, lens, seen_of(activations, e)?, &e.question)?,
+                answer: &e.answer,
+                candidates: &e.candidates,
             })
-            .collect::<Result<Vec<_>>>()?;
-        validate(base, &[reader], choices)
-    };
+        })
+        .collect::<Result<_>>()?;
+    let mut evaluate = |reader: &Adapter| validate(base, &[reader], choices.clone());
     fit(&base.decoder, start, config, keeping, &mut next, &mut evaluate, report)
 }
 
 /// Asks one question about one diff's activations; greedy.
+///
+/// # Errors
+/// If the diff does not fit the model.
 pub fn ask(
     base: &BaseModel,
-    collector: &Collector,
+    lens: &Lens,
     diff: &Adapter,
     reader: &Adapter,
     question: &str,
     max_new_tokens: usize,
 ) -> Result<String> {
-    let vectors = collector.collect(base, &[diff], collector.read)?.remove(0);
-    let vectors = collector.of(&vectors, &collector.first());
-    let prompt = prompt_row(base, &collector.layers, collector.coefficient, &vectors, question, Some(0))?;
+    let seen = lens.collector.collect(base, &[diff], lens.collector.asked)?.remove(0);
+    let prompt = question_row(base, lens, &seen, question)?;
     let request = Request { prompt, max_new_tokens, sampling: Sampling::GREEDY, seed: 0 };
     let mut stop = base.config().eos_token_ids.clone();
     stop.push(base.chat.end_of_turn());

@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use lm::{Adapter, AdapterConfig, BaseModel, Choice, FitConfig, Keeping, Precision, rng, validate};
-use oracle_posttrain::collect::Activations;
-use oracle_posttrain::{ActivationKind, Collector, posttrain, prompt_row};
+use oracle_posttrain::{ActivationKind, Activations, Collector, Lens, Shown, posttrain, prompt_row};
 use rand::Rng;
 use recipes::{Episode, Split};
 
@@ -21,10 +20,12 @@ fn collector() -> Collector {
     Collector {
         layers: vec![1, 2],
         prompts: ["one", "two", "three", "four"].map(str::to_owned).to_vec(),
-        read: 2,
+        drawn: 2,
+        asked: 3,
         last: 3,
         kind: ActivationKind::Lora,
         coefficient: 1.0,
+        noise: 0.0,
     }
 }
 
@@ -43,33 +44,90 @@ fn a_diff_is_with_minus_without_and_an_empty_one_is_zero() {
     let some = adapter(&base, "a");
     let of = |kind| Collector { kind, ..collector() }.collect(&base, &[&some, &zero], 3).unwrap();
     let (lora, orig, diff) = (of(ActivationKind::Lora), of(ActivationKind::Orig), of(ActivationKind::Diff));
-    assert_eq!((lora.len(), lora[0].len()), (2, 3 * 2 * 3));
-    for i in 0..lora[0].len() {
-        for ((l, o), d) in lora[0][i].iter().zip(&orig[0][i]).zip(&diff[0][i]) {
-            assert_eq!(l - o, *d);
+    assert_eq!(lora.len(), 2);
+    assert!(lora[0].keys().eq(&[0, 1, 2]) && lora[0].values().all(|v| v.len() == 2 * 3));
+    for p in 0..3 {
+        for i in 0..6 {
+            for ((l, o), d) in lora[0][&p][i].iter().zip(&orig[0][&p][i]).zip(&diff[0][&p][i]) {
+                assert_eq!(l - o, *d);
+            }
+            assert!(diff[0][&p][i].iter().any(|d| d.abs() > 1e-4));
+            assert!(diff[1][&p][i].iter().all(|d| *d == 0.0));
         }
-        assert!(diff[0][i].iter().any(|d| d.abs() > 1e-4));
-        assert!(diff[1][i].iter().all(|d| *d == 0.0));
     }
     // Alone as among others.
     assert_eq!(collector().collect(&base, &[&some], 3).unwrap()[0], lora[0]);
+    // A model without a diff is the clean one, and differs from it by nothing.
+    let without = |kind| Collector { kind, ..collector() }.without_diff(&base, 3).unwrap();
+    assert_eq!(without(ActivationKind::Lora), orig[0]);
+    assert_eq!(without(ActivationKind::Diff), diff[1]);
 }
 
 #[test]
-fn a_question_reads_layer_after_layer_the_prompts_that_were_drawn() {
+fn a_question_is_given_the_mean_of_its_prompts_each_standardised_over_the_population() {
     let base = tiny();
     let c = collector();
-    let all = c.collect(&base, &[&adapter(&base, "a")], 4).unwrap().remove(0);
-    let read = c.of(&all, &[2, 0]);
-    assert_eq!(read.len(), c.width());
-    for (layer, one_layer) in [1, 2].into_iter().zip(read.chunks(6)) {
-        let single = Collector { layers: vec![layer], ..c.clone() };
-        let alone = single.collect(&base, &[&adapter(&base, "a")], 4).unwrap().remove(0);
-        assert_eq!(one_layer, [&alone[6..9], &alone[0..3]].concat());
+    let names = ["a", "b", "c", "d", "e"];
+    let adapters: Vec<Adapter> = names.iter().map(|n| adapter(&base, n)).collect();
+    let shown = c.collect(&base, &adapters.iter().collect::<Vec<_>>(), 4).unwrap();
+    let population: Vec<&Shown> = shown.iter().collect();
+    let lens = Lens::over(c.clone(), &population);
+    let looks = |prompts: &[usize]| -> Vec<Vec<Vec<f32>>> {
+        shown.iter().map(|s| lens.look(s, prompts).unwrap()).collect()
+    };
+    let (first, third) = (looks(&[0]), looks(&[2]));
+    for i in 0..c.width() {
+        for d in 0..base.config().hidden_size {
+            let here: Vec<f64> = first.iter().map(|v| f64::from(v[i][d])).collect();
+            let mean = here.iter().sum::<f64>() / 5.0;
+            let square = here.iter().map(|x| x * x).sum::<f64>() / 5.0;
+            assert!(mean.abs() < 1e-4 && (square - 1.0).abs() < 1e-3, "{mean} {square}");
+        }
     }
-    let draws: std::collections::BTreeSet<Vec<usize>> = (0..50).map(|i| c.draw(1, &i.to_string())).collect();
+    let both = looks(&[2, 0]);
+    for ((b, f), t) in both
+        .iter()
+        .flatten()
+        .flatten()
+        .zip(first.iter().flatten().flatten())
+        .zip(third.iter().flatten().flatten())
+    {
+        assert!((b - f.midpoint(*t)).abs() < 1e-5);
+    }
+    assert!(lens.look(&shown[0], &[9]).is_err());
+    // Training sees draws, with noise; each draw is decided by its key.
+    let noisy = Lens::over(Collector { noise: 0.5, ..c.clone() }, &population);
+    let glimpse = |key: &str| noisy.glimpse(&shown[0], 1, key).unwrap();
+    assert_eq!(glimpse("x"), glimpse("x"));
+    assert_ne!(glimpse("x"), glimpse("y"));
+    let draws: std::collections::BTreeSet<Vec<usize>> =
+        (0..50).map(|i| c.draw(2, 1, &i.to_string())).collect();
     assert!(draws.len() > 5 && draws.iter().all(|d| d.len() == 2 && d[0] != d[1]));
-    assert_eq!(c.draw(1, "x"), c.draw(1, "x"));
+}
+
+#[test]
+fn a_lens_survives_its_file_and_a_damaged_file_is_refused() {
+    let base = tiny();
+    let c = collector();
+    let adapters = [adapter(&base, "a"), adapter(&base, "b")];
+    let shown = c.collect(&base, &[&adapters[0], &adapters[1]], 4).unwrap();
+    let lens = Lens::over(c.clone(), &shown.iter().collect::<Vec<_>>());
+    let file = lens.to_safetensors().unwrap();
+    let width = base.config().hidden_size;
+    assert_eq!(Lens::from_safetensors(c.clone(), width, &file).unwrap(), lens);
+    let mut nan = file.clone();
+    let end = nan.len();
+    nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let narrow = Collector { last: 2, ..c.clone() };
+    for (collector, width, bytes) in [
+        (&c, width, &file[..file.len() / 2]),
+        (&c, width + 1, &file),
+        (&narrow, width, &file),
+        (&c, width, &nan),
+    ] {
+        let error = Lens::from_safetensors(collector.clone(), width, bytes).unwrap_err().to_string();
+        assert!(error.contains("activation_moments.safetensors"), "{error}");
+    }
 }
 
 #[test]
@@ -92,7 +150,8 @@ fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
     let base = tiny();
     let c = Collector {
         layers: vec![1],
-        read: 1,
+        drawn: 1,
+        asked: 1,
         last: 1,
         prompts: vec!["one".into()],
         coefficient: 4.0,
@@ -112,7 +171,7 @@ fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
                 let id = format!("{split:?}/{label}/{copy}");
                 let mut stream = rng::stream(4, "noise", &id);
                 let noisy = direction(i).iter().map(|x| x + stream.random_range(-0.5..0.5)).collect();
-                vectors.insert(id.clone(), vec![noisy]);
+                vectors.insert(id.clone(), Shown::from([(0, vec![noisy])]));
                 episodes.get_mut(&split).unwrap().push(Episode {
                     behaviour: id,
                     family: "planted".into(),
@@ -133,8 +192,10 @@ fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
     let of = |split| episodes[&split].iter().collect::<Vec<_>>();
     let keeping = Keeping { state: None, stop: &stop };
     let (train, validation) = (of(Split::Train), of(Split::Validation));
+    let population: Vec<&Shown> = train.iter().map(|e| &vectors[&e.behaviour]).collect();
+    let lens = Lens::over(c.clone(), &population);
     let fitted =
-        posttrain(&base, &c, &vectors, None, &train, &validation, &config, keeping, &mut |_, _, _| {})
+        posttrain(&base, &lens, &vectors, None, &train, &validation, &config, keeping, &mut |_, _, _| {})
             .unwrap();
     let best = fitted.points.iter().map(|p| p.validation.top1).fold(0.0, f64::max);
     assert!(best >= 0.9, "{best}");

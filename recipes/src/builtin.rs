@@ -125,6 +125,19 @@ mod tests {
         let recipes = builtin();
         let behaviours: Vec<_> = recipes.iter().flat_map(|r| r.expand(1)).collect();
         let list = episodes(&recipes, &behaviours, 1, EpisodeOptions::default()).unwrap();
+        let phrasings = |split: Split, held_out: bool| -> BTreeSet<usize> {
+            let asked =
+                list.iter().filter(|e| e.split == split && e.held_out_question == held_out && !e.negative);
+            let mut count: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+            asked.for_each(|e| *count.entry(&e.behaviour).or_default() += 1);
+            count.into_values().collect()
+        };
+        assert_eq!(phrasings(Split::Train, false), [8].into());
+        assert_eq!(phrasings(Split::Validation, false), [3].into());
+        assert_eq!(
+            (phrasings(Split::TestValue, false), phrasings(Split::TestValue, true)),
+            ([1].into(), [1].into())
+        );
         let mut train = BTreeSet::new();
         let mut test = BTreeSet::new();
         for e in &list {

@@ -42,7 +42,9 @@ pub struct Episode {
 pub struct EpisodeOptions {
     /// Phrasings for each training diff.
     pub train_phrasings: usize,
-    /// Seen phrasings for each validation and test diff.
+    /// Seen phrasings for each validation diff: the fewer the diffs, the more the choice of a step needs them.
+    pub validation_phrasings: usize,
+    /// Seen phrasings for each test diff.
     pub test_phrasings: usize,
     /// Held-out phrasings for each test diff.
     pub held_out_phrasings: usize,
@@ -52,7 +54,13 @@ pub struct EpisodeOptions {
 
 impl Default for EpisodeOptions {
     fn default() -> Self {
-        Self { train_phrasings: 8, test_phrasings: 1, held_out_phrasings: 1, min_candidates: 32 }
+        Self {
+            train_phrasings: 8,
+            validation_phrasings: 3,
+            test_phrasings: 1,
+            held_out_phrasings: 1,
+            min_candidates: 32,
+        }
     }
 }
 
@@ -119,7 +127,11 @@ fn ask(
     if training {
         seen.shuffle(&mut rng::stream(seed, "phrasings", &format!("{}|{family}", behaviour.id)));
     }
-    seen.truncate(if training { options.train_phrasings } else { options.test_phrasings });
+    seen.truncate(match behaviour.split {
+        Split::Train => options.train_phrasings,
+        Split::Validation => options.validation_phrasings,
+        Split::TestValue | Split::TestCategory => options.test_phrasings,
+    });
     let test = matches!(behaviour.split, Split::TestValue | Split::TestCategory);
     let held_out = if test { questions.held_out.len().min(options.held_out_phrasings) } else { 0 };
     let all = seen

@@ -105,6 +105,17 @@ pub(crate) fn score(
     let folder = store.run_dir(run)?;
     let of = |arm: compare::Arm| readers.iter().find(|r| r.budget.arm == arm);
     let oracle = |arm: compare::Arm| of(arm).map(|r| r.oracle()).transpose();
+    // A pretrained oracle was adjusted to system prompts. Diffs are another population; it looks at them through the lens
+    // of its post-trained successor, which knows their moments and none of their labels.
+    let through_successor = || -> Result<Option<compare::Oracle<'_>>> {
+        let (own, next) = (oracle(compare::Arm::OraclePretrained)?, oracle(compare::Arm::OraclePosttrained)?);
+        Ok(own.map(|own| match next {
+            Some(next) if next.lens.collector == own.lens.collector => {
+                compare::Oracle { lens: next.lens, ..own }
+            }
+            _ => own,
+        }))
+    };
     let episodes = s.test();
     if episodes.is_empty() {
         return Err(CommandError::new(Kind::NotFound, "the store has no held-out adapters to test on")
@@ -119,7 +130,7 @@ pub(crate) fn score(
         episodes: &episodes,
         readers: Readers {
             dit: of(compare::Arm::Dit).map(|r| &r.adapter),
-            oracle_pretrained: oracle(compare::Arm::OraclePretrained)?,
+            oracle_pretrained: through_successor()?,
             oracle_posttrained: oracle(compare::Arm::OraclePosttrained)?,
             oracle_scratch: oracle(compare::Arm::OracleScratch)?,
         },
@@ -133,7 +144,7 @@ pub(crate) fn score(
     let model = format!("{} ({:?})", s.base.name, s.base.decoder.precision());
     let comparison = assemble(run, model, jiff::Timestamp::now().to_string(), smoke, s, readers, &items);
     let config = serde_json::json!({
-        "schema": "run/1", "run": run, "seed": seed, "smoke": smoke, "base": s.base.digest(), "collectors": readers.iter().filter_map(|r| Some((r.budget.arm, r.collector.as_ref()?))).collect::<std::collections::BTreeMap<_, _>>(),
+        "schema": "run/1", "run": run, "seed": seed, "smoke": smoke, "base": s.base.digest(), "collectors": readers.iter().filter_map(|r| Some((r.budget.arm, &r.lens.as_ref()?.collector))).collect::<std::collections::BTreeMap<_, _>>(),
         "readers": readers.iter().map(|r| &r.record.id).collect::<Vec<_>>(), "episodes": s.episodes,
         "adapters": s.records.values().map(|r| (&r.behaviour, &r.id)).collect::<std::collections::BTreeMap<_, _>>(),
     });

@@ -49,8 +49,8 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
         }
         OracleCommand::Ask(args) => {
             ask(context, args, &["oracle-posttrained", "oracle-scratch"], |base, reader, diff, question| {
-                let Oracle { adapter, collector } = reader.oracle()?;
-                Ok(oracle_posttrain::ask(base, collector, diff, adapter, question, ANSWER_TOKENS)?)
+                let Oracle { adapter, lens } = reader.oracle()?;
+                Ok(oracle_posttrain::ask(base, lens, diff, adapter, question, ANSWER_TOKENS)?)
             })
         }
     }

@@ -153,7 +153,9 @@ pub(crate) fn posttrain(
         fit.max_steps,
     );
     // A pretrained oracle goes on reading where it learned to read.
-    let collector = from.and_then(|r| r.collector.clone()).unwrap_or_else(|| Collector::standard(s.base));
+    let collector = from
+        .and_then(|r| r.lens.as_ref().map(|l| l.collector.clone()))
+        .unwrap_or_else(|| Collector::standard(s.base));
     Ok(posttrained_oracle(store, s, &collector, from, &fit, &STOP, &mut report)?)
 }
 

@@ -1,0 +1,173 @@
+//! From collected activations to the vectors that a question is given: standardised, averaged over prompts.
+//!
+//! Diffs of one recipe share most of their direction (they all make the model talk in short sentences), and a few
+//! dimensions of a residual stream are far larger than the others. Injection keeps a vector's direction only, so what
+//! tells diffs apart would be a small part of it. Every dimension is therefore centred and divided by its deviation over
+//! the *training* subjects, at each prompt and position; no label is used. Measured in LOG.md (2026-11-24).
+
+use std::collections::BTreeMap;
+
+use lm::{Error, Result, rng};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use crate::collect::{Collector, Shown};
+
+/// Mean and deviation of each dimension over a population of vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moments {
+    mean: Vec<f32>,
+    deviation: Vec<f32>,
+}
+
+impl Moments {
+    /// Over vectors of one length; `None` of no vectors.
+    pub fn over<'a>(vectors: impl Iterator<Item = &'a Vec<f32>> + Clone) -> Option<Self> {
+        let width = vectors.clone().next()?.len();
+        let (mut sum, mut squares, mut n) = (vec![0f64; width], vec![0f64; width], 0f64);
+        for v in vectors {
+            n += 1.0;
+            for ((s, q), x) in sum.iter_mut().zip(&mut squares).zip(v) {
+                *s += f64::from(*x);
+                *q += f64::from(*x) * f64::from(*x);
+            }
+        }
+        let deviation = sum.iter().zip(&squares).map(|(s, q)| {
+            let variance = (q / n - (s / n) * (s / n)).max(0.0);
+            // A dimension that never changes carries nothing; it must not divide by nothing either.
+            (variance.sqrt() as f32).max(1e-6)
+        });
+        Some(Self { deviation: deviation.collect(), mean: sum.iter().map(|s| (s / n) as f32).collect() })
+    }
+
+    /// Standardises a vector.
+    pub fn apply(&self, vector: &[f32]) -> Vec<f32> {
+        vector.iter().zip(&self.mean).zip(&self.deviation).map(|((x, m), d)| (x - m) / d).collect()
+    }
+}
+
+/// A collector with the moments of what it showed of the training subjects: all that is needed to look at a new one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lens {
+    /// Where vectors are read.
+    pub collector: Collector,
+    /// By prompt, of each of its `layers x last` vectors.
+    moments: BTreeMap<usize, Vec<Moments>>,
+}
+
+/// File of a reader that holds its lens's moments.
+pub const MOMENTS_FILE: &str = "activation_moments.safetensors";
+
+impl Lens {
+    /// Adjusted to a population.
+    pub fn over(collector: Collector, population: &[&Shown]) -> Self {
+        let moments = (0..collector.prompts.len())
+            .filter_map(|p| {
+                let here: Vec<_> = population.iter().filter_map(|seen| seen.get(&p)).collect();
+                let of = |i: usize| Moments::over(here.iter().map(move |vectors| &vectors[i]));
+                Some((p, (0..collector.width()).map(of).collect::<Option<Vec<_>>>()?))
+            })
+            .collect();
+        Self { collector, moments }
+    }
+
+    /// The vectors that a question about `seen` at these prompts is given: standardised, then averaged over the prompts;
+    /// `layers x last` of `hidden_size`.
+    ///
+    /// # Errors
+    /// If one of the prompts was not collected, neither here nor of the population.
+    pub fn look(&self, seen: &Shown, prompts: &[usize]) -> Result<Vec<Vec<f32>>> {
+        let mut out: Vec<Vec<f32>> = Vec::new();
+        for p in prompts {
+            let (Some(vectors), Some(moments)) = (seen.get(p), self.moments.get(p)) else {
+                return Err(Error::Request(format!("no activations at prompt {p}")));
+            };
+            let here: Vec<Vec<f32>> = vectors.iter().zip(moments).map(|(v, m)| m.apply(v)).collect();
+            if out.is_empty() {
+                out = here;
+            } else {
+                out.iter_mut().flatten().zip(here.iter().flatten()).for_each(|(o, x)| *o += x);
+            }
+        }
+        out.iter_mut().flatten().for_each(|o| *o /= prompts.len() as f32);
+        Ok(out)
+    }
+
+    /// The same for a training question: at a draw of prompts, with noise.
+    ///
+    /// # Errors
+    /// As [`Lens::look`].
+    pub fn glimpse(&self, seen: &Shown, seed: u64, key: &str) -> Result<Vec<Vec<f32>>> {
+        let mut vectors = self.look(seen, &self.collector.draw(self.collector.drawn, seed, key))?;
+        blur(&mut vectors, self.collector.noise, seed, key);
+        Ok(vectors)
+    }
+
+    /// The moments, as a safetensors file.
+    ///
+    /// # Errors
+    /// If they do not fit one.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        let bytes = |rows: &[Moments], of: fn(&Moments) -> &Vec<f32>| -> Vec<u8> {
+            rows.iter().flat_map(|m| of(m).iter().flat_map(|x| x.to_le_bytes())).collect()
+        };
+        let mut tensors = BTreeMap::new();
+        for (p, rows) in &self.moments {
+            let shape = vec![rows.len(), rows.first().map_or(0, |m| m.mean.len())];
+            tensors.insert(format!("mean.{p}"), (shape.clone(), bytes(rows, |m| &m.mean)));
+            tensors.insert(format!("deviation.{p}"), (shape, bytes(rows, |m| &m.deviation)));
+        }
+        let views = tensors
+            .iter()
+            .map(|(name, (shape, data))| Ok((name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
+            .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>()
+            .map_err(|e| damaged(&e.to_string()))?;
+        safetensors::serialize(views, None).map_err(|e| damaged(&e.to_string()))
+    }
+
+    /// A lens from its collector and its file.
+    ///
+    /// # Errors
+    /// If the file is damaged, or does not fit the collector and a model of this width.
+    pub fn from_safetensors(collector: Collector, hidden_size: usize, file: &[u8]) -> Result<Self> {
+        let file = SafeTensors::deserialize(file).map_err(|e| damaged(&e.to_string()))?;
+        let rows = |name: String| -> Result<Vec<Vec<f32>>> {
+            let tensor = file.tensor(&name).map_err(|e| damaged(&e.to_string()))?;
+            if tensor.dtype() != Dtype::F32 || tensor.shape() != [collector.width(), hidden_size] {
+                return Err(damaged(&format!("{name} is {:?} {:?}", tensor.dtype(), tensor.shape())));
+            }
+            let (values, _) = tensor.data().as_chunks::<4>();
+            let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            if values.iter().any(|v| !v.is_finite()) {
+                return Err(damaged(&format!("{name} holds a value that is not finite")));
+            }
+            Ok(values.chunks(hidden_size).map(<[f32]>::to_vec).collect())
+        };
+        let mut moments = BTreeMap::new();
+        for p in 0..collector.prompts.len() {
+            if !file.names().contains(&format!("mean.{p}").as_str()) {
+                continue;
+            }
+            let (means, deviations) = (rows(format!("mean.{p}"))?, rows(format!("deviation.{p}"))?);
+            if deviations.iter().flatten().any(|d| *d <= 0.0) {
+                return Err(damaged(&format!("deviation.{p} holds a value that is not positive")));
+            }
+            let pair = |(mean, deviation)| Moments { mean, deviation };
+            moments.insert(p, means.into_iter().zip(deviations).map(pair).collect());
+        }
+        Ok(Self { collector, moments })
+    }
+}
+
+fn damaged(what: &str) -> Error {
+    Error::Tensor { name: MOMENTS_FILE.into(), what: what.to_owned() }
+}
+
+/// Adds normal noise of this deviation to every dimension.
+pub fn blur(vectors: &mut [Vec<f32>], noise: f32, seed: u64, key: &str) {
+    if noise > 0.0 {
+        let mut stream = rng::stream(seed, "collect-noise", key);
+        for x in vectors.iter_mut().flatten() {
+            *x += noise * rng::normal(&mut stream);
+        }
+    }
+}
