@@ -198,7 +198,7 @@ pub fn dit_adapter(
     stop: &AtomicBool,
     report: Report<'_>,
 ) -> Result<Reader> {
-    let spec = json!({"schema": "dit/2", "base": s.base.digest(), "supervision": s.digest(), "fit": config});
+    let spec = json!({"schema": "dit/3", "base": s.base.digest(), "supervision": s.digest(), "fit": config});
     obtain(
         store,
         s.base,
@@ -227,7 +227,7 @@ pub fn pretrained_oracle(
     stop: &AtomicBool,
     report: Report<'_>,
 ) -> Result<Reader> {
-    let spec = json!({"schema": "oracle-pretrain/3", "base": base.digest(), "collector": collector, "config": config});
+    let spec = json!({"schema": "oracle-pretrain/4", "base": base.digest(), "collector": collector, "config": config});
     let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector, &config.fit))]);
     obtain(
         store,
@@ -260,7 +260,7 @@ pub fn posttrained_oracle(
 ) -> Result<Reader> {
     let arm = if from.is_some() { Arm::OraclePosttrained } else { Arm::OracleScratch };
     let parent = from.map(|r| r.record.id.clone());
-    let spec = json!({"schema": "oracle-posttrain/3", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
+    let spec = json!({"schema": "oracle-posttrain/4", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
     let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(s.base, collector, config))]);
     let pretrained = from.map(|r| (r.budget.train_tokens, r.budget.train_flops)).unwrap_or_default();
     obtain(

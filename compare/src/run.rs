@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lm::{Adapter, BaseModel, Request, Result, Row, Sampling, ScoreRequest};
+use lm::{Adapter, BaseModel, Request, Result, Row, Sampling, ScoreRequest, answer_tokens};
 use oracle_posttrain::{Collector, Lens, Shown};
 use recipes::Episode;
 
@@ -237,27 +237,40 @@ fn ask(
     let scored = |e: &Episode| -> Vec<String> {
         if e.negative { vec![e.answer.clone()] } else { e.candidates.clone() }
     };
-    let requests = prompts
-        .iter()
-        .zip(cases)
-        .map(|(prompt, c)| {
-            let candidates = scored(c.episode).iter().map(|t| base.reply(t)).collect::<Result<_>>()?;
-            Ok(ScoreRequest { prompt: prompt.clone(), candidates })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let scores = base.decoder.score(adapters, &requests)?;
-    let wanted: Vec<Request> = prompts
+    // Cases without a diff differ in their question only: each is asked once.
+    let mut asked: Vec<ScoreRequest> = Vec::new();
+    let mut places: BTreeMap<(&str, &[String]), usize> = BTreeMap::new();
+    let mut place = Vec::new();
+    for (prompt, c) in prompts.into_iter().zip(cases) {
+        let key = (c.subject.is_none() && !c.episode.negative)
+            .then_some((c.episode.question.as_str(), c.episode.candidates.as_slice()));
+        if let Some(&at) = key.and_then(|key| places.get(&key)) {
+            place.push(at);
+            continue;
+        }
+        places.extend(key.map(|key| (key, asked.len())));
+        place.push(asked.len());
+        let candidates = scored(c.episode).iter().map(|t| answer_tokens(base, t)).collect::<Result<_>>()?;
+        asked.push(ScoreRequest { prompt, candidates });
+    }
+    let scores = base.decoder.score(adapters, &asked)?;
+    let wanted: Vec<Request> = asked
         .into_iter()
-        .map(|prompt| Request { prompt, max_new_tokens: ANSWER_TOKENS, sampling: Sampling::GREEDY, seed: 0 })
+        .map(|a| Request {
+            prompt: a.prompt,
+            max_new_tokens: ANSWER_TOKENS,
+            sampling: Sampling::GREEDY,
+            seed: 0,
+        })
         .collect();
     let mut stop = base.config().eos_token_ids.clone();
     stop.push(base.chat.end_of_turn());
     let replies = base.decoder.generate(adapters, &wanted, &stop)?;
     cases
         .iter()
-        .zip(scores)
-        .zip(replies)
-        .map(|((case, scores), reply)| {
+        .zip(place)
+        .map(|(case, at)| {
+            let (scores, reply) = (scores[at].clone(), &replies[at]);
             let e = case.episode;
             let at = scored(e).iter().position(|c| *c == e.answer).ok_or_else(|| {
                 lm::Error::Request(format!("{}: the answer is not among the candidates", e.behaviour))

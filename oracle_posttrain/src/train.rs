@@ -91,5 +91,5 @@ pub fn ask(
     let mut stop = base.config().eos_token_ids.clone();
     stop.push(base.chat.end_of_turn());
     let replies = base.decoder.generate(&[reader], &[request], &stop)?;
-    base.tokenizer.decode(&replies[0].tokens)
+    Ok(base.tokenizer.decode(&replies[0].tokens)?.trim().to_owned())
 }

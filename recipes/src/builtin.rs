@@ -133,7 +133,7 @@ mod tests {
             count.into_values().collect()
         };
         assert_eq!(phrasings(Split::Train, false), [8].into());
-        assert_eq!(phrasings(Split::Validation, false), [3].into());
+        assert_eq!(phrasings(Split::Validation, false), [2].into());
         assert_eq!(
             (phrasings(Split::TestValue, false), phrasings(Split::TestValue, true)),
             ([1].into(), [1].into())

@@ -56,7 +56,7 @@ impl Default for EpisodeOptions {
     fn default() -> Self {
         Self {
             train_phrasings: 8,
-            validation_phrasings: 3,
+            validation_phrasings: 2,
             test_phrasings: 1,
             held_out_phrasings: 1,
             min_candidates: 32,

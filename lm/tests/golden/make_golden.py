@@ -54,6 +54,14 @@ def ce(model, row, start):
     return torch.nn.functional.cross_entropy(logits[start - 1 : -1], torch.tensor(row[start:]), reduction="sum")
 
 
+def kl_to_base(base, model, row, start):
+    """KL(base || model), summed over the vocabulary and over the label positions."""
+    with torch.no_grad():
+        teacher = base(torch.tensor([row])).logits[0, start - 1 : -1].log_softmax(-1)
+    student = model(torch.tensor([row])).logits[0, start - 1 : -1].log_softmax(-1)
+    return torch.nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
+
+
 def trajectory(peft, rows, start, steps, lr):
     params = [p for n, p in peft.named_parameters() if "lora_" in n]
     optimizer = torch.optim.AdamW(params, lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
@@ -215,7 +223,7 @@ def real(gguf):
         row = rows[i] + out[f"greedy.{i}"].tolist()[:12]
         out[f"row.{i}"] = torch.tensor(row)
         out[f"logits.{i}"] = model(torch.tensor([row])).logits[0, -4:].detach().contiguous()
-        for layer, h in residuals(model, row, (0, 1, 7, 15, 22, 29)).items():
+        for layer, h in residuals(model, row, range(model.config.num_hidden_layers)).items():
             out[f"residual.{i}.{layer}"] = h[[0, 5, len(row) - 1]].contiguous()
     train = [torch.tensor(out[f"prompt.{i}"].tolist() + out[f"greedy.{i}"].tolist()[:16]).tolist() for i in range(4)]
     peft = formula_lora(load(), 4, 4, 0.0, 0.02)
@@ -227,6 +235,11 @@ def real(gguf):
     meta["grad_norms"] = {n: float(g.double().norm()) for n, g in sorted(grads.items())}
     for name in ("model.layers.0.self_attn.q_proj.lora_A.weight", "model.layers.15.mlp.down_proj.lora_B.weight", "model.layers.29.self_attn.v_proj.lora_A.weight"):
         out[f"grad.{name}"] = grads[name]
+    peft.zero_grad()
+    kl = sum(kl_to_base(model, peft, r, start) for r in train) / sum(len(r) - start for r in train)
+    kl.backward()
+    meta["kl_loss"] = float(kl)
+    meta["kl_grad_norms"] = {n: float(g.double().norm()) for n, g in sorted(lora_tensors(peft, grad=True).items())}
     meta["adamw_losses"], meta["adamw_norms"] = trajectory(peft, train, start, 20, 1e-3)
     texts = ["Hello world", "  two  spaces", "naïve café ☕ 東京", "x = 12345 + 6,789", "<|im_end|> is text here", "line\nbreak\ttab", " ? ? ?", "don't we're I'll"]
     meta["tokenised"] = [[t, tok(t.replace("<|im_end|>", "<|im_ end|>"), add_special_tokens=False)["input_ids"]] for t in texts]
