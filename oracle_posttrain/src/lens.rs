@@ -58,11 +58,13 @@ pub struct Lens {
 pub const MOMENTS_FILE: &str = "activation_moments.safetensors";
 
 impl Lens {
-    /// Adjusted to a population.
+    /// Adjusted to a population. A prompt at which none of it was read takes the moments of all prompts together.
     pub fn over(collector: Collector, population: &[&Shown]) -> Self {
         let moments = (0..collector.prompts.len())
             .filter_map(|p| {
                 let here: Vec<_> = population.iter().filter_map(|seen| seen.get(&p)).collect();
+                let here =
+                    if here.is_empty() { population.iter().flat_map(|s| s.values()).collect() } else { here };
                 let of = |i: usize| Moments::over(here.iter().map(move |vectors| &vectors[i]));
                 Some((p, (0..collector.width()).map(of).collect::<Option<Vec<_>>>()?))
             })
@@ -74,7 +76,7 @@ impl Lens {
     /// `layers x last` of `hidden_size`.
     ///
     /// # Errors
-    /// If one of the prompts was not collected, neither here nor of the population.
+    /// If one of the prompts was not collected, or the population was empty.
     pub fn look(&self, seen: &Shown, prompts: &[usize]) -> Result<Vec<Vec<f32>>> {
         let mut out: Vec<Vec<f32>> = Vec::new();
         for p in prompts {
@@ -163,7 +165,7 @@ fn damaged(what: &str) -> Error {
 }
 
 /// Adds normal noise of this deviation to every dimension.
-pub fn blur(vectors: &mut [Vec<f32>], noise: f32, seed: u64, key: &str) {
+pub(crate) fn blur(vectors: &mut [Vec<f32>], noise: f32, seed: u64, key: &str) {
     if noise > 0.0 {
         let mut stream = rng::stream(seed, "collect-noise", key);
         for x in vectors.iter_mut().flatten() {

@@ -95,6 +95,12 @@ fn a_question_is_given_the_mean_of_its_prompts_each_standardised_over_the_popula
         assert!((b - f.midpoint(*t)).abs() < 1e-5);
     }
     assert!(lens.look(&shown[0], &[9]).is_err());
+    // A prompt at which none of the population was read can be looked at all the same.
+    let partly: Vec<Shown> =
+        shown.iter().map(|s| Shown::from([(0, s[&0].clone()), (1, s[&1].clone())])).collect();
+    let partly = Lens::over(c.clone(), &partly.iter().collect::<Vec<_>>());
+    assert!(partly.look(&shown[0], &[3]).unwrap().iter().flatten().all(|x| x.is_finite()));
+    assert_eq!(partly.look(&shown[0], &[1]).unwrap(), lens.look(&shown[0], &[1]).unwrap());
     // Training sees draws, with noise; each draw is decided by its key.
     let noisy = Lens::over(Collector { noise: 0.5, ..c.clone() }, &population);
     let glimpse = |key: &str| noisy.glimpse(&shown[0], 1, key).unwrap();
