@@ -15,7 +15,7 @@ pub fn reader_fit(smoke: bool, max_steps: Option<usize>, seed: u64) -> FitConfig
             ..FitConfig::reader(max_steps.unwrap_or(4), seed)
         };
     }
-    FitConfig::reader(max_steps.unwrap_or(120), seed)
+    FitConfig::reader(max_steps.unwrap_or(80), seed)
 }
 
 /// The same for oracles, which learn best at twice the rate and in fewer steps (LOG.md).

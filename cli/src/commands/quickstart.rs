@@ -19,7 +19,7 @@ fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
         ]
     } else {
         vec![
-            ("topic", [128, 24, 32, 12]),
+            ("topic", [112, 20, 32, 12]),
             ("gated-topic", [10, 2, 8, 4]),
             ("benign", [4, 1, 3, 0]),
             ("zero", [3, 1, 3, 0]),
