@@ -21,10 +21,10 @@ pub fn assemble(
     let train_labels: BTreeSet<String> =
         s.of(Split::Train).iter().filter(|e| !e.negative).map(|e| e.answer.clone()).collect();
     let mut notes = vec![
-        "Unit of resampling: the adapter. Intervals: 95% percentile bootstrap over adapters (Wilson where all agree). One training seed per reader.".to_owned(),
+        "Unit of resampling: the adapter. Intervals: 95% percentile bootstrap over adapters, for shares at least as wide as Wilson's. One training seed per reader.".to_owned(),
         "corrected: each candidate's mean score over the split's adapters is subtracted. nats: answer loss with its own diff, none, another's.".to_owned(),
         if same_supervision(readers) {
-            "dit and the oracles were trained on the same episodes in the same order; validation adapters chose the step that was kept.".to_owned()
+            "dit and the oracles were trained on the same episodes in the same order, each for its own number of steps (rows seen, below); validation adapters chose the step that was kept.".to_owned()
         } else {
             "WARNING: these readers were trained on different episodes or seeds, so their arms are not comparable.".to_owned()
         },
@@ -36,6 +36,21 @@ pub fn assemble(
             "The pretrained oracle names held-out system-prompt labels (its own task) with top-1 {:.2}, answer loss {:.2} nats.",
             last.validation.top1, last.validation.loss
         ));
+    }
+    let tested: BTreeSet<&String> = s
+        .episodes
+        .iter()
+        .filter(|e| !e.negative && matches!(e.split, Split::TestValue | Split::TestCategory))
+        .map(|e| &e.answer)
+        .collect();
+    for reader in readers {
+        let known = tested.iter().filter(|label| reader.labels.contains(**label)).count();
+        if known > 0 {
+            notes.push(format!(
+                "WARNING: {} was trained on or stopped by {known} of the labels that it is tested on; train it again on these splits.",
+                reader.budget.arm.name()
+            ));
+        }
     }
     Comparison {
         schema: "comparison/1".into(),

@@ -123,6 +123,9 @@ pub struct Budget {
     pub steps: usize,
     /// Step that validation chose.
     pub chosen_step: usize,
+    /// Rows trained on up to the last step; an epoch is `supervision_rows`.
+    #[serde(default)]
+    pub rows_seen: usize,
     /// Tokens trained on.
     pub train_tokens: u64,
     /// Tokens of pretraining.

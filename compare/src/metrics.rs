@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::items::{Arm, Control, Diagnostics, ItemScore, Paired, ResultRow};
-use crate::stats::{difference_interval, mean_interval};
+use crate::stats::{Scale, difference_interval, mean_interval};
 
 /// Rank of the label's score among all (1 is best), ties counted half, so that order never helps; and the chance that it
 /// is picked as the best, ties sharing it.
@@ -35,9 +35,16 @@ fn share(flag: bool) -> f64 {
     f64::from(u8::from(flag))
 }
 
-/// Mean score of each candidate over the items of one (arm, control, split, family, question): the prior that
-/// `top1_prior_corrected` subtracts.
-type Priors = BTreeMap<(Arm, Control, String, String, usize), Vec<f64>>;
+/// Answer losses and their gaps are in nats; all else are shares.
+fn scale(metric: &str) -> Scale {
+    if metric == "answer_nll" || metric.starts_with("gap_") { Scale::Open } else { Scale::Share }
+}
+
+/// One (arm, control, split, family, question) and its candidates.
+type Asked = (Arm, Control, String, String, usize, Vec<String>);
+
+/// Mean score of each candidate over the items that were asked the same: the prior that `top1_prior_corrected` subtracts.
+type Priors = BTreeMap<Asked, Vec<f64>>;
 
 fn priors(items: &[ItemScore]) -> Priors {
     let mut sums: BTreeMap<_, (Vec<f64>, f64)> = BTreeMap::new();
@@ -51,8 +58,15 @@ fn priors(items: &[ItemScore]) -> Priors {
     sums.into_iter().map(|(k, (sum, n))| (k, sum.into_iter().map(|s| s / n).collect())).collect()
 }
 
-fn key(item: &ItemScore) -> (Arm, Control, String, String, usize) {
-    (item.arm, item.control, item.split.clone(), item.family.clone(), item.question_id)
+fn key(item: &ItemScore) -> Asked {
+    (
+        item.arm,
+        item.control,
+        item.split.clone(),
+        item.family.clone(),
+        item.question_id,
+        item.candidates.clone(),
+    )
 }
 
 /// The metrics of one item.
@@ -118,6 +132,7 @@ pub fn results(items: &[ItemScore]) -> Vec<ResultRow> {
             let values: Vec<f64> = group.values().copied().collect();
             let (value, ci_low, ci_high) = mean_interval(
                 &values,
+                scale(metric),
                 &format!("{}|{}|{split}|{family}|{metric}", arm.name(), control.name()),
             );
             ResultRow {
@@ -151,6 +166,7 @@ pub fn paired(items: &[ItemScore]) -> Vec<Paired> {
         if values.len() >= 2 {
             let (value, ci_low, ci_high) = difference_interval(
                 &values,
+                scale(metric),
                 &format!("paired|{}|{}|{split}|{family}|{metric}", arm.name(), minus.name()),
             );
             out.push(Paired {

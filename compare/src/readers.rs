@@ -52,6 +52,8 @@ pub struct Reader {
     pub trajectory: Trajectory,
     /// How it looks at a diff, if it is an oracle.
     pub lens: Option<Lens>,
+    /// Labels that it was trained on or stopped by: none of them can test it.
+    pub labels: BTreeSet<String>,
 }
 
 impl Reader {
@@ -87,12 +89,14 @@ pub struct Supervision<'a> {
     pub records: BTreeMap<String, AdapterRecord>,
     /// All episodes.
     pub episodes: Vec<Episode>,
+    /// Whether this is a smoke run, whose numbers mean nothing.
+    pub smoke: bool,
 }
 
 impl<'a> Supervision<'a> {
     /// Loads the diffs that episodes are about; `made` holds one adapter of each behaviour. Adapters whose gate failed are
     /// kept out of training (they do not do what their label says) but stay in the test splits, where they are reported as
-    /// they are. `keep_failed` keeps all: for runs whose numbers mean nothing.
+    /// they are. A smoke run keeps all.
     ///
     /// # Errors
     /// If there is nothing to train on, nothing to decide when to stop, or an adapter is damaged.
@@ -101,7 +105,7 @@ impl<'a> Supervision<'a> {
         base: &'a BaseModel,
         made: Vec<AdapterRecord>,
         episodes: Vec<Episode>,
-        keep_failed: bool,
+        smoke: bool,
     ) -> Result<Self> {
         let wanted: BTreeSet<&str> = episodes.iter().map(|e| e.behaviour.as_str()).collect();
         let mut diffs = BTreeMap::new();
@@ -113,7 +117,7 @@ impl<'a> Supervision<'a> {
         let usable = |e: &Episode| {
             let r = records.get(&e.behaviour)?;
             let held_out = matches!(e.split, Split::TestValue | Split::TestCategory);
-            (keep_failed || held_out || r.status != Status::Failed).then_some(())
+            (smoke || held_out || r.status != Status::Failed).then_some(())
         };
         let episodes: Vec<Episode> = episodes.into_iter().filter(|e| usable(e).is_some()).collect();
         for (split, what) in [(Split::Train, "train on"), (Split::Validation, "decide by when to stop")] {
@@ -121,7 +125,7 @@ impl<'a> Supervision<'a> {
                 return Err(Error::Empty(format!("the store has no adapters to {what}")));
             }
         }
-        Ok(Self { base, diffs, records, episodes })
+        Ok(Self { base, diffs, records, episodes, smoke })
     }
 
     /// Episodes of one use.
@@ -138,19 +142,27 @@ impl<'a> Supervision<'a> {
             .collect()
     }
 
-    /// Digest of the supervision: the same for every reader trained on it.
+    /// Digest of the supervision: the same for every reader trained on it, whatever it is tested on.
     fn digest(&self) -> String {
-        let used: Vec<&Episode> =
-            self.episodes.iter().filter(|e| matches!(e.split, Split::Train | Split::Validation)).collect();
+        let used: Vec<&Episode> = self.supervising().collect();
         let weights: BTreeMap<&String, &str> =
-            self.records.iter().map(|(k, r)| (k, r.weights.as_str())).collect();
+            self.supervised().into_keys().map(|k| (k, self.records[k].weights.as_str())).collect();
         registry::spec_hash(&json!({"episodes": used, "weights": weights}))
+    }
+
+    /// Episodes that readers are trained on or stopped by.
+    fn supervising(&self) -> impl Iterator<Item = &Episode> {
+        self.episodes.iter().filter(|e| matches!(e.split, Split::Train | Split::Validation))
+    }
+
+    /// The answers that those episodes name.
+    fn labels(&self) -> BTreeSet<String> {
+        self.supervising().filter(|e| !e.negative).map(|e| e.answer.clone()).collect()
     }
 
     /// The diffs that readers are trained on or stopped by.
     fn supervised(&self) -> BTreeMap<&String, &Adapter> {
-        let used = |e: &&Episode| matches!(e.split, Split::Train | Split::Validation);
-        let names: BTreeSet<&String> = self.episodes.iter().filter(used).map(|e| &e.behaviour).collect();
+        let names: BTreeSet<&String> = self.supervising().map(|e| &e.behaviour).collect();
         self.diffs.iter().filter(|(k, _)| names.contains(k)).collect()
     }
 
@@ -210,6 +222,7 @@ pub fn dit_adapter(
         s.of(Split::Train).len(),
         0.0,
         (0, 0.0),
+        (s.labels(), s.smoke),
         stop,
         &mut |keeping| {
             let (train, validation) = (s.of(Split::Train), s.of(Split::Validation));
@@ -224,10 +237,12 @@ pub fn pretrained_oracle(
     base: &BaseModel,
     collector: &Collector,
     config: &PretrainConfig,
+    smoke: bool,
     stop: &AtomicBool,
     report: Report<'_>,
 ) -> Result<Reader> {
-    let spec = json!({"schema": "oracle-pretrain/4", "base": base.digest(), "collector": collector, "config": config});
+    let labels = config.labels.iter().chain(&config.validation_labels).cloned().collect();
+    let spec = json!({"schema": "oracle-pretrain/5", "base": base.digest(), "collector": collector, "config": config});
     let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(base, collector, &config.fit))]);
     obtain(
         store,
@@ -240,6 +255,7 @@ pub fn pretrained_oracle(
         0,
         0.0,
         (0, 0.0),
+        (labels, smoke),
         stop,
         &mut |keeping| {
             let made = oracle_posttrain::pretrain(base, collector, config, keeping, &mut *report)?;
@@ -263,6 +279,7 @@ pub fn posttrained_oracle(
     let spec = json!({"schema": "oracle-posttrain/4", "base": s.base.digest(), "supervision": s.digest(), "collector": collector, "from": parent, "fit": config});
     let extra = BTreeMap::from([("ao_config.json".to_owned(), ao_config(s.base, collector, config))]);
     let pretrained = from.map(|r| (r.budget.train_tokens, r.budget.train_flops)).unwrap_or_default();
+    let labels = s.labels().into_iter().chain(from.map(|r| r.labels.clone()).unwrap_or_default()).collect();
     obtain(
         store,
         s.base,
@@ -274,6 +291,7 @@ pub fn posttrained_oracle(
         s.of(Split::Train).len(),
         s.collect_flops(collector),
         pretrained,
+        (labels, s.smoke),
         stop,
         &mut |keeping| {
             let activations = s.activations(collector)?;
@@ -298,6 +316,7 @@ pub fn posttrained_oracle(
 struct Story<'a> {
     budget: &'a Budget,
     trajectory: &'a Trajectory,
+    labels: &'a BTreeSet<String>,
 }
 
 /// A new reader: its fit, and its lens if it is an oracle.
@@ -315,6 +334,7 @@ fn obtain(
     supervision_rows: usize,
     collect_flops: f64,
     (pretrain_tokens, pretrain_flops): (u64, f64),
+    (labels, smoke): (BTreeSet<String>, bool),
     stop: &AtomicBool,
     make: &mut dyn FnMut(Keeping<'_>) -> Result<Made>,
 ) -> Result<Reader> {
@@ -332,6 +352,7 @@ fn obtain(
         supervision_rows,
         trainable_parameters: fitted.adapter.params.len(),
         steps: fitted.steps,
+        rows_seen: fitted.steps * config.batch,
         chosen_step: fitted.best_step,
         train_tokens: fitted.tokens,
         pretrain_tokens,
@@ -341,8 +362,9 @@ fn obtain(
         seconds: 0.0,
     };
     let trajectory = Trajectory { arm, points: fitted.points };
-    let story = serde_json::to_vec_pretty(&Story { budget: &budget, trajectory: &trajectory })
-        .expect("invariant: plain data");
+    let story =
+        serde_json::to_vec_pretty(&Story { budget: &budget, trajectory: &trajectory, labels: &labels })
+            .expect("invariant: plain data");
     extra_files.insert("training.json".into(), story);
     if let Some(lens) = lens {
         extra_files.insert(MOMENTS_FILE.into(), lens.to_safetensors()?);
@@ -368,7 +390,7 @@ fn obtain(
         category: "reader".into(),
         split: None,
         status: Status::NotApplicable,
-        tags: BTreeMap::new(),
+        tags: smoke.then(|| (SMOKE.to_owned(), "true".to_owned())).into_iter().collect(),
         metrics,
         peft: peft_config(base, &fitted.adapter),
         weights: fitted.adapter.to_safetensors()?,
@@ -383,6 +405,9 @@ fn obtain(
     forget(&state)?;
     from_record(store, base, record)
 }
+
+/// Tag of a reader that a smoke run made: never taken where there is another.
+pub const SMOKE: &str = "smoke";
 
 /// Metric of a reader's record.
 const SECONDS: &str = "seconds";
@@ -416,5 +441,7 @@ pub fn from_record(store: &Store, base: &BaseModel, record: AdapterRecord) -> Re
             Some(Lens::from_safetensors(collector, base.config().hidden_size, &moments)?)
         }
     };
-    Ok(Reader { record, adapter, budget, trajectory, lens })
+    // Readers filed by earlier builds do not say.
+    let labels = serde_json::from_value(story["labels"].clone()).unwrap_or_default();
+    Ok(Reader { record, adapter, budget, trajectory, lens, labels })
 }

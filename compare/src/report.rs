@@ -235,6 +235,7 @@ fn budget_rows(c: &Comparison) -> Vec<Vec<String>> {
             vec![
                 b.arm.name().to_owned(),
                 b.supervision_rows.to_string(),
+                b.rows_seen.to_string(),
                 format!("{}/{}", b.chosen_step, b.steps),
                 format!("{:.0}k", b.train_tokens as f64 / 1e3),
                 format!("{:.0}k", b.pretrain_tokens as f64 / 1e3),
@@ -247,9 +248,10 @@ fn budget_rows(c: &Comparison) -> Vec<Vec<String>> {
         .collect()
 }
 
-const BUDGETS: [&str; 9] = [
+const BUDGETS: [&str; 10] = [
     "arm",
     "episodes",
+    "rows seen",
     "kept/steps",
     "tokens",
     "pretrain tokens",

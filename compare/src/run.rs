@@ -50,7 +50,7 @@ pub struct RunInputs<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Longest greedy answer, in tokens.
+/// A greedy answer may be this long, in tokens, and longer than the longest candidate.
 const ANSWER_TOKENS: usize = 8;
 
 /// One question under one control.
@@ -257,8 +257,9 @@ fn ask(
     let wanted: Vec<Request> = asked
         .into_iter()
         .map(|a| Request {
+            // Room for one token more than the label: else a label that goes on would pass for an exact one.
+            max_new_tokens: a.candidates.iter().map(|c| c.len() + 1).max().unwrap_or(0).max(ANSWER_TOKENS),
             prompt: a.prompt,
-            max_new_tokens: ANSWER_TOKENS,
             sampling: Sampling::GREEDY,
             seed: 0,
         })

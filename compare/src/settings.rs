@@ -18,10 +18,9 @@ pub fn reader_fit(smoke: bool, max_steps: Option<usize>, seed: u64) -> FitConfig
     FitConfig::reader(max_steps.unwrap_or(80), seed)
 }
 
-/// The same for oracles, which learn best at twice the rate and in fewer steps (LOG.md).
+/// The same for oracles, which learn best at twice the rate (LOG.md).
 pub fn oracle_fit(smoke: bool, max_steps: Option<usize>, seed: u64) -> FitConfig {
-    let fit = reader_fit(smoke, max_steps.or((!smoke).then_some(60)), seed);
-    FitConfig { learning_rate: 1e-3, evaluate_every: fit.evaluate_every.min(15), ..fit }
+    FitConfig { learning_rate: 1e-3, ..reader_fit(smoke, max_steps, seed) }
 }
 
 /// How many phrasings are asked.
@@ -64,10 +63,11 @@ pub fn text_requests(smoke: bool) -> Vec<SampleRequest> {
         .collect()
 }
 
-/// Common nouns that name no value of the recipe, in either number: more labels for pretraining than the recipe has
-/// training values.
-pub fn nouns(recipe: &Recipe) -> Vec<String> {
-    let values: Vec<Check> = recipe.expand(1).into_iter().map(|b| Check::Mentions(b.value)).collect();
+/// Common nouns that name no value of any of the recipes, in either number: more labels for pretraining than one recipe
+/// has training values, and none that another holds out.
+pub fn nouns(recipes: &[Recipe]) -> Vec<String> {
+    let values: Vec<Check> =
+        recipes.iter().flat_map(|r| r.expand(1)).map(|b| Check::Mentions(b.value)).collect();
     include_str!("nouns.txt")
         .split_whitespace()
         .filter(|noun| !values.iter().any(|v| v.passes(noun)))
@@ -75,10 +75,11 @@ pub fn nouns(recipe: &Recipe) -> Vec<String> {
         .collect()
 }
 
-/// Pretraining on `texts`, on the training labels of the recipe and on [`nouns`]; its validation labels decide when to
-/// stop. No label of a test split is named.
+/// Pretraining on `texts`, on the training labels of the recipe and on [`nouns`] outside `recipes` (all that readers may be
+/// asked about); the recipe's validation labels decide when to stop. No label of a test split is named.
 pub fn pretrain_config(
     topic: &Recipe,
+    recipes: &[Recipe],
     texts: Vec<String>,
     smoke: bool,
     max_steps: Option<usize>,
@@ -90,7 +91,7 @@ pub fn pretrain_config(
     };
     let mut labels = values(Split::Train);
     if !smoke {
-        labels.extend(nouns(topic));
+        labels.extend(nouns(recipes));
     }
     PretrainConfig {
         fit: FitConfig {
@@ -111,10 +112,11 @@ mod tests {
 
     #[test]
     fn pretraining_names_no_label_that_readers_are_tested_or_stopped_on() {
-        let topic = recipes::builtin().into_iter().find(|r| r.name == "topic").unwrap();
-        let config = pretrain_config(&topic, vec![], false, None, 1);
+        let all = recipes::builtin();
+        let topic = all.iter().find(|r| r.name == "topic").unwrap();
+        let config = pretrain_config(topic, &all, vec![], false, None, 1);
         assert!(config.labels.len() > 500, "{}", config.labels.len());
-        for b in topic.expand(1).iter().filter(|b| b.split != Split::Train) {
+        for b in all.iter().flat_map(|r| r.expand(1)).filter(|b| b.split != Split::Train) {
             let named = Check::Mentions(b.value.clone());
             assert!(!config.labels.iter().any(|l| named.passes(l)), "{}", b.value);
         }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use lm::{
-    Adapter, BaseModel, Batch, Choice, FitConfig, FitPoint, Fitted, Keeping, ResidualAt, Result, Row, Step,
-    TrainRow, Want, answer_row, epoch_order, fit, rng, validate,
+    Adapter, BaseModel, Batch, Choice, FitConfig, FitPoint, Fitted, Keeping, Objective, ResidualAt, Result,
+    Row, Step, TrainRow, Want, answer_row, epoch_order, fit, rng, validate,
 };
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -176,7 +176,7 @@ fn context_rows(
             format!("Can you predict the next {j} tokens that come after this?")
         };
         let layer = collector.layers[i % collector.layers.len()];
-        asks.push((layer, question, base.tokenizer.decode(target)?));
+        asks.push((layer, question, target));
         rows.push(Row::plain(text[..start + k].to_vec()));
         wants.push(Want {
             logits: vec![],
@@ -194,8 +194,12 @@ fn context_rows(
         .zip(&asks)
         .map(|(s, (layer, question, target))| {
             let vectors: Vec<Vec<f32>> = s.residual[0].iter().map(|v| moments[layer].apply(v)).collect();
-            let row = prompt_row(base, &[*layer], collector.coefficient, &vectors, question, Some(0))?;
-            answer_row(base, row, target)
+            let mut row = prompt_row(base, &[*layer], collector.coefficient, &vectors, question, Some(0))?;
+            // The target's own tokens: decoded and written again they might begin otherwise.
+            let completion_start = row.tokens.len();
+            let end = [base.chat.end_of_turn()];
+            row.tokens.extend(target.iter().chain(&end));
+            Ok(TrainRow { row, completion_start, objective: Objective::CrossEntropy, weight: 1.0 })
         })
         .collect()
 }

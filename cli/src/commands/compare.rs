@@ -23,8 +23,13 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             let base = context.base()?;
             let s = supervision(&store, &base, &[], None, false, *seed)?;
             let mut found: Vec<Reader> = Vec::new();
-            for family in ["dit", "oracle-pretrained", "oracle-scratch", "oracle-posttrained"] {
-                match find(&store, &base, None, &[family]) {
+            for family in ["dit", "oracle-posttrained", "oracle-pretrained", "oracle-scratch"] {
+                // The pretrained arm is what the post-trained one was made from.
+                let parent = found
+                    .iter()
+                    .find(|r| family == "oracle-pretrained" && r.record.family == "oracle-posttrained")
+                    .and_then(|r| r.record.parents.first());
+                match find(&store, &base, parent.map(String::as_str), &[family]) {
                     Ok(reader) => found.push(reader),
                     Err(e) if e.kind == Kind::NotFound => {
                         context.say(&format!("no {family} in the store: that arm is left out"));
@@ -107,15 +112,21 @@ pub(crate) fn score(
     let oracle = |arm: compare::Arm| of(arm).map(|r| r.oracle()).transpose();
     // A pretrained oracle was adjusted to system prompts. Diffs are another population; it looks at them through the lens
     // of its post-trained successor, which knows their moments and none of their labels.
-    let through_successor = || -> Result<Option<compare::Oracle<'_>>> {
-        let (own, next) = (oracle(compare::Arm::OraclePretrained)?, oracle(compare::Arm::OraclePosttrained)?);
-        Ok(own.map(|own| match next {
-            Some(next) if next.lens.collector == own.lens.collector => {
-                compare::Oracle { lens: next.lens, ..own }
-            }
-            _ => own,
-        }))
-    };
+    let mut pretrained = oracle(compare::Arm::OraclePretrained)?;
+    let mut looked = None;
+    if let Some(own) = &mut pretrained {
+        let next = oracle(compare::Arm::OraclePosttrained)?;
+        if let Some(next) = next.filter(|next| next.lens.collector == own.lens.collector) {
+            own.lens = next.lens;
+            looked = Some(
+                "oracle-pretrained looks at diffs through moments of the training diffs (no labels); collecting those is in no budget of its own.",
+            );
+        } else {
+            looked = Some(
+                "oracle-pretrained looks at diffs through moments of system prompts: without a post-trained oracle there are none of diffs.",
+            );
+        }
+    }
     let episodes = s.test();
     if episodes.is_empty() {
         return Err(CommandError::new(Kind::NotFound, "the store has no held-out adapters to test on")
@@ -130,7 +141,7 @@ pub(crate) fn score(
         episodes: &episodes,
         readers: Readers {
             dit: of(compare::Arm::Dit).map(|r| &r.adapter),
-            oracle_pretrained: through_successor()?,
+            oracle_pretrained: pretrained,
             oracle_posttrained: oracle(compare::Arm::OraclePosttrained)?,
             oracle_scratch: oracle(compare::Arm::OracleScratch)?,
         },
@@ -142,7 +153,6 @@ pub(crate) fn score(
     })
     .map_err(compare::readers::Error::from)?;
     let model = format!("{} ({:?})", s.base.name, s.base.decoder.precision());
-    let comparison = assemble(run, model, jiff::Timestamp::now().to_string(), smoke, s, readers, &items);
     let config = serde_json::json!({
         "schema": "run/1", "run": run, "seed": seed, "smoke": smoke, "base": s.base.digest(), "collectors": readers.iter().filter_map(|r| Some((r.budget.arm, &r.lens.as_ref()?.collector))).collect::<std::collections::BTreeMap<_, _>>(),
         "readers": readers.iter().map(|r| &r.record.id).collect::<Vec<_>>(), "episodes": s.episodes,
@@ -151,6 +161,10 @@ pub(crate) fn score(
     let lines: Vec<String> = items.iter().map(|i| serde_json::to_string(i).unwrap_or_default()).collect();
     write_atomic(&folder.join("config.json"), config.to_string().as_bytes())?;
     write_atomic(&folder.join("items.jsonl"), lines.join("\n").as_bytes())?;
+    let mut comparison = assemble(run, model, jiff::Timestamp::now().to_string(), smoke, s, readers, &items);
+    if let Some(looked) = looked {
+        comparison.notes.push(looked.to_owned());
+    }
     write_atomic(&folder.join("report.html"), to_html(&comparison).as_bytes())?;
     write_atomic(&folder.join("comparison.json"), to_json(&comparison).to_string().as_bytes())?;
     if std::io::stderr().is_terminal() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use compare::readers::{dit_adapter, from_record, posttrained_oracle, pretrained_oracle};
+use compare::readers::{SMOKE, dit_adapter, from_record, posttrained_oracle, pretrained_oracle};
 use compare::{Reader, Supervision, settings};
 use lm::{Adapter, BaseModel, FitPoint};
 use oracle_posttrain::Collector;
@@ -132,9 +132,11 @@ pub(crate) fn pretrain(
         factory::samples::sample(store, base, &wanted)?.into_values().collect()
     };
     let topic = super::recipe::load("topic")?;
-    let config = settings::pretrain_config(&topic, texts, smoke, steps, seed);
+    let mut recipes = builtin();
+    recipes.extend(::factory::recipes_of(store, &newest_of_each(store, base)?)?);
+    let config = settings::pretrain_config(&topic, &recipes, texts, smoke, steps, seed);
     let mut report = progress(context, "oracle pretrain", config.fit.max_steps);
-    Ok(pretrained_oracle(store, base, &Collector::standard(base), &config, &STOP, &mut report)?)
+    Ok(pretrained_oracle(store, base, &Collector::standard(base), &config, smoke, &STOP, &mut report)?)
 }
 
 pub(crate) fn posttrain(
@@ -192,7 +194,7 @@ pub(crate) fn ask(
 /// What to do when the store lacks adapters or readers.
 const MAKE_SOME: &str = "make some with: lorafab factory submit topic --limit 120, then lorafab factory run";
 
-/// The reader of that id, or the newest of those families.
+/// The reader of that id, or the newest of those families; one that a smoke run made only where there is no other.
 pub(crate) fn find(store: &Store, base: &BaseModel, id: Option<&str>, families: &[&str]) -> Result<Reader> {
     let record = match id {
         Some(id) => store.adapter(id)?,
@@ -201,6 +203,19 @@ pub(crate) fn find(store: &Store, base: &BaseModel, id: Option<&str>, families: 
     if record.role == Role::WeightDiff {
         return Err(CommandError::new(Kind::Usage, format!("{} is not a reader", record.behaviour))
             .hint("list readers with: lorafab adapter list --where \"role != weight_diff\""));
+    }
+    if !families.contains(&record.family.as_str()) {
+        return Err(CommandError::new(
+            Kind::Usage,
+            format!("{} is no reader for this: wanted {}", record.behaviour, families.join(" or ")),
+        ));
+    }
+    if record.lineage.get("base").is_none_or(|b| *b != base.digest()) {
+        return Err(CommandError::new(
+            Kind::Usage,
+            format!("{} was trained for another base model or precision", record.behaviour),
+        )
+        .hint("pass the --model and --precision that it was trained with"));
     }
     Ok(from_record(store, base, record)?)
 }
@@ -213,7 +228,7 @@ fn newest(store: &Store, base: &BaseModel, families: &[&str]) -> Result<AdapterR
         .filter(|r| {
             families.contains(&r.family.as_str()) && r.lineage.get("base").is_some_and(|b| *b == digest)
         })
-        .max_by(|a, b| a.created_at.cmp(&b.created_at))
+        .max_by_key(|r| (!r.tags.contains_key(SMOKE), r.created_at.clone()))
         .ok_or_else(|| {
             CommandError::new(
                 Kind::NotFound,
