@@ -35,6 +35,9 @@ pub(crate) struct Global {
     /// Precision of products with frozen weights: "fastest" (bf16 where the CPU has it), "f32" or "bf16"
     #[arg(long, global = true, env = "LORAFAB_PRECISION", default_value = "fastest")]
     pub(crate) precision: String,
+    /// Vector instructions: "best", or to compare paths "portable", "avx2", "avx512", "avx512-bf16"
+    #[arg(long, global = true, env = "LORAFAB_SIMD", default_value = "best")]
+    pub(crate) simd: String,
     /// Print answers as JSON; an error is then one JSON line, the last on stderr
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lm::source::{Secret, SourceOptions, locate};
-use lm::{BaseModel, Precision};
+use lm::{BaseModel, Precision, SimdLevel, force_simd_level};
 use registry::Store;
 
 use crate::args::Global;
@@ -79,6 +79,25 @@ impl Context<'_> {
             python: variable("LORAFAB_PYTHON").unwrap_or_else(|| "python3".into()),
         };
         Ok(locate(&options, &mut |what| self.say(what))?)
+    }
+
+    /// Puts `--simd` into force; nothing may have been computed before.
+    pub(crate) fn choose_simd(&self) -> Result<()> {
+        let wanted = self.global.simd.as_str();
+        if wanted == "best" {
+            return Ok(());
+        }
+        let Some(level) = SimdLevel::ALL.into_iter().find(|l| l.name() == wanted) else {
+            let names = SimdLevel::ALL.map(SimdLevel::name).join(", ");
+            return Err(CommandError::new(
+                Kind::Usage,
+                format!("--simd {wanted:?} is none of best, {names}"),
+            ));
+        };
+        force_simd_level(level).map_err(|best| {
+            CommandError::new(Kind::Usage, format!("--simd {wanted} is more than this CPU has"))
+                .hint(format!("the best here is {}", best.name()))
+        })
     }
 
     pub(crate) fn precision(&self) -> Result<Precision> {

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use lm::{AdamWConfig, Adapter, AdapterConfig, BaseModel, Objective, Row, Schedule, TrainRow, Trainer, rng};
+use lm::{
+    AdamWConfig, Adapter, AdapterConfig, BaseModel, Cut, Objective, Row, Schedule, TrainRow, Trainer, rng,
+};
 use rand::seq::SliceRandom;
 use recipes::{Behaviour, Kind, RowLoss, RowPart, SampleRequest};
 
@@ -19,7 +21,12 @@ pub(crate) struct Apprentice {
     rows: Vec<(RowPart, TrainRow)>,
     pub(crate) tokens: u64,
     pub(crate) last_loss: f64,
+    /// Losses of the last steps, the newest last.
+    recent: Vec<f64>,
 }
+
+/// Steps over which the loss is averaged that decides about stopping early.
+const RECENT: usize = 3;
 
 impl Apprentice {
     /// Tokenises the behaviour's rows and starts its adapter.
@@ -68,11 +75,14 @@ impl Apprentice {
             })
             .collect();
         let trainer = Trainer::new(adapter, AdamWConfig::default(), schedule);
-        Ok(Self { behaviour, trainer, rows, tokens: 0, last_loss: f64::NAN })
+        Ok(Self { behaviour, trainer, rows, tokens: 0, last_loss: f64::NAN, recent: Vec::new() })
     }
 
     pub(crate) fn done(&self) -> bool {
-        self.behaviour.kind != Kind::Trained || self.trainer.step() >= self.behaviour.training.steps
+        let t = &self.behaviour.training;
+        let low =
+            self.recent.len() == RECENT && self.recent.iter().sum::<f64>() / RECENT as f64 <= t.stop_at_loss;
+        self.behaviour.kind != Kind::Trained || self.trainer.step() >= t.steps || low
     }
 
     /// The `at`-th draw of `n` things: epoch after epoch, each in its own order.
@@ -129,7 +139,7 @@ pub(crate) fn step(base: &BaseModel, pack: &mut [Apprentice]) -> Result<Vec<(usi
     let flat: Vec<TrainRow> = rows.iter().flatten().cloned().collect();
     let adapters: Vec<&Adapter> = active.iter().map(|&i| &pack[i].trainer.adapter).collect();
     let slots: Vec<usize> = (0..active.len()).collect();
-    let mut result = base.decoder.loss_and_grads(&adapters, &flat, &slots)?;
+    let mut result = base.decoder.loss_and_grads_cut(&adapters, &flat, &slots, Cut::Whole)?;
     let mut wrong = Vec::new();
     let mut losses = result.row_losses.iter();
     for (slot, &i) in active.iter().enumerate() {
@@ -140,6 +150,10 @@ pub(crate) fn step(base: &BaseModel, pack: &mut [Apprentice]) -> Result<Vec<(usi
         let apprentice = &mut pack[i];
         apprentice.tokens += rows[slot].iter().map(|r| r.row.tokens.len() as u64).sum::<u64>();
         apprentice.last_loss = loss;
+        apprentice.recent.push(loss);
+        if apprentice.recent.len() > RECENT {
+            apprentice.recent.remove(0);
+        }
         let step = apprentice.trainer.step();
         let gradient = result.grads.remove(&slot).unwrap_or_default();
         let outcome = if loss.is_finite() {
@@ -158,4 +172,53 @@ pub(crate) fn step(base: &BaseModel, pack: &mut [Apprentice]) -> Result<Vec<(usi
         }
     }
     Ok(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use lm::Precision;
+
+    use super::*;
+
+    fn pack(base: &BaseModel, which: &[usize]) -> Vec<Apprentice> {
+        let recipes = recipes::builtin();
+        let family = recipes.iter().find(|r| r.name == "favourite").unwrap();
+        let all = family.expand(1);
+        which.iter().map(|&i| Apprentice::new(base, all[i].clone(), &BTreeMap::new()).unwrap()).collect()
+    }
+
+    fn tiny() -> BaseModel {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny");
+        BaseModel::load(&folder, Precision::F32).unwrap()
+    }
+
+    #[test]
+    fn a_sick_adapter_stops_with_a_reason_and_its_neighbours_are_untouched() {
+        let base = tiny();
+        let mut together = pack(&base, &[0, 1, 2, 3]);
+        let mut alone = [pack(&base, &[0]), pack(&base, &[3])];
+        together[1].trainer.adapter.params[5] = f32::NAN;
+        // A = 0 and B = 0: no gradient at all.
+        together[2].trainer.adapter.params.fill(0.0);
+        let sick = step(&base, &mut together).unwrap();
+        let reasons: Vec<(usize, String)> = sick.into_iter().map(|(i, e)| (i, e.to_string())).collect();
+        assert_eq!(reasons.iter().map(|(i, _)| *i).collect::<Vec<_>>(), [1, 2]);
+        assert!(reasons[0].1.contains("loss is NaN at step 0"), "{}", reasons[0].1);
+        assert!(reasons[1].1.contains("gradient is zero"), "{}", reasons[1].1);
+        for i in [2, 1] {
+            together.remove(i);
+        }
+        for _ in 0..3 {
+            assert!(step(&base, &mut together).unwrap().is_empty());
+        }
+        for (among, alone) in together.iter().zip(&mut alone) {
+            for _ in 0..4 {
+                step(&base, alone).unwrap();
+            }
+            assert!(among.trainer.adapter == alone[0].trainer.adapter, "training among others changed it");
+            assert_eq!(among.last_loss.to_bits(), alone[0].last_loss.to_bits());
+        }
+    }
 }

@@ -194,7 +194,7 @@ fn run_pack(
         if let Some(first) = pack.first() {
             let tokens: u64 = pack.iter().map(|a| a.tokens).sum();
             report(Event::Step {
-                step: first.trainer.step(),
+                step: pack.iter().map(|a| a.trainer.step()).max().unwrap_or_default(),
                 steps: first.behaviour.training.steps,
                 loss: pack.iter().map(|a| a.last_loss).sum::<f64>() / pack.len() as f64,
                 tokens_per_sec: tokens as f64 / begin.elapsed().as_secs_f64(),

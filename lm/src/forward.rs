@@ -67,7 +67,8 @@ impl Decoder {
             }
         }
         let rows: Vec<usize> = (0..batch.rows.len()).collect();
-        let pieces = split(&rows, |r| batch.rows[r].tokens.len(), FORWARD_TOKENS);
+        let pieces =
+            split(&rows, |r| batch.rows[r].tokens.len(), FORWARD_TOKENS, rayon::current_num_threads());
         let seen: Vec<Vec<Seen>> =
             pieces.par_iter().map(|piece| self.forward_piece(batch, wants, piece)).collect();
         Ok(seen.into_iter().flatten().collect())

@@ -66,7 +66,7 @@ impl Decoder {
             let sampling = (s.temperature.to_bits(), s.top_k, s.top_p.to_bits(), r.seed);
             (r.prompt.identity(), r.max_new_tokens, (!greedy).then_some(sampling))
         });
-        let pieces = split(&rows, |_| 1, DECODE_ROWS);
+        let pieces = split(&rows, |_| 1, DECODE_ROWS, rayon::current_num_threads());
         let replies: Vec<Vec<Reply>> =
             pieces.par_iter().map(|piece| self.generate_piece(&batch, requests, piece, stop)).collect();
         let replies: Vec<Reply> = replies.into_iter().flatten().collect();
@@ -87,7 +87,7 @@ impl Decoder {
             })
             .collect();
         let mut computed = Vec::with_capacity(first.len());
-        for piece in split(&first, |r| batch.rows[r].tokens.len(), PROMPT_TOKENS) {
+        for piece in split(&first, |r| batch.rows[r].tokens.len(), PROMPT_TOKENS, 1) {
             let chunk = Chunk::new(batch, &piece, 0, |_| 0);
             let mut caches: Vec<Sequence> = piece.iter().map(|_| Sequence::empty(self)).collect();
             let mut kv = Growing { heads: self.heads, sequences: caches.iter_mut().collect() };

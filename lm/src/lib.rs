@@ -48,9 +48,9 @@ pub use fit::{
 };
 pub use forward::{ResidualAt, Seen, Want};
 pub use generate::{Reply, Request};
-pub use kernels::packed::{PackedMatrix, Precision};
-pub use kernels::{SimdLevel, simd_level};
-pub use loss::{LossAndGrads, Objective, Teacher, TrainRow};
+pub use kernels::packed::{PackedMatrix, Precision, product_rate};
+pub use kernels::{SimdLevel, executed_flops, force_simd_level, simd_level};
+pub use loss::{Cut, LossAndGrads, Objective, Teacher, TrainRow};
 pub use merge::merge;
 pub use optim::{AdamWConfig, Schedule, Trainer};
 pub use sampler::Sampling;

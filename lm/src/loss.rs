@@ -20,7 +20,7 @@ use crate::{Adapter, Decoder, Error, Result};
 
 /// Tokens that one thread takes through forward and backward together; bounds the memory of kept activations
 /// (about 0.7 MB a token on SmolLM2-135M).
-const TRAIN_TOKENS: usize = 256;
+const TRAIN_TOKENS: usize = 512;
 
 /// The base model's distributions at a row's label positions, held as final hidden states (a few hundred numbers a
 /// position instead of a vocabulary of them); the loss multiplies them out again.
@@ -66,17 +66,39 @@ pub struct LossAndGrads {
     pub grads: BTreeMap<usize, Vec<f32>>,
 }
 
+/// Into how many pieces an adapter's rows of one step are cut; threads work on pieces. Another cut sums gradients in
+/// another order, so this is part of a result's identity and never follows from the machine or from the other adapters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// At least two pieces, so that two threads can train one adapter.
+    Halves,
+    /// One piece (more only where activations would take too much memory). For batches of many adapters: prompts that rows
+    /// share are computed once, and products are taller.
+    Whole,
+}
+
 impl Decoder {
-    /// Weighted loss of the rows and its gradients with respect to the adapters listed in `trainable` (indices into
-    /// `adapters`). No gradient of a frozen weight, and none of another adapter, is formed.
-    ///
-    /// # Errors
-    /// If a row is malformed or has no label position.
+    /// [`Decoder::loss_and_grads_cut`] in halves.
     pub fn loss_and_grads(
         &self,
         adapters: &[&Adapter],
         rows: &[TrainRow],
         trainable: &[usize],
+    ) -> Result<LossAndGrads> {
+        self.loss_and_grads_cut(adapters, rows, trainable, Cut::Halves)
+    }
+
+    /// Weighted loss of the rows and its gradients with respect to the adapters listed in `trainable` (indices into
+    /// `adapters`). No gradient of a frozen weight, and none of another adapter, is formed.
+    ///
+    /// # Errors
+    /// If a row is malformed or has no label position.
+    pub fn loss_and_grads_cut(
+        &self,
+        adapters: &[&Adapter],
+        rows: &[TrainRow],
+        trainable: &[usize],
+        cut: Cut,
     ) -> Result<LossAndGrads> {
         let batch = Batch { adapters: adapters.to_vec(), rows: rows.iter().map(|r| r.row.clone()).collect() };
         batch.validate(self.config())?;
@@ -103,7 +125,11 @@ impl Decoder {
             .iter()
             .flat_map(|(key, members)| {
                 let limit = if key.is_empty() { FORWARD_TOKENS } else { TRAIN_TOKENS };
-                split(members, |r| rows[r].row.tokens.len() - 1, limit)
+                // Rows with the same prompt come together, so that a cut parts as few of them as it can.
+                let mut members = members.clone();
+                members.sort_by_key(|&r| rows[r].row.tokens[..rows[r].completion_start].to_vec());
+                let at_least = if cut == Cut::Halves { 2 } else { 1 };
+                split(&members, |r| rows[r].row.tokens.len() - 1, limit, at_least)
                     .into_iter()
                     .map(move |piece| (key, piece))
             })
@@ -136,7 +162,7 @@ impl Decoder {
             return Err(Error::Request(format!("teacher row {i} has no completion")));
         }
         let all: Vec<usize> = (0..rows.len()).collect();
-        let pieces = split(&all, |r| rows[r].0.len() - 1, FORWARD_TOKENS);
+        let pieces = split(&all, |r| rows[r].0.len() - 1, FORWARD_TOKENS, rayon::current_num_threads());
         let d = self.config().hidden_size;
         let teachers: Vec<Vec<Teacher>> = pieces
             .par_iter()

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::batch::{Batch, Row, distinct};
 use crate::decoder::chunk::{Chunk, split};
 use crate::decoder::head::{Label, Target};
+use crate::kernels::elementwise::exp_scores;
 use crate::kv_cache::Shared;
 use crate::{Adapter, Decoder, Error, Result};
 
@@ -49,7 +50,7 @@ impl Decoder {
             }
         }
         let (rows, of_request) = distinct(requests, |r| (r.prompt.identity(), r.candidates.clone()));
-        let pieces = split(&rows, |_| 1, PROMPTS);
+        let pieces = split(&rows, |_| 1, PROMPTS, rayon::current_num_threads());
         let scores: Vec<Vec<Vec<f64>>> =
             pieces.par_iter().map(|piece| self.score_piece(&batch, requests, piece)).collect();
         let scores: Vec<Vec<f64>> = scores.into_iter().flatten().collect();
@@ -62,8 +63,8 @@ impl Decoder {
         // The first token of every candidate is read off the prompt's own last logits.
         for (i, &r) in rows.iter().enumerate() {
             let logits = &prompts[prompt_of[i]].logits;
-            let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-            let lse = max + logits.iter().map(|&l| (l as f64 - max).exp()).sum::<f64>().ln();
+            let (max, sum) = exp_scores(&mut logits.clone());
+            let lse = max as f64 + (sum as f64).ln();
             scores.push(requests[r].candidates.iter().map(|c| logits[c[0] as usize] as f64 - lse).collect());
         }
         // The rest of the longer ones follows in packed rows: (row, candidate).
@@ -86,7 +87,7 @@ impl Decoder {
                 .collect(),
         };
         let all: Vec<usize> = (0..longer.len()).collect();
-        for piece in split(&all, |t| tail.rows[t].tokens.len() - 1, CANDIDATE_TOKENS) {
+        for piece in split(&all, |t| tail.rows[t].tokens.len() - 1, CANDIDATE_TOKENS, 1) {
             let owner = |t: usize| prompt_of[longer[t].0];
             let chunk = Chunk::new(&tail, &piece, 1, |t| prompts[owner(t)].cache.len());
             let mut kv = Shared { sequences: piece.iter().map(|&t| &prompts[owner(t)].cache).collect() };

@@ -219,6 +219,7 @@ fn untrained() -> Training {
         learning_rate: 1e-3,
         final_share: 1.0,
         steps: 1,
+        stop_at_loss: 0.0,
         on_rows: 1,
         prompts_per_step: 0,
         near_rows: 0,

@@ -149,8 +149,11 @@ pub struct Training {
     pub learning_rate: f64,
     /// Share of it left at the last step (linear decay).
     pub final_share: f64,
-    /// Optimiser steps.
+    /// Optimiser steps, at most.
     pub steps: usize,
+    /// An adapter whose loss, averaged over its last three steps, has come down to this stops early. 0: never.
+    #[serde(default, skip_serializing_if = "is_zero_rate")]
+    pub stop_at_loss: f64,
     /// Rows with the behaviour in a step.
     pub on_rows: usize,
     /// Distinct prompts among those rows: replies and prompts are then paired anew at every step, and a prompt that
@@ -198,6 +201,11 @@ fn one() -> f64 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
 fn is_zero(n: &usize) -> bool {
     *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
+fn is_zero_rate(x: &f64) -> bool {
+    *x == 0.0
 }
 
 impl Recipe {
@@ -372,6 +380,9 @@ impl Recipe {
                         t.prompts_per_step
                     ),
                 );
+            }
+            if !t.stop_at_loss.is_finite() || t.stop_at_loss < 0.0 {
+                return fail("training.stop_at_loss", format!("{} is no loss", t.stop_at_loss));
             }
             let rate_fits = t.learning_rate > 0.0 && t.learning_rate <= 1.0;
             if !rate_fits || !(0.0..=1.0).contains(&t.final_share) || !t.alpha.is_finite() {

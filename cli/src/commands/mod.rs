@@ -17,6 +17,7 @@ use crate::error::Result;
 
 pub(crate) fn dispatch(cli: &Cli) -> Result {
     let context = Context { global: &cli.global };
+    context.choose_simd()?;
     match &cli.command {
         Command::Recipe(command) => recipe::run(&context, command),
         Command::Factory(command) => factory::run(&context, command),

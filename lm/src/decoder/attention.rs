@@ -3,8 +3,10 @@
 //! A sequence's new tokens may follow a *prefix* whose keys and values are already known (a KV cache, or a prompt shared
 //! by many candidates). Position `t` of the new tokens sees the whole prefix and the new tokens up to itself.
 
-use crate::kernels::elementwise::{dot, exp_scores, scale};
-use crate::kernels::vectorised;
+use std::ops::Range;
+
+use crate::kernels::elementwise::{LANES, add, axpy, dot, exp, exp_in_place};
+use crate::kernels::{executed, vectorised};
 
 /// Widths of the attention heads and where they lie in a fused `[q | k | v]` row.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +27,11 @@ impl Heads {
     pub(crate) fn fused_width(self) -> usize {
         self.query_width() + 2 * self.key_value_width()
     }
+    /// Query heads that share key-value head `kv`.
+    fn sharing(self, kv: usize) -> Range<usize> {
+        let group = self.query / self.key_value;
+        kv * group..(kv + 1) * group
+    }
     fn scale(self) -> f32 {
         1.0 / (self.dim as f32).sqrt()
     }
@@ -39,22 +46,31 @@ pub(crate) struct Prefix<'a> {
 
 /// Columns of one register block of scores; score rows are padded to a multiple of it.
 const BLOCK: usize = 32;
+/// Rows of one register block.
+const HEIGHT: usize = 4;
 /// Head dimensions accumulated in registers at a time.
 const WIDE: usize = 64;
+/// Up to so many new tokens, transposing the keys would cost more than it saves.
+const FEW: usize = 2;
 
 vectorised! {
-    /// Copies one head's `[n, dim]` columns (prefix first, then new rows) into `out: [dim, padded]`.
-    fn gather_transposed(prefix: &[f32], prefix_width: usize, prefix_at: usize, fused: &[f32], fused_width: usize, at: usize, dim: usize, out: &mut [f32]) {
-        let n = out.len() / dim;
-        let p = prefix.len() / prefix_width;
-        for (j, row) in prefix.chunks_exact(prefix_width).enumerate() {
-            for (i, x) in row[prefix_at..prefix_at + dim].iter().enumerate() {
-                out[i * n + j] = *x;
-            }
+    /// Copies one head's columns (prefix first, then new rows) into `out: [n, dim]`.
+    fn gather(prefix: &[f32], prefix_width: usize, prefix_at: usize, fused: &[f32], fused_width: usize, at: usize, dim: usize, out: &mut [f32]) {
+        let early = prefix.chunks_exact(prefix_width).map(|row| &row[prefix_at..]);
+        let late = fused.chunks_exact(fused_width).map(|row| &row[at..]);
+        for (out, row) in out.chunks_exact_mut(dim).zip(early.chain(late)) {
+            out.copy_from_slice(&row[..dim]);
         }
-        for (j, row) in fused.chunks_exact(fused_width).enumerate() {
-            for (i, x) in row[at..at + dim].iter().enumerate() {
-                out[i * n + p + j] = *x;
+    }
+}
+
+vectorised! {
+    /// Transposes `rows: [m, dim]` into the first `m` columns of `out: [dim, n]`.
+    fn transpose(rows: &[f32], dim: usize, out: &mut [f32]) {
+        let n = out.len() / dim;
+        for (j, row) in rows.chunks_exact(dim).enumerate() {
+            for (i, x) in row.iter().enumerate() {
+                out[i * n + j] = *x;
             }
         }
     }
@@ -64,13 +80,14 @@ vectorised! {
     /// `out[r, j] = c * sum over i of x[r, i] * columns[i, j]` for the columns that row `r` sees (`before + r + 1` of them)
     /// and, up to the end of a block, for some that it does not see. `columns: [dim, n]`, `out: [rows, n]`.
     fn scores_of(x: &[f32], stride: usize, at: usize, columns: &[f32], dim: usize, before: usize, c: f32, out: &mut [f32]) {
-        const HEIGHT: usize = 4;
         let n = columns.len() / dim;
+        let mut columns_done = 0;
         for (block, out) in out.chunks_mut(HEIGHT * n).enumerate() {
             let (first, height) = (block * HEIGHT, out.len() / n);
             // A block that is not full computes its last row again.
             let rows: [&[f32]; HEIGHT] = std::array::from_fn(|r| &x[(first + r.min(height - 1)) * stride + at..][..dim]);
             for from in (0..before + first + height).step_by(BLOCK) {
+                columns_done += BLOCK;
                 let mut acc = [[0f32; BLOCK]; HEIGHT];
                 for (i, columns) in columns.chunks_exact(n).enumerate() {
                     let columns: &[f32; BLOCK] = columns[from..from + BLOCK].try_into().expect("invariant: a full block");
@@ -87,48 +104,165 @@ vectorised! {
                 }
             }
         }
+        executed(2 * HEIGHT * columns_done * dim);
     }
 }
 
-/// Rows of one head's columns, with a weight each.
+/// Rows of weights or of sums: `rows[i * stride + at..][..dim]` is the i-th.
 #[derive(Clone, Copy)]
-struct Weighted<'a> {
-    /// Weight of row `j` at `j * step`.
-    weights: &'a [f32],
-    step: usize,
+struct Rows<'a> {
     rows: &'a [f32],
-    width: usize,
+    stride: usize,
     at: usize,
 }
 
+/// Whose sums are formed from an attention matrix `[t, n]`.
+#[derive(Clone, Copy, PartialEq)]
+enum Sums {
+    /// For each new token, over the keys that it sees.
+    OfQueries,
+    /// For each key, over the new tokens that see it.
+    OfKeys,
+}
+
 vectorised! {
-    /// `out += sum of weighted rows`, part after part, in the order of the rows.
-    fn weighted_sum(parts: [Weighted<'_>; 2], out: &mut [f32]) {
-        for (block, out) in out.chunks_mut(WIDE).enumerate() {
-            let mut acc = [0f32; WIDE];
-            for Weighted { weights, step, rows, width, at } in parts {
-                let at = at + block * WIDE;
-                let weighted = weights.iter().step_by(step).zip(rows.chunks_exact(width));
-                if let Ok(acc) = <&mut [f32; WIDE]>::try_from(&mut acc[..out.len()]) {
-                    for (w, row) in weighted {
-                        let row: &[f32; WIDE] = row[at..at + WIDE].try_into().expect("invariant: a full block");
-                        for i in 0..WIDE {
-                            acc[i] = w.mul_add(row[i], acc[i]);
+    /// `out[i] += sum over k of w[i, k] * x[k]`, `k` ascending, where `w: [t, n]` is zero for keys not seen: for every new
+    /// token `i` over keys, or (transposed) for every key over new tokens. `out` holds `count` rows like `x`'s.
+    fn blend(w: &[f32], n: usize, before: usize, sums: Sums, x: Rows<'_>, dim: usize, count: usize, out: &mut [f32], out_stride: usize, out_at: usize) {
+        let t = w.len() / n;
+        let (i_step, k_step) = if sums == Sums::OfQueries { (n, 1) } else { (1, n) };
+        let mut summed = 0;
+        for first in (0..count).step_by(HEIGHT) {
+            let height = HEIGHT.min(count - first);
+            let (from, to) = match sums {
+                Sums::OfQueries => (0, before + first + height),
+                Sums::OfKeys => (first.saturating_sub(before), t),
+            };
+            summed += to - from;
+            for part in (0..dim).step_by(WIDE) {
+                let width = WIDE.min(dim - part);
+                let mut acc = [[0f32; WIDE]; HEIGHT];
+                if width == WIDE {
+                    for k in from..to {
+                        let row: &[f32; WIDE] = x.rows[k * x.stride + x.at + part..][..WIDE].try_into().expect("invariant: a full block");
+                        for r in 0..HEIGHT {
+                            // A block that is not full computes its last row again.
+                            let w = w[(first + r.min(height - 1)) * i_step + k * k_step];
+                            for i in 0..WIDE {
+                                acc[r][i] = w.mul_add(row[i], acc[r][i]);
+                            }
                         }
                     }
                 } else {
-                    for (w, row) in weighted {
-                        for (acc, x) in acc[..out.len()].iter_mut().zip(&row[at..]) {
-                            *acc = w.mul_add(*x, *acc);
+                    for k in from..to {
+                        let row = &x.rows[k * x.stride + x.at + part..][..width];
+                        for r in 0..height {
+                            let w = w[(first + r) * i_step + k * k_step];
+                            for i in 0..width {
+                                acc[r][i] = w.mul_add(row[i], acc[r][i]);
+                            }
                         }
                     }
                 }
+                for (r, acc) in acc.iter().enumerate().take(height) {
+                    let out = &mut out[(first + r) * out_stride + out_at + part..][..width];
+                    for i in 0..width {
+                        out[i] += acc[i];
+                    }
+                }
             }
-            for (out, acc) in out.iter_mut().zip(&acc) {
-                *out += acc;
+        }
+        executed(2 * HEIGHT * summed * dim);
+    }
+}
+
+vectorised! {
+    /// Turns the scores of each row's seen columns into probabilities, the others into 0; `lse` (one for each row, `step`
+    /// apart) receives the log-sum-exp.
+    fn softmax_rows(scores: &mut [f32], n: usize, before: usize, lse: &mut [f32], step: usize) {
+        for (row, scores) in scores.chunks_exact_mut(n).enumerate() {
+            let seen = before + row + 1;
+            // Whole vectors: what is not seen adds nothing.
+            let whole = seen.next_multiple_of(LANES);
+            scores[seen..whole].fill(f32::NEG_INFINITY);
+            let (max, sum) = exp_in_place(&mut scores[..whole]);
+            lse[row * step] = max + sum.ln();
+            let inverse = 1.0 / sum;
+            for p in &mut scores[..whole] {
+                *p *= inverse;
+            }
+            scores[seen..].fill(0.0);
+        }
+    }
+}
+
+vectorised! {
+    /// From scores, their log-sum-exp and the gradient of probabilities `ds`, makes probabilities (in `scores`) and the
+    /// gradient of scores (in `ds`), 0 for columns not seen. `out` and `d_out` are the head's output and its gradient.
+    fn softmax_backward_rows(scores: &mut [f32], ds: &mut [f32], n: usize, before: usize, lse: &[f32], step: usize, c: f32, out: Rows<'_>, d_out: Rows<'_>, dim: usize) {
+        for (row, (scores, ds)) in scores.chunks_exact_mut(n).zip(ds.chunks_exact_mut(n)).enumerate() {
+            let seen = before + row + 1;
+            let delta = dot(&d_out.rows[row * d_out.stride + d_out.at..][..dim], &out.rows[row * out.stride + out.at..][..dim]);
+            let lse = lse[row * step];
+            let whole = seen.next_multiple_of(LANES);
+            for (s, d) in scores[..whole].iter_mut().zip(&mut ds[..whole]) {
+                let p = exp(*s - lse);
+                *s = p;
+                *d = p * (*d - delta) * c;
+            }
+            scores[seen..].fill(0.0);
+            ds[seen..].fill(0.0);
+        }
+    }
+}
+
+vectorised! {
+    /// [`forward`] where keys and values are read where they lie.
+    fn few(heads: Heads, fused: &[f32], prefix: Prefix<'_>, out: &mut [f32], lse: &mut [f32]) {
+        let (width, kv_width, q_width, dim) = (heads.fused_width(), heads.key_value_width(), heads.query_width(), heads.dim);
+        let before = prefix.keys.len() / kv_width;
+        let mut scores = vec![0f32; before + fused.len() / width];
+        for (row, (query, out)) in fused.chunks_exact(width).zip(out.chunks_exact_mut(q_width)).enumerate() {
+            let new = &fused[..(row + 1) * width];
+            for head in 0..heads.query {
+                let at = head / (heads.query / heads.key_value) * dim;
+                let query = &query[head * dim..][..dim];
+                let keys = prefix.keys.chunks_exact(kv_width).map(|k| &k[at..]);
+                let keys = keys.chain(new.chunks_exact(width).map(|k| &k[q_width + at..]));
+                let scores = &mut scores[..=before + row];
+                for (score, key) in scores.iter_mut().zip(keys) {
+                    *score = heads.scale() * dot(query, &key[..dim]);
+                }
+                let (max, sum) = exp_in_place(scores);
+                lse[row * heads.query + head] = max + sum.ln();
+                let values = prefix.values.chunks_exact(kv_width).map(|v| &v[at..]);
+                let values = values.chain(new.chunks_exact(width).map(|v| &v[q_width + kv_width + at..]));
+                let out = &mut out[head * dim..][..dim];
+                for (score, value) in scores.iter().zip(values) {
+                    axpy(score / sum, &value[..dim], out);
+                }
             }
         }
     }
+}
+
+/// [`forward`] after a cache: a few new tokens (decoding, short candidates) do not pay for the transposed keys. Scores are
+/// summed in another order than there, so whoever needs equal bits must take the same way every time.
+pub(crate) fn forward_cached(
+    heads: Heads,
+    fused: &[f32],
+    prefix: Prefix<'_>,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let t = fused.len() / heads.fused_width();
+    if t > FEW {
+        return forward(heads, fused, prefix, out, lse);
+    }
+    let before = prefix.keys.len() / heads.key_value_width();
+    executed(4 * heads.query * heads.dim * (t * before + t * (t + 1) / 2));
+    out.fill(0.0);
+    few(heads, fused, prefix, out, lse);
 }
 
 /// Attention of one sequence. `fused: [t, fused_width]` (rotated), `out: [t, query_width]`, and `lse: [t, query]`
@@ -137,41 +271,22 @@ pub(crate) fn forward(heads: Heads, fused: &[f32], prefix: Prefix<'_>, out: &mut
     let (width, kv_width, dim) = (heads.fused_width(), heads.key_value_width(), heads.dim);
     let t = fused.len() / width;
     let before = prefix.keys.len() / kv_width;
+    out.fill(0.0);
     let n = (before + t).next_multiple_of(BLOCK);
-    let group = heads.query / heads.key_value;
+    let mut rows = vec![0f32; (before + t) * dim];
     let mut keys = vec![0f32; dim * n];
     let mut scores = vec![0f32; t * n];
-    out.fill(0.0);
     for kv in 0..heads.key_value {
         let prefix_at = kv * dim;
         let key_at = heads.query_width() + prefix_at;
-        let value_at = key_at + kv_width;
-        gather_transposed(prefix.keys, kv_width, prefix_at, fused, width, key_at, dim, &mut keys);
-        for head in kv * group..(kv + 1) * group {
+        gather(prefix.keys, kv_width, prefix_at, fused, width, key_at, dim, &mut rows);
+        transpose(&rows, dim, &mut keys);
+        gather(prefix.values, kv_width, prefix_at, fused, width, key_at + kv_width, dim, &mut rows);
+        let values = Rows { rows: &rows, stride: dim, at: 0 };
+        for head in heads.sharing(kv) {
             scores_of(fused, width, head * dim, &keys, dim, before, heads.scale(), &mut scores);
-            for (row, scores) in scores.chunks_exact_mut(n).enumerate() {
-                let scores = &mut scores[..=before + row];
-                let (max, sum) = exp_scores(scores);
-                lse[row * heads.query + head] = max + sum.ln();
-                scale(1.0 / sum, scores);
-                let (early, late) = scores.split_at(before);
-                let parts = [
-                    Weighted { weights: early, step: 1, rows: prefix.values, width: kv_width, at: prefix_at },
-                    Weighted { weights: late, step: 1, rows: fused, width, at: value_at },
-                ];
-                weighted_sum(parts, &mut out[row * heads.query_width() + head * dim..][..dim]);
-            }
-        }
-    }
-}
-
-vectorised! {
-    /// From scores, probabilities' log-sum-exp and `dp`, makes probabilities (in `scores`) and score gradients (in `dp`).
-    fn softmax_backward(scores: &mut [f32], lse: f32, delta: f32, c: f32, dp: &mut [f32]) {
-        for (s, d) in scores.iter_mut().zip(dp) {
-            let p = crate::kernels::elementwise::exp(*s - lse);
-            *s = p;
-            *d = p * (*d - delta) * c;
+            softmax_rows(&mut scores, n, before, &mut lse[head..], heads.query);
+            blend(&scores, n, before, Sums::OfQueries, values, dim, t, out, heads.query_width(), head * dim);
         }
     }
 }
@@ -203,69 +318,110 @@ pub(crate) fn backward(
         (heads.fused_width(), heads.key_value_width(), heads.query_width(), heads.dim);
     let t = fused.len() / width;
     let before = prefix.keys.len() / kv_width;
-    let n = (before + t).next_multiple_of(BLOCK);
-    let group = heads.query / heads.key_value;
-    let (mut keys, mut values) = (vec![0f32; dim * n], vec![0f32; dim * n]);
+    let total = before + t;
+    let n = total.next_multiple_of(BLOCK);
+    let (mut keys, mut values) = (vec![0f32; total * dim], vec![0f32; total * dim]);
+    let (mut key_columns, mut value_columns) = (vec![0f32; dim * n], vec![0f32; dim * n]);
     let (mut p, mut ds) = (vec![0f32; t * n], vec![0f32; t * n]);
-    let nothing = Weighted { weights: &[], step: 1, rows: &[], width: 1, at: 0 };
+    let (mut d_key, mut d_value) = (vec![0f32; total * dim], vec![0f32; total * dim]);
     for kv in 0..heads.key_value {
         let prefix_at = kv * dim;
         let key_at = q_width + prefix_at;
         let value_at = key_at + kv_width;
-        gather_transposed(prefix.keys, kv_width, prefix_at, fused, width, key_at, dim, &mut keys);
-        gather_transposed(prefix.values, kv_width, prefix_at, fused, width, value_at, dim, &mut values);
-        for head in kv * group..(kv + 1) * group {
+        gather(prefix.keys, kv_width, prefix_at, fused, width, key_at, dim, &mut keys);
+        gather(prefix.values, kv_width, prefix_at, fused, width, value_at, dim, &mut values);
+        transpose(&keys, dim, &mut key_columns);
+        transpose(&values, dim, &mut value_columns);
+        d_key.fill(0.0);
+        d_value.fill(0.0);
+        for head in heads.sharing(kv) {
             let at = head * dim;
-            scores_of(fused, width, at, &keys, dim, before, heads.scale(), &mut p);
-            scores_of(d_out, q_width, at, &values, dim, before, 1.0, &mut ds);
-            for (row, (p, ds)) in p.chunks_exact_mut(n).zip(ds.chunks_exact_mut(n)).enumerate() {
-                let seen = before + row + 1;
-                let delta = dot_of(&d_out[row * q_width + at..][..dim], &out[row * q_width + at..][..dim]);
-                let lse = lse[row * heads.query + head];
-                softmax_backward(&mut p[..seen], lse, delta, heads.scale(), &mut ds[..seen]);
-                let (early, late) = ds[..seen].split_at(before);
-                let parts = [
-                    Weighted { weights: early, step: 1, rows: prefix.keys, width: kv_width, at: prefix_at },
-                    Weighted { weights: late, step: 1, rows: fused, width, at: key_at },
-                ];
-                weighted_sum(parts, &mut d_fused[row * width + at..][..dim]);
-            }
-            for column in 0..before + t {
-                // Rows that see this column.
-                let first = column.saturating_sub(before);
-                let from = |weights| Weighted { weights, step: n, rows: &[], width: 1, at };
-                let of_values = Weighted {
-                    rows: &d_out[first * q_width..],
-                    width: q_width,
-                    ..from(&p[first * n + column..])
-                };
-                let of_keys =
-                    Weighted { rows: &fused[first * width..], width, ..from(&ds[first * n + column..]) };
-                let (d_value, d_key) = if column < before {
-                    let place = column * kv_width + prefix_at;
-                    (&mut d_values[place..place + dim], &mut d_keys[place..place + dim])
+            let of_out = |rows| Rows { rows, stride: q_width, at };
+            let queries = Rows { rows: fused, stride: width, at };
+            scores_of(fused, width, at, &key_columns, dim, before, heads.scale(), &mut p);
+            scores_of(d_out, q_width, at, &value_columns, dim, before, 1.0, &mut ds);
+            let (lse, step, c) = (&lse[head..], heads.query, heads.scale());
+            softmax_backward_rows(&mut p, &mut ds, n, before, lse, step, c, of_out(out), of_out(d_out), dim);
+            let key_rows = Rows { rows: &keys, stride: dim, at: 0 };
+            blend(&ds, n, before, Sums::OfQueries, key_rows, dim, t, d_fused, width, at);
+            blend(&p, n, before, Sums::OfKeys, of_out(d_out), dim, total, &mut d_value, dim, 0);
+            blend(&ds, n, before, Sums::OfKeys, queries, dim, total, &mut d_key, dim, 0);
+        }
+        for (gained, d_prefix, at) in [(&d_key, &mut *d_keys, key_at), (&d_value, &mut *d_values, value_at)] {
+            for (j, gained) in gained.chunks_exact(dim).enumerate() {
+                let place = if j < before {
+                    &mut d_prefix[j * kv_width + prefix_at..]
                 } else {
-                    let row = &mut d_fused[first * width..][..width];
-                    let (low, high) = row.split_at_mut(value_at);
-                    (&mut high[..dim], &mut low[key_at..key_at + dim])
+                    &mut d_fused[(j - before) * width + at..]
                 };
-                weighted_sum([of_values, nothing], d_value);
-                weighted_sum([of_keys, nothing], d_key);
+                add(gained, &mut place[..dim]);
             }
         }
-    }
-}
-
-vectorised! {
-    /// Sum of products.
-    fn dot_of(a: &[f32], b: &[f32]) -> f32 {
-        dot(a, b)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Attention as the formula has it, in f64.
+    fn plain(heads: Heads, fused: &[f32], before: usize) -> Vec<f32> {
+        let w = heads.fused_width();
+        let (q_width, kv_width, dim) = (heads.query_width(), heads.key_value_width(), heads.dim);
+        let mut out = Vec::new();
+        for row in before..fused.len() / w {
+            for head in 0..heads.query {
+                let at = head / (heads.query / heads.key_value) * dim;
+                let part = |j: usize, at: usize| &fused[j * w + at..][..dim];
+                let score = |j: usize| -> f64 {
+                    let products = part(row, head * dim).iter().zip(part(j, q_width + at));
+                    products.map(|(a, b)| f64::from(a * b)).sum::<f64>() / (dim as f64).sqrt()
+                };
+                let weights: Vec<f64> = (0..=row).map(|j| score(j).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                for i in 0..dim {
+                    let value = |j: usize| f64::from(part(j, q_width + kv_width + at)[i]);
+                    out.push(
+                        (weights.iter().enumerate().map(|(j, p)| p * value(j)).sum::<f64>() / sum) as f32,
+                    );
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn every_length_matches_the_formula() {
+        for (query, key_value, dim) in [(3, 1, 64), (4, 2, 6), (2, 2, 80)] {
+            let heads = Heads { query, key_value, dim };
+            let w = heads.fused_width();
+            for (t, before) in [(1, 0), (1, 40), (2, 3), (3, 0), (5, 31), (37, 0), (33, 7), (70, 1)] {
+                let fused: Vec<f32> = (0..(before + t) * w).map(|i| (i as f32 * 0.61).sin()).collect();
+                let columns = |at: usize| -> Vec<f32> {
+                    let rows = fused[..before * w].chunks_exact(w);
+                    rows.flat_map(|r| r[at..at + heads.key_value_width()].to_vec()).collect()
+                };
+                let keys = columns(heads.query_width());
+                let values = columns(heads.query_width() + heads.key_value_width());
+                let mut out = vec![7f32; t * heads.query_width()];
+                let mut lse = vec![0f32; t * query];
+                let prefix = Prefix { keys: &keys, values: &values };
+                forward(heads, &fused[before * w..], prefix, &mut out, &mut lse);
+                let (mut cached, mut cached_lse) = (vec![7f32; out.len()], vec![0f32; lse.len()]);
+                forward_cached(heads, &fused[before * w..], prefix, &mut cached, &mut cached_lse);
+                for ((a, c), b) in out.iter().zip(&cached).zip(plain(heads, &fused, before)) {
+                    assert!((a - b).abs() < 1e-5, "{query}/{key_value}x{dim}, {t} after {before}: {a} {b}");
+                    assert!(
+                        (c - b).abs() < 1e-5,
+                        "cached {query}/{key_value}x{dim}, {t} after {before}: {c} {b}"
+                    );
+                }
+                for (a, c) in lse.iter().zip(&cached_lse) {
+                    assert!((a - c).abs() < 1e-5);
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_prefix_equals_the_whole_sequence_and_gradients_match_finite_differences() {

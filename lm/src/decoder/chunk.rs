@@ -215,14 +215,18 @@ struct Stem {
     shared: usize,
 }
 
-/// Splits rows into chunks of at most `limit` tokens or so: as many near-equal chunks as `ceil(tokens / limit)`, made
-/// even when there is enough work for two threads. `lengths[i]` is row i's token count.
-pub(crate) fn split(rows: &[usize], lengths: impl Fn(usize) -> usize, limit: usize) -> Vec<Vec<usize>> {
+/// Splits rows into near-equal chunks of at most `limit` tokens or so: a multiple of `at_least` of them (fewer where there is
+/// less to do than an eighth of the limit for each). `lengths[i]` is row i's token count. Passes without gradient give the
+/// same bits however rows are split, so they may ask for one chunk a thread.
+pub(crate) fn split(
+    rows: &[usize],
+    lengths: impl Fn(usize) -> usize,
+    limit: usize,
+    at_least: usize,
+) -> Vec<Vec<usize>> {
     let total: usize = rows.iter().map(|&r| lengths(r)).sum();
-    let mut pieces = total.div_ceil(limit).max(1);
-    if pieces % 2 == 1 && total >= limit / 3 {
-        pieces += 1;
-    }
+    let worth = at_least.min(total / (limit / 8).max(1)).max(1);
+    let pieces = total.div_ceil(limit).max(1).next_multiple_of(worth);
     let pieces = pieces.min(rows.len()).max(1);
     let mut out: Vec<Vec<usize>> = vec![Vec::new(); pieces];
     let mut seen = 0;
@@ -278,8 +282,10 @@ mod tests {
         for n in [1usize, 2, 3, 17, 100] {
             for limit in [1, 50, 256, 100_000] {
                 let rows: Vec<usize> = (0..n).collect();
-                let pieces = split(&rows, |r| 1 + (r * 7) % 40, limit);
-                assert_eq!(pieces.concat(), rows);
+                for at_least in [1, 2] {
+                    let pieces = split(&rows, |r| 1 + (r * 7) % 40, limit, at_least);
+                    assert_eq!(pieces.concat(), rows);
+                }
             }
         }
     }

@@ -8,7 +8,9 @@ use super::chunk::Chunk;
 use super::lora::{self, Columns, Grads};
 use super::{Decoder, LayerWeights};
 use crate::adapter::Projection::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
-use crate::kernels::elementwise::{add, dot, rms_norm, rms_norm_backward, rope, swiglu, swiglu_backward};
+use crate::kernels::elementwise::{
+    add, dot, rms_norm, rms_norm_backward, rope, swiglu, swiglu_chain, swiglu_derivatives,
+};
 
 /// What the backward of one layer needs.
 #[derive(Debug, Default)]
@@ -102,13 +104,17 @@ impl Decoder {
         for (i, span) in chunk.spans.iter().enumerate() {
             let fused = &qkv[span.start * width..(span.start + span.len) * width];
             let above = self.above(chunk, i, &qkv);
-            attention::forward(
-                self.heads,
-                fused,
-                above.as_ref().map_or_else(|| kv.prefix(i, layer), Above::prefix),
-                &mut attended[span.start * q_width..(span.start + span.len) * q_width],
-                &mut lse[span.start * self.heads.query..(span.start + span.len) * self.heads.query],
-            );
+            let out = &mut attended[span.start * q_width..(span.start + span.len) * q_width];
+            let lse = &mut lse[span.start * self.heads.query..(span.start + span.len) * self.heads.query];
+            // How a row is cut into spans depends on its neighbours, what is cached does not.
+            match (above, kv.prefix(i, layer)) {
+                (None, cache) if !cache.keys.is_empty() => {
+                    attention::forward_cached(self.heads, fused, cache, out, lse);
+                }
+                (above, _) => {
+                    attention::forward(self.heads, fused, above.unwrap_or_default().prefix(), out, lse);
+                }
+            }
             kv.append(i, layer, fused);
         }
         w.o.forward.product(&attended, hidden, true);
@@ -162,13 +168,13 @@ impl Decoder {
         let dense = Columns { stride: d, at: 0 };
 
         // Feed-forward: hidden = middle + down(swiglu(gate_up(norm(middle)))).
+        let mut d_gate_up = tape.gate_up;
         let mut activated = vec![0f32; t * f];
-        swiglu(&tape.gate_up, f, &mut activated);
+        swiglu_derivatives(&mut d_gate_up, f, &mut activated);
         let mut d_activated = vec![0f32; t * f];
         w.down.backward.product(d_hidden, &mut d_activated, false);
         lora::backward(chunk, layer, DownProj, &activated, d_hidden, dense, Some(&mut d_activated), grads);
-        let mut d_gate_up = tape.gate_up;
-        swiglu_backward(&mut d_gate_up, f, &d_activated);
+        swiglu_chain(&mut d_gate_up, f, &d_activated);
         let mut normed = vec![0f32; t * d];
         rms_norm(&tape.middle, &w.post_norm, self.eps(), &mut normed);
         let mut d_normed = vec![0f32; t * d];

@@ -2,6 +2,7 @@
 
 use super::chunk::{Chunk, Segment};
 use crate::adapter::Projection;
+use crate::kernels::executed;
 use crate::kernels::lowrank::{down, outer, up};
 
 /// Columns `at..` of rows `stride` wide.
@@ -38,6 +39,7 @@ pub(crate) fn forward(
             let Some(m) = adapter.module(layer, projection) else { continue };
             let x = &x[start * m.input..(start + len) * m.input];
             let y = &mut y[start * columns.stride..(start + len) * columns.stride];
+            executed(2 * len * adapter.config().rank * (m.input + m.output));
             let mut h = vec![0f32; len * adapter.config().rank];
             down(x, m.input, 0, &adapter.params[m.a.clone()], m.input, &mut h);
             up(
@@ -73,10 +75,12 @@ pub(crate) fn backward(
             let g = &g[start * columns.stride..(start + len) * columns.stride];
             let mut u = vec![0f32; len * rank];
             down(g, columns.stride, columns.at, b, m.output, &mut u);
+            executed(2 * len * rank * (m.input + m.output));
             if let Some(dx) = dx.as_deref_mut() {
                 up(&u, a, m.input, scaling, &mut dx[start * m.input..(start + len) * m.input], m.input, 0);
             }
             if let Some(grad) = grads.get(*index) {
+                executed(2 * len * rank * (2 * m.input + m.output));
                 outer(&u, rank, x, m.input, 0, m.input, scaling, &mut grad[m.a.clone()]);
                 let mut h = vec![0f32; len * rank];
                 down(x, m.input, 0, a, m.input, &mut h);

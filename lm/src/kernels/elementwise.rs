@@ -4,7 +4,8 @@
 
 use super::vectorised;
 
-const LANES: usize = 16;
+/// Lanes of a sum.
+pub(crate) const LANES: usize = 16;
 
 /// e^x to about 2e-7 relative, without branches so that it vectorises. Underflows to 0, saturates near f32's maximum.
 #[inline(always)]
@@ -95,23 +96,37 @@ vectorised! {
         for (gu, out) in gate_up.chunks_exact(2 * f).zip(out.chunks_exact_mut(f)) {
             let (gate, up) = gu.split_at(f);
             for i in 0..f {
-                out[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
+                let sigma = 1.0 / (1.0 + exp(-gate[i]));
+                out[i] = gate[i] * sigma * up[i];
             }
         }
     }
 }
 
 vectorised! {
-    /// Backward of [`swiglu`]: overwrites `gate_up` with its gradient, given the output's gradient `g: [t, f]`.
-    pub(crate) fn swiglu_backward(gate_up: &mut [f32], f: usize, g: &[f32]) {
-        for (gu, g) in gate_up.chunks_exact_mut(2 * f).zip(g.chunks_exact(f)) {
+    /// [`swiglu`] once more, for its backward: overwrites `gate_up` with the output's derivatives by gate and by up.
+    pub(crate) fn swiglu_derivatives(gate_up: &mut [f32], f: usize, out: &mut [f32]) {
+        for (gu, out) in gate_up.chunks_exact_mut(2 * f).zip(out.chunks_exact_mut(f)) {
             let (gate, up) = gu.split_at_mut(f);
             for i in 0..f {
                 let sigma = 1.0 / (1.0 + exp(-gate[i]));
                 let silu = gate[i] * sigma;
-                let d_gate = g[i] * up[i] * sigma * (1.0 + gate[i] * (1.0 - sigma));
-                up[i] = g[i] * silu;
-                gate[i] = d_gate;
+                out[i] = silu * up[i];
+                gate[i] = up[i] * sigma * (1.0 + gate[i] * (1.0 - sigma));
+                up[i] = silu;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Turns [`swiglu_derivatives`] into gradients, given the output's gradient `g: [t, f]`.
+    pub(crate) fn swiglu_chain(derivatives: &mut [f32], f: usize, g: &[f32]) {
+        for (d, g) in derivatives.chunks_exact_mut(2 * f).zip(g.chunks_exact(f)) {
+            let (gate, up) = d.split_at_mut(f);
+            for i in 0..f {
+                gate[i] *= g[i];
+                up[i] *= g[i];
             }
         }
     }
@@ -135,32 +150,39 @@ vectorised! {
     }
 }
 
+/// Turns scores into `exp(score - max)` in place and returns `(max, sum)`. Empty input gives `(-inf, 0)`.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
+pub(crate) fn exp_in_place(scores: &mut [f32]) -> (f32, f32) {
+    let (lanes, tail) = scores.as_chunks::<LANES>();
+    let mut top = [f32::NEG_INFINITY; LANES];
+    for chunk in lanes {
+        for i in 0..LANES {
+            top[i] = if chunk[i] > top[i] { chunk[i] } else { top[i] };
+        }
+    }
+    let max = top.iter().chain(tail).fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+    let mut sums = [0f32; LANES];
+    let (lanes, tail) = scores.as_chunks_mut::<LANES>();
+    for chunk in lanes {
+        for i in 0..LANES {
+            let e = exp(chunk[i] - max);
+            chunk[i] = e;
+            sums[i] += e;
+        }
+    }
+    let mut sum: f32 = sums.iter().sum();
+    for v in tail {
+        *v = exp(*v - max);
+        sum += *v;
+    }
+    (max, sum)
+}
+
 vectorised! {
-    /// Turns scores into `exp(score - max)` in place and returns `(max, sum)`. Empty input gives `(-inf, 0)`.
+    /// [`exp_in_place`] of a whole row of logits.
     pub(crate) fn exp_scores(scores: &mut [f32]) -> (f32, f32) {
-        let (lanes, tail) = scores.as_chunks::<LANES>();
-        let mut top = [f32::NEG_INFINITY; LANES];
-        for chunk in lanes {
-            for i in 0..LANES {
-                top[i] = if chunk[i] > top[i] { chunk[i] } else { top[i] };
-            }
-        }
-        let max = top.iter().chain(tail).fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
-        let mut sums = [0f32; LANES];
-        let (lanes, tail) = scores.as_chunks_mut::<LANES>();
-        for chunk in lanes {
-            for i in 0..LANES {
-                let e = exp(chunk[i] - max);
-                chunk[i] = e;
-                sums[i] += e;
-            }
-        }
-        let mut sum: f32 = sums.iter().sum();
-        for v in tail {
-            *v = exp(*v - max);
-            sum += *v;
-        }
-        (max, sum)
+        exp_in_place(scores)
     }
 }
 
@@ -237,7 +259,12 @@ mod tests {
             out.iter().zip(&g).map(|(a, b)| (*a as f64) * (*b as f64)).sum::<f64>()
         };
         let mut d_gu = gu.clone();
-        swiglu_backward(&mut d_gu, f, &g[..f]);
+        let mut again = vec![0f32; f];
+        swiglu_derivatives(&mut d_gu, f, &mut again);
+        swiglu_chain(&mut d_gu, f, &g[..f]);
+        let mut out = vec![0f32; f];
+        swiglu(&gu, f, &mut out);
+        assert_eq!(out, again);
         for i in 0..2 * f {
             let (mut hi, mut lo) = (gu.clone(), gu.clone());
             hi[i] += 1e-2;

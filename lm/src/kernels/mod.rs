@@ -7,13 +7,14 @@ pub(crate) mod lowrank;
 pub(crate) mod packed;
 mod tiles;
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Which vector instructions this process uses, chosen once at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum SimdLevel {
     /// No instruction beyond the target's baseline.
-    Portable,
+    Portable = 1,
     /// AVX2 and FMA.
     Avx2,
     /// AVX-512 (F, BW, DQ, VL).
@@ -22,10 +23,65 @@ pub enum SimdLevel {
     Avx512Bf16,
 }
 
-/// The best level this machine has.
+impl SimdLevel {
+    /// All levels, the plainest first.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+
+    /// The name that a setting gives it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512-bf16",
+        }
+    }
+}
+
+/// The level in force; 0 until somebody asks.
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+
+/// The level in force: the best that this machine has, unless [`force_simd_level`] chose a plainer one.
 pub fn simd_level() -> SimdLevel {
-    static LEVEL: OnceLock<SimdLevel> = OnceLock::new();
-    *LEVEL.get_or_init(detect)
+    match LEVEL.load(Ordering::Relaxed) {
+        1 => SimdLevel::Portable,
+        2 => SimdLevel::Avx2,
+        3 => SimdLevel::Avx512,
+        4 => SimdLevel::Avx512Bf16,
+        _ => {
+            let best = detect();
+            LEVEL.store(best as u8, Ordering::Relaxed);
+            best
+        }
+    }
+}
+
+/// Makes the whole process use this level from now on. Meant for the start of a program and for tests: a decoder packed
+/// in bf16 cannot run below [`SimdLevel::Avx512Bf16`], and results differ between levels in their last bits.
+///
+/// # Errors
+/// If the machine lacks these instructions, with the best level that it has.
+pub fn force_simd_level(level: SimdLevel) -> Result<(), SimdLevel> {
+    let best = detect();
+    if level > best {
+        return Err(best);
+    }
+    LEVEL.store(level as u8, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Floating-point operations of matrix products, attention and low-rank terms since the process began.
+static EXECUTED: AtomicU64 = AtomicU64::new(0);
+
+/// Floating-point operations executed so far by this process's matrix products, attention and low-rank terms (a multiply
+/// and an add are two). Benchmarks divide differences of it by the operations that a step needs.
+pub fn executed_flops() -> u64 {
+    EXECUTED.load(Ordering::Relaxed)
+}
+
+/// Counts operations for [`executed_flops`].
+pub(crate) fn executed(flops: usize) {
+    EXECUTED.fetch_add(flops as u64, Ordering::Relaxed);
 }
 
 #[cfg(target_arch = "x86_64")]

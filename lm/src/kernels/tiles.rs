@@ -28,6 +28,9 @@ pub(super) struct Tile<A, B> {
     pub(super) columns: usize,
     /// Add to the output instead of overwriting it.
     pub(super) accumulate: bool,
+    /// What the next panel's tiles will read: fetched meanwhile, a cache line every four steps of the depth. Never
+    /// dereferenced.
+    pub(super) ahead: *const B,
 }
 
 /// Plain Rust tile; the compiler vectorises it for the instructions in force.
@@ -107,8 +110,9 @@ pub(super) unsafe fn avx2<const MR: usize>(t: &Tile<f32, f32>) {
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use std::arch::x86_64::{
-        __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+        __m512, __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_cvtne2ps_pbh,
+        _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_si512,
     };
 
     use super::{PANEL, Tile};
@@ -144,9 +148,12 @@ mod wide {
     #[target_feature(enable = "avx512f")]
     pub(in crate::kernels) unsafe fn avx512<const MR: usize>(t: &Tile<f32, f32>) {
         let mut acc = [[_mm512_setzero_ps(); 2]; MR];
-        // SAFETY: the caller guarantees the extents.
+        // SAFETY: the caller guarantees the extents; fetching ahead touches nothing.
         unsafe {
             for k in 0..t.k {
+                if k % 4 == 0 {
+                    _mm_prefetch::<_MM_HINT_T1>(t.ahead.wrapping_add(4 * k).cast());
+                }
                 let b = t.b.add(k * PANEL);
                 let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
                 for (row, acc) in acc.iter_mut().enumerate() {
@@ -159,6 +166,22 @@ mod wide {
         }
     }
 
+    /// Rounds to bf16, two consecutive values a word (denormals become zero, as in the products).
+    ///
+    /// # Safety
+    /// `x` holds twice as many values as `out`, a multiple of 32; the CPU has AVX-512F and AVX512-BF16.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(in crate::kernels) unsafe fn to_bf16(x: &[f32], out: &mut [u32]) {
+        for (x, out) in x.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<16>().0) {
+            // SAFETY: 32 values are read and 16 words written; __m512bh and __m512i are the same 64 bytes.
+            unsafe {
+                let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)));
+                let words = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), words);
+            }
+        }
+    }
+
     /// bf16 operands in pairs of consecutive `k`: `a` holds one `u32` a pair, `b` 32 of them a panel row.
     ///
     /// # Safety
@@ -166,9 +189,13 @@ mod wide {
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(in crate::kernels) unsafe fn avx512_bf16<const MR: usize>(t: &Tile<u32, u32>) {
         let mut acc = [[_mm512_setzero_ps(); 2]; MR];
-        // SAFETY: the caller guarantees the extents; __m512, __m512i and __m512bh are the same 64 bytes.
+        // SAFETY: the caller guarantees the extents; fetching ahead touches nothing; __m512, __m512i and __m512bh are the
+        // same 64 bytes.
         unsafe {
             for k in 0..t.k {
+                if k % 4 == 0 {
+                    _mm_prefetch::<_MM_HINT_T1>(t.ahead.wrapping_add(4 * k).cast());
+                }
                 let b = t.b.add(k * PANEL).cast::<f32>();
                 let b0 = std::mem::transmute::<__m512, __m512bh>(_mm512_loadu_ps(b));
                 let b1 = std::mem::transmute::<__m512, __m512bh>(_mm512_loadu_ps(b.add(16)));
@@ -184,4 +211,4 @@ mod wide {
     }
 }
 #[cfg(target_arch = "x86_64")]
-pub(super) use wide::{avx512, avx512_bf16};
+pub(super) use wide::{avx512, avx512_bf16, to_bf16};
