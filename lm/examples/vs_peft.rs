@@ -46,9 +46,9 @@ struct Train {
     start: PathBuf,
 }
 
-/// The checkpoint and, made when first asked for, its decoders.
+/// The model's decoders, made when first asked for.
 struct Models {
-    checkpoint: Checkpoint,
+    path: PathBuf,
     decoders: BTreeMap<String, Decoder>,
 }
 
@@ -56,7 +56,8 @@ impl Models {
     fn get(&mut self, precision: Precision) -> Result<&Decoder> {
         let name = format!("{precision:?}");
         if !self.decoders.contains_key(&name) {
-            self.decoders.insert(name.clone(), Decoder::new(&self.checkpoint, precision)?);
+            self.decoders
+                .insert(name.clone(), Decoder::new(&Checkpoint::load(&self.path)?.checkpoint, precision)?);
         }
         Ok(&self.decoders[&name])
     }
@@ -77,7 +78,7 @@ fn main() -> Result<()> {
         },
         &mut |_| {},
     )?;
-    let mut models = Models { checkpoint: Checkpoint::load(&path)?.checkpoint, decoders: BTreeMap::new() };
+    let mut models = Models { path: path.clone(), decoders: BTreeMap::new() };
     println!(
         "{}",
         json!({"model": path, "fastest": Precision::fastest(), "simd": format!("{:?}", lm::simd_level())})
@@ -96,7 +97,7 @@ fn run(models: &mut Models, task: Task) -> Result<Value> {
     match task {
         Task::Init { rank, path } => {
             let config = AdapterConfig::all_linear(rank, rank as f32);
-            let adapter = Adapter::init(&models.checkpoint.config, config, 1, "vs_peft")?;
+            let adapter = Adapter::init(models.get(Precision::fastest())?.config(), config, 1, "vs_peft")?;
             std::fs::write(&path, adapter.to_safetensors()?).map_err(|e| Error::Request(e.to_string()))?;
             Ok(json!({}))
         }

@@ -8,6 +8,7 @@ use super::chunk::Chunk;
 use super::lora::{self, Columns, Grads};
 use super::{Decoder, LayerWeights};
 use crate::adapter::Projection::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
+use crate::kernels::buffer::Buffer;
 use crate::kernels::elementwise::{
     add, dot, rms_norm, rms_norm_backward, rope, swiglu, swiglu_chain, swiglu_derivatives,
 };
@@ -15,12 +16,12 @@ use crate::kernels::elementwise::{
 /// What the backward of one layer needs.
 #[derive(Debug, Default)]
 pub(crate) struct Tape {
-    input: Vec<f32>,
-    qkv: Vec<f32>,
-    attended: Vec<f32>,
-    lse: Vec<f32>,
-    middle: Vec<f32>,
-    gate_up: Vec<f32>,
+    input: Buffer,
+    qkv: Buffer,
+    attended: Buffer,
+    lse: Buffer,
+    middle: Buffer,
+    gate_up: Buffer,
 }
 
 /// Where a sequence's earlier keys and values come from, and where its new ones go.
@@ -87,20 +88,21 @@ impl Decoder {
         let (t, d, f) = (chunk.len(), self.config().hidden_size, self.config().intermediate_size);
         let (q_width, kv_width, width) =
             (self.heads.query_width(), self.heads.key_value_width(), self.heads.fused_width());
+        let buffer = if tape.is_some() { Buffer::stale } else { Buffer::fresh };
         if let Some(tape) = tape.as_deref_mut() {
-            tape.input = hidden.to_vec();
+            tape.input = Buffer::of(hidden);
         }
-        let mut normed = vec![0f32; t * d];
+        let mut normed = buffer(t * d);
         rms_norm(hidden, &w.input_norm, self.eps(), &mut normed);
-        let mut qkv = vec![0f32; t * width];
+        let mut qkv = buffer(t * width);
         w.qkv.forward.product(&normed, &mut qkv, false);
         for (projection, at) in [(QProj, 0), (KProj, q_width), (VProj, q_width + kv_width)] {
             lora::forward(chunk, layer, projection, &normed, &mut qkv, Columns { stride: width, at });
         }
         let rotated = self.heads.query + self.heads.key_value;
         rope(&mut qkv, width, rotated, self.heads.dim / 2, &self.cos, &self.sin, &chunk.positions, 1.0);
-        let mut attended = vec![0f32; t * q_width];
-        let mut lse = vec![0f32; t * self.heads.query];
+        let mut attended = buffer(t * q_width);
+        let mut lse = buffer(t * self.heads.query);
         for (i, span) in chunk.spans.iter().enumerate() {
             let fused = &qkv[span.start * width..(span.start + span.len) * width];
             let above = self.above(chunk, i, &qkv);
@@ -120,15 +122,15 @@ impl Decoder {
         w.o.forward.product(&attended, hidden, true);
         lora::forward(chunk, layer, OProj, &attended, hidden, Columns { stride: d, at: 0 });
         if let Some(tape) = tape.as_deref_mut() {
-            tape.middle = hidden.to_vec();
+            tape.middle = Buffer::of(hidden);
         }
         rms_norm(hidden, &w.post_norm, self.eps(), &mut normed);
-        let mut gate_up = vec![0f32; t * 2 * f];
+        let mut gate_up = buffer(t * 2 * f);
         w.gate_up.forward.product(&normed, &mut gate_up, false);
         for (projection, at) in [(GateProj, 0), (UpProj, f)] {
             lora::forward(chunk, layer, projection, &normed, &mut gate_up, Columns { stride: 2 * f, at });
         }
-        let mut activated = vec![0f32; t * f];
+        let mut activated = buffer(t * f);
         swiglu(&gate_up, f, &mut activated);
         w.down.forward.product(&activated, hidden, true);
         lora::forward(chunk, layer, DownProj, &activated, hidden, Columns { stride: d, at: 0 });
@@ -169,15 +171,15 @@ impl Decoder {
 
         // Feed-forward: hidden = middle + down(swiglu(gate_up(norm(middle)))).
         let mut d_gate_up = tape.gate_up;
-        let mut activated = vec![0f32; t * f];
+        let mut activated = Buffer::stale(t * f);
         swiglu_derivatives(&mut d_gate_up, f, &mut activated);
-        let mut d_activated = vec![0f32; t * f];
+        let mut d_activated = Buffer::stale(t * f);
         w.down.backward.product(d_hidden, &mut d_activated, false);
         lora::backward(chunk, layer, DownProj, &activated, d_hidden, dense, Some(&mut d_activated), grads);
         swiglu_chain(&mut d_gate_up, f, &d_activated);
-        let mut normed = vec![0f32; t * d];
+        let mut normed = Buffer::stale(t * d);
         rms_norm(&tape.middle, &w.post_norm, self.eps(), &mut normed);
-        let mut d_normed = vec![0f32; t * d];
+        let mut d_normed = Buffer::stale(t * d);
         w.gate_up.backward.product(&d_gate_up, &mut d_normed, false);
         for (projection, at) in [(GateProj, 0), (UpProj, f)] {
             let columns = Columns { stride: 2 * f, at };
@@ -195,10 +197,10 @@ impl Decoder {
         rms_norm_backward(&tape.middle, &w.post_norm, self.eps(), &d_normed, d_hidden);
 
         // Attention: middle = input + o(attend(rope(qkv(norm(input))))).
-        let mut d_attended = vec![0f32; t * q_width];
+        let mut d_attended = Buffer::stale(t * q_width);
         w.o.backward.product(d_hidden, &mut d_attended, false);
         lora::backward(chunk, layer, OProj, &tape.attended, d_hidden, dense, Some(&mut d_attended), grads);
-        let mut d_qkv = vec![0f32; t * width];
+        let mut d_qkv = Buffer::zeros(t * width);
         for (i, span) in chunk.spans.iter().enumerate() {
             let rows = span.start..span.start + span.len;
             let above = self.above(chunk, i, &tape.qkv).unwrap_or_default();

@@ -28,13 +28,38 @@ pub(crate) fn exp(x: f32) -> f32 {
     e * f32::from_bits((((n as i32) + 127) << 23) as u32)
 }
 
-/// Sum of products in a fixed order.
+/// Sum of products in a fixed order, for a few vectors' worth of numbers (a head's dimensions).
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    dot_after([0f32; LANES], a, b)
+}
+
+/// [`dot`] for long rows: four vectors at a time hide the latency of the sums.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
+pub(crate) fn dot_long(a: &[f32], b: &[f32]) -> f32 {
+    const WIDE: usize = 4 * LANES;
+    let (a_wide, a) = a.as_chunks::<WIDE>();
+    let (b_wide, b) = b.as_chunks::<WIDE>();
+    let mut sums = [0f32; WIDE];
+    for (a, b) in a_wide.iter().zip(b_wide) {
+        for i in 0..WIDE {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    let mut acc = [0f32; LANES];
+    for i in 0..LANES {
+        acc[i] = (sums[i] + sums[i + LANES]) + (sums[i + 2 * LANES] + sums[i + 3 * LANES]);
+    }
+    dot_after(acc, a, b)
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
+fn dot_after(mut acc: [f32; LANES], a: &[f32], b: &[f32]) -> f32 {
     let (a_lanes, a_tail) = a.as_chunks::<LANES>();
     let (b_lanes, b_tail) = b.as_chunks::<LANES>();
-    let mut acc = [0f32; LANES];
     for (a, b) in a_lanes.iter().zip(b_lanes) {
         for i in 0..LANES {
             acc[i] += a[i] * b[i];
@@ -64,7 +89,7 @@ vectorised! {
     pub(crate) fn rms_norm(x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) {
         let d = gamma.len();
         for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
-            let rho = 1.0 / (dot(x, x) / d as f32 + eps).sqrt();
+            let rho = 1.0 / (dot_long(x, x) / d as f32 + eps).sqrt();
             for i in 0..d {
                 out[i] = x[i] * rho * gamma[i];
             }
@@ -78,11 +103,11 @@ vectorised! {
         let d = gamma.len();
         let mut q = vec![0f32; d];
         for ((x, g), dx) in x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
-            let rho = 1.0 / (dot(x, x) / d as f32 + eps).sqrt();
+            let rho = 1.0 / (dot_long(x, x) / d as f32 + eps).sqrt();
             for i in 0..d {
                 q[i] = g[i] * gamma[i];
             }
-            let c = rho * rho * rho / d as f32 * dot(&q, x);
+            let c = rho * rho * rho / d as f32 * dot_long(&q, x);
             for i in 0..d {
                 dx[i] += rho * q[i] - x[i] * c;
             }

@@ -2,7 +2,7 @@
 //! slices of wider rows (`stride`, starting at column `at`).
 
 use super::{
-    elementwise::{axpy, dot},
+    elementwise::{axpy, dot_long},
     vectorised,
 };
 
@@ -13,7 +13,7 @@ vectorised! {
         for (x, h) in x.chunks_exact(stride).zip(h.chunks_exact_mut(rank)) {
             let x = &x[at..at + width];
             for (h, a) in h.iter_mut().zip(a.chunks_exact(width)) {
-                *h = dot(x, a);
+                *h = dot_long(x, a);
             }
         }
     }
@@ -53,6 +53,17 @@ vectorised! {
                     }
                     for (r, acc) in acc.iter().enumerate() {
                         axpy(c, acc, &mut out[(first + r) * width + from..][..BLOCK]);
+                    }
+                } else if columns == BLOCK {
+                    for r in first..first + ranks {
+                        let mut acc = [0f32; BLOCK];
+                        for (x, u) in x.chunks_exact(stride).zip(u.chunks_exact(rank)) {
+                            let x: &[f32; BLOCK] = x[at + from..at + from + BLOCK].try_into().expect("invariant: a full block");
+                            for i in 0..BLOCK {
+                                acc[i] += u[r] * x[i];
+                            }
+                        }
+                        axpy(c, &acc, &mut out[r * width + from..][..BLOCK]);
                     }
                 } else {
                     for r in first..first + ranks {

@@ -2,6 +2,7 @@
 //! passes. Everything here is single-threaded; callers run independent chunks of a batch on different threads, so a
 //! result never depends on the number of threads.
 
+pub(crate) mod buffer;
 pub(crate) mod elementwise;
 pub(crate) mod lowrank;
 pub(crate) mod packed;
