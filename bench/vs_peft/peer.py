@@ -1,6 +1,6 @@
 """The other side of the benchmark: answers the tasks of lm/examples/vs_peft.rs with transformers and PEFT.
 
-    python peer.py MODEL.gguf        # one JSON task a line on stdin, one JSON answer a line on stdout
+    python peer.py MODEL.gguf THREADS        # one JSON task a line on stdin, one JSON answer a line on stdout
 """
 
 import json
@@ -52,12 +52,12 @@ def train(models, task):
         set_peft_model_state_dict(peft, load_file(task["start"]))
         peft.train()
         params = [p for p in peft.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(params, lr=task["learning_rate"], weight_decay=0.0)
+        optimizer = torch.optim.AdamW(params, lr=task["learning_rate"], weight_decay=0.0, fused=True)
         x, y = (t[adapter * share : (adapter + 1) * share] for t in (rows, labels))
         begin = time.perf_counter()
         for _ in range(task["steps"]):
             optimizer.zero_grad()
-            loss = peft(input_ids=x, labels=y).loss
+            loss = peft(input_ids=x, labels=y, use_cache=False).loss
             loss.backward()
             optimizer.step()
             if adapter == 0:
@@ -128,6 +128,7 @@ def gemm(_, task):
 def main():
     path = Path(sys.argv[1])
     models = Models(path)
+    torch.set_num_threads(int(sys.argv[2]))
     print(json.dumps({"model": str(path), "torch": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
     tasks = {"train": train, "generate": generate, "collect": collect, "gemm": gemm}
     for line in sys.stdin:

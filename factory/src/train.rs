@@ -195,6 +195,20 @@ mod tests {
     }
 
     #[test]
+    fn an_adapter_stops_early_when_its_loss_is_low_and_the_others_go_on() {
+        let base = tiny();
+        let mut pack = pack(&base, &[0, 1]);
+        pack[0].behaviour.training.stop_at_loss = 1e3;
+        for _ in 0..RECENT {
+            assert!(!pack[0].done());
+            step(&base, &mut pack).unwrap();
+        }
+        assert!(pack[0].done() && !pack[1].done());
+        step(&base, &mut pack).unwrap();
+        assert_eq!(pack.iter().map(|a| a.trainer.step()).collect::<Vec<_>>(), [RECENT, RECENT + 1]);
+    }
+
+    #[test]
     fn a_sick_adapter_stops_with_a_reason_and_its_neighbours_are_untouched() {
         let base = tiny();
         let mut together = pack(&base, &[0, 1, 2, 3]);

@@ -13,6 +13,7 @@ use lm::{
     Precision, Projection, Request, ResidualAt, Result, Row, Sampling, Schedule, ScoreRequest, TrainRow,
     Trainer, Want, executed_flops, product_rate,
 };
+use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -81,7 +82,7 @@ fn main() -> Result<()> {
     let mut models = Models { path: path.clone(), decoders: BTreeMap::new() };
     println!(
         "{}",
-        json!({"model": path, "fastest": Precision::fastest(), "simd": format!("{:?}", lm::simd_level())})
+        json!({"model": path, "fastest": Precision::fastest(), "simd": lm::simd_level().name(), "threads": rayon::current_num_threads()})
     );
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|e| Error::Request(e.to_string()))?;
@@ -149,13 +150,13 @@ fn run(models: &mut Models, task: Task) -> Result<Value> {
             }
             let begin = Instant::now();
             let scores: Vec<f64> = if one_by_one {
-                let each = requests.chunks(1).map(|request| decoder.score(&[], request));
+                let each = requests.par_chunks(1).map(|request| decoder.score(&[], request));
                 each.collect::<Result<Vec<_>>>()?.into_iter().flatten().flatten().collect()
             } else {
                 decoder.score(&[], &requests)?.into_iter().flatten().collect()
             };
             Ok(
-                json!({"seconds": begin.elapsed().as_secs_f64(), "tokens": scores.len(), "sum": scores.iter().sum::<f64>()}),
+                json!({"seconds": begin.elapsed().as_secs_f64(), "tokens": scores.len(), "scores": scores[..scores.len().min(candidates.len())]}),
             )
         }
         Task::Gemm { precision } => Ok(json!({"gflops": product_rate(precision) / 1e9})),
@@ -220,7 +221,9 @@ fn useful_flops(config: &Config, rank: usize, row: &TrainRow) -> u64 {
     let linear: usize = sizes.iter().map(|(i, o)| i * o).sum();
     let lora: usize = sizes.iter().map(|(i, o)| rank * (i + o)).sum();
     let attention = 3 * 4 * config.query_size() * tokens * (tokens + 1) / 2;
-    let layers = config.num_hidden_layers * (tokens * (4 * linear + 6 * lora) + attention);
+    // Nothing below the first layer's q, k and v is trained: they need no input gradient.
+    let spared = sizes[..3].iter().map(|(i, o)| 2 * i * o).sum::<usize>() * tokens;
+    let layers = config.num_hidden_layers * (tokens * (4 * linear + 6 * lora) + attention) - spared;
     (layers + 4 * row.label_tokens() * config.hidden_size * config.vocab_size) as u64
 }
 

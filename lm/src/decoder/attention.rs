@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::kernels::elementwise::{LANES, add, axpy, dot, exp, exp_in_place};
+use crate::kernels::elementwise::{LANES, add, axpy, dot, exp, exp_in_place, multiply_add};
 use crate::kernels::{executed, vectorised};
 
 /// Widths of the attention heads and where they lie in a fused `[q | k | v]` row.
@@ -93,7 +93,7 @@ vectorised! {
                     let columns: &[f32; BLOCK] = columns[from..from + BLOCK].try_into().expect("invariant: a full block");
                     for (acc, row) in acc.iter_mut().zip(&rows) {
                         for j in 0..BLOCK {
-                            acc[j] = row[i].mul_add(columns[j], acc[j]);
+                            acc[j] = multiply_add::<FUSED>(row[i], columns[j], acc[j]);
                         }
                     }
                 }
@@ -149,7 +149,7 @@ vectorised! {
                             // A block that is not full computes its last row again.
                             let w = w[(first + r.min(height - 1)) * i_step + k * k_step];
                             for i in 0..WIDE {
-                                acc[r][i] = w.mul_add(row[i], acc[r][i]);
+                                acc[r][i] = multiply_add::<FUSED>(w, row[i], acc[r][i]);
                             }
                         }
                     }
@@ -159,7 +159,7 @@ vectorised! {
                         for r in 0..height {
                             let w = w[(first + r) * i_step + k * k_step];
                             for i in 0..width {
-                                acc[r][i] = w.mul_add(row[i], acc[r][i]);
+                                acc[r][i] = multiply_add::<FUSED>(w, row[i], acc[r][i]);
                             }
                         }
                     }

@@ -153,8 +153,9 @@ impl<'a> Chunk<'a> {
                 continue;
             }
             let place = Place { row: first.row, path };
-            let injections = &batch.rows[first.row].injections;
-            self.injections.extend(injections.iter().map(|j| (place.token(j.position), j)));
+            // What is injected into a dropped last token changes nothing.
+            let injections = batch.rows[first.row].injections.iter().filter(|j| j.position < first.len);
+            self.injections.extend(injections.map(|j| (place.token(j.position), j)));
             self.places.push(place);
         }
     }

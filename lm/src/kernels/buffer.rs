@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-/// Numbers that a thread keeps for its next buffers, at most (256 MB).
-const KEPT: usize = 1 << 26;
+/// Numbers that all threads together keep for their next buffers, at most (512 MB).
+const KEPT: usize = 1 << 27;
 
 thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
@@ -73,10 +73,11 @@ impl Drop for Buffer {
             return;
         }
         let data = std::mem::take(&mut self.data);
+        let share = KEPT / rayon::current_num_threads().max(1);
         // A thread that is ending has no list any more.
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
-            if !data.is_empty() && free.iter().map(Vec::len).sum::<usize>() + data.len() <= KEPT {
+            if !data.is_empty() && free.iter().map(Vec::len).sum::<usize>() + data.len() <= share {
                 free.push(data);
             }
         });

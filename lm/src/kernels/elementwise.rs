@@ -28,6 +28,13 @@ pub(crate) fn exp(x: f32) -> f32 {
     e * f32::from_bits((((n as i32) + 127) << 23) as u32)
 }
 
+/// `a * b + c`, in one instruction where there is one (elsewhere `mul_add` would call a function for every number).
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
+pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
 /// Sum of products in a fixed order, for a few vectors' worth of numbers (a head's dimensions).
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
@@ -37,7 +44,6 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// [`dot`] for long rows: four vectors at a time hide the latency of the sums.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
 pub(crate) fn dot_long(a: &[f32], b: &[f32]) -> f32 {
     const WIDE: usize = 4 * LANES;
     let (a_wide, a) = a.as_chunks::<WIDE>();

@@ -51,8 +51,11 @@ pub fn simd_level() -> SimdLevel {
         4 => SimdLevel::Avx512Bf16,
         _ => {
             let best = detect();
-            LEVEL.store(best as u8, Ordering::Relaxed);
-            best
+            // Somebody may have forced another level meanwhile.
+            match LEVEL.compare_exchange(0, best as u8, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => best,
+                Err(_) => simd_level(),
+            }
         }
     }
 }
@@ -110,20 +113,20 @@ fn detect() -> SimdLevel {
 }
 
 /// Compiles a function body once for each instruction set and picks one at run time. The body is plain Rust: the
-/// compiler vectorises it for the set in force.
+/// compiler vectorises it for the set in force. Within it `FUSED` says whether the set fuses multiply and add.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        #[expect(unsafe_code, reason = "calls a function compiled for instructions that were detected")]
+        #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls a function compiled for instructions that were detected"))]
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body($($arg: $ty),*) $(-> $ret)? $body
+            fn body<const FUSED: bool>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                fn avx512($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                fn avx2($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
                 match $crate::kernels::simd_level() {
                     // SAFETY: `simd_level` reports a level only after detecting every feature it names.
                     $crate::kernels::SimdLevel::Avx512 | $crate::kernels::SimdLevel::Avx512Bf16 => return unsafe { avx512($($arg),*) },
@@ -132,7 +135,7 @@ macro_rules! vectorised {
                     $crate::kernels::SimdLevel::Portable => {}
                 }
             }
-            body($($arg),*)
+            body::<false>($($arg),*)
         }
     };
 }

@@ -61,6 +61,7 @@ pub(crate) fn bf16_bits(x: f32) -> u32 {
     if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }
 }
 
+#[cfg(target_arch = "x86_64")]
 super::vectorised! {
     /// Rounds `x: [m, k]` to bf16 pairs `[m, k.div_ceil(2)]`.
     fn to_pairs(x: &[f32], k: usize, out: &mut [u32]) {

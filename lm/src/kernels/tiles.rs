@@ -30,6 +30,7 @@ pub(super) struct Tile<A, B> {
     pub(super) accumulate: bool,
     /// What the next panel's tiles will read: fetched meanwhile, a cache line every four steps of the depth. Never
     /// dereferenced.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86 tiles fetch"))]
     pub(super) ahead: *const B,
 }
 
