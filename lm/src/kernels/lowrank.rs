@@ -2,55 +2,18 @@
 //! slices of wider rows (`stride`, starting at column `at`).
 
 use super::{
-    elementwise::{LANES, axpy, dot_long},
+    elementwise::{axpy, dot_long},
     vectorised,
 };
-
-/// Ranks that share one pass over a row.
-const RANKS: usize = 4;
-
-/// Sums of products of one row with four, in a fixed order; the row is read once.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
-fn dot_four(x: &[f32], a: [&[f32]; RANKS]) -> [f32; RANKS] {
-    let (lanes, tail) = x.as_chunks::<LANES>();
-    let whole = lanes.len() * LANES;
-    let mut acc = [[0f32; LANES]; RANKS];
-    for (j, x) in lanes.iter().enumerate() {
-        for (acc, a) in acc.iter_mut().zip(&a) {
-            let a: &[f32; LANES] = a[j * LANES..][..LANES].try_into().expect("invariant: a full block");
-            for i in 0..LANES {
-                acc[i] += x[i] * a[i];
-            }
-        }
-    }
-    std::array::from_fn(|r| {
-        let acc = &mut acc[r];
-        let mut width = LANES / 2;
-        while width > 0 {
-            for i in 0..width {
-                acc[i] += acc[i + width];
-            }
-            width /= 2;
-        }
-        acc[0] + tail.iter().zip(&a[r][whole..]).map(|(x, a)| x * a).sum::<f32>()
-    })
-}
 
 vectorised! {
     /// `h[t, r] = x[t, at..at + width] . a[r, width]`.
     pub(crate) fn down(x: &[f32], stride: usize, at: usize, a: &[f32], width: usize, h: &mut [f32]) {
         let rank = a.len() / width;
-        let row = |r: usize| &a[r * width..][..width];
         for (x, h) in x.chunks_exact(stride).zip(h.chunks_exact_mut(rank)) {
             let x = &x[at..at + width];
-            let (fours, rest) = h.as_chunks_mut::<RANKS>();
-            for (four, h) in fours.iter_mut().enumerate() {
-                *h = dot_four(x, std::array::from_fn(|r| row(four * RANKS + r)));
-            }
-            let first = rank - rest.len();
-            for (r, h) in rest.iter_mut().enumerate() {
-                *h = dot_long(x, row(first + r));
+            for (h, a) in h.iter_mut().zip(a.chunks_exact(width)) {
+                *h = dot_long(x, a);
             }
         }
     }
@@ -60,20 +23,10 @@ vectorised! {
     /// `y[t, at..at + width] += c * h[t, r] . b[r, width]`.
     pub(crate) fn up(h: &[f32], b: &[f32], width: usize, c: f32, y: &mut [f32], stride: usize, at: usize) {
         let rank = b.len() / width;
-        let row = |r: usize| &b[r * width..][..width];
         for (y, h) in y.chunks_exact_mut(stride).zip(h.chunks_exact(rank)) {
             let y = &mut y[at..at + width];
-            let (fours, rest) = h.as_chunks::<RANKS>();
-            for (four, h) in fours.iter().enumerate() {
-                let [b0, b1, b2, b3]: [&[f32]; RANKS] = std::array::from_fn(|r| row(four * RANKS + r));
-                let [h0, h1, h2, h3] = h.map(|h| c * h);
-                for i in 0..width {
-                    y[i] += (h0 * b0[i] + h1 * b1[i]) + (h2 * b2[i] + h3 * b3[i]);
-                }
-            }
-            let first = rank - rest.len();
-            for (r, h) in rest.iter().enumerate() {
-                axpy(c * h, row(first + r), y);
+            for (h, b) in h.iter().zip(b.chunks_exact(width)) {
+                axpy(c * h, b, y);
             }
         }
     }
@@ -83,6 +36,7 @@ vectorised! {
     /// `out[r, width] += c * sum over t of u[t, r] * x[t, at..at + width]`, in ascending `t`.
     pub(crate) fn outer(u: &[f32], rank: usize, x: &[f32], stride: usize, at: usize, width: usize, c: f32, out: &mut [f32]) {
         const BLOCK: usize = 64;
+        const RANKS: usize = 4;
         for from in (0..width).step_by(BLOCK) {
             let columns = BLOCK.min(width - from);
             for first in (0..rank).step_by(RANKS) {
