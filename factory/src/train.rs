@@ -20,9 +20,8 @@ pub(crate) struct Apprentice {
     pub(crate) trainer: Trainer,
     rows: Vec<(RowPart, TrainRow)>,
     pub(crate) tokens: u64,
-    pub(crate) last_loss: f64,
-    /// Losses of the last steps, the newest last.
-    recent: Vec<f64>,
+    /// Losses of all steps taken.
+    losses: Vec<f64>,
 }
 
 /// Steps over which the loss is averaged that decides about stopping early.
@@ -75,13 +74,18 @@ impl Apprentice {
             })
             .collect();
         let trainer = Trainer::new(adapter, AdamWConfig::default(), schedule);
-        Ok(Self { behaviour, trainer, rows, tokens: 0, last_loss: f64::NAN, recent: Vec::new() })
+        Ok(Self { behaviour, trainer, rows, tokens: 0, losses: Vec::new() })
+    }
+
+    /// Loss of the last step; NaN before the first.
+    pub(crate) fn last_loss(&self) -> f64 {
+        self.losses.last().copied().unwrap_or(f64::NAN)
     }
 
     pub(crate) fn done(&self) -> bool {
         let t = &self.behaviour.training;
-        let low =
-            self.recent.len() == RECENT && self.recent.iter().sum::<f64>() / RECENT as f64 <= t.stop_at_loss;
+        let recent = self.losses.last_chunk::<RECENT>();
+        let low = recent.is_some_and(|l| l.iter().sum::<f64>() / RECENT as f64 <= t.stop_at_loss);
         self.behaviour.kind != Kind::Trained || self.trainer.step() >= t.steps || low
     }
 
@@ -149,11 +153,7 @@ pub(crate) fn step(base: &BaseModel, pack: &mut [Apprentice]) -> Result<Vec<(usi
         }
         let apprentice = &mut pack[i];
         apprentice.tokens += rows[slot].iter().map(|r| r.row.tokens.len() as u64).sum::<u64>();
-        apprentice.last_loss = loss;
-        apprentice.recent.push(loss);
-        if apprentice.recent.len() > RECENT {
-            apprentice.recent.remove(0);
-        }
+        apprentice.losses.push(loss);
         let step = apprentice.trainer.step();
         let gradient = result.grads.remove(&slot).unwrap_or_default();
         let outcome = if loss.is_finite() {
@@ -232,7 +232,7 @@ mod tests {
                 step(&base, alone).unwrap();
             }
             assert!(among.trainer.adapter == alone[0].trainer.adapter, "training among others changed it");
-            assert_eq!(among.last_loss.to_bits(), alone[0].last_loss.to_bits());
+            assert_eq!(among.last_loss().to_bits(), alone[0].last_loss().to_bits());
         }
     }
 }

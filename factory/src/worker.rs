@@ -196,7 +196,7 @@ fn run_pack(
             report(Event::Step {
                 step: pack.iter().map(|a| a.trainer.step()).max().unwrap_or_default(),
                 steps: first.behaviour.training.steps,
-                loss: pack.iter().map(|a| a.last_loss).sum::<f64>() / pack.len() as f64,
+                loss: pack.iter().map(|a| a.last_loss()).sum::<f64>() / pack.len() as f64,
                 tokens_per_sec: tokens as f64 / begin.elapsed().as_secs_f64(),
             });
         }
@@ -299,8 +299,8 @@ fn new_adapter(
     ]);
     metrics.extend(gate.near.map(|v| ("gate_near".to_owned(), v)));
     metrics.extend(gate.off.map(|v| ("gate_off".to_owned(), v)));
-    if apprentice.last_loss.is_finite() {
-        metrics.insert("final_loss".into(), apprentice.last_loss);
+    if apprentice.last_loss().is_finite() {
+        metrics.insert("final_loss".into(), apprentice.last_loss());
     }
     Ok(NewAdapter {
         spec_hash: job.spec_hash.clone(),
