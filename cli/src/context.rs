@@ -107,7 +107,7 @@ impl Context<'_> {
             "bf16" if Precision::fastest() == Precision::Bf16 => Ok(Precision::Bf16),
             "bf16" => Err(CommandError::new(
                 Kind::Usage,
-                "--precision bf16 needs a CPU with AVX512-BF16, which this one lacks",
+                "--precision bf16 needs AVX512-BF16, which this CPU lacks or --simd forbids",
             )
             .hint("use --precision f32")),
             other => Err(CommandError::new(

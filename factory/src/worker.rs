@@ -196,7 +196,7 @@ fn run_pack(
             report(Event::Step {
                 step: pack.iter().map(|a| a.trainer.step()).max().unwrap_or_default(),
                 steps: first.behaviour.training.steps,
-                loss: pack.iter().map(|a| a.last_loss()).sum::<f64>() / pack.len() as f64,
+                loss: pack.iter().map(Apprentice::last_loss).sum::<f64>() / pack.len() as f64,
                 tokens_per_sec: tokens as f64 / begin.elapsed().as_secs_f64(),
             });
         }
