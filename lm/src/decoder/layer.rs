@@ -5,7 +5,7 @@
 
 use super::attention::{self, Attended, Prefix};
 use super::chunk::Chunk;
-use super::lora::{self, Columns, Grads};
+use super::lora::{self, Columns, Grads, Inner};
 use super::{Decoder, LayerWeights};
 use crate::adapter::Projection::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
 use crate::kernels::buffer::Buffer;
@@ -22,6 +22,7 @@ pub(crate) struct Tape {
     lse: Buffer,
     middle: Buffer,
     gate_up: Buffer,
+    inner: Inner,
 }
 
 /// Where a sequence's earlier keys and values come from, and where its new ones go.
@@ -97,7 +98,8 @@ impl Decoder {
         let mut qkv = buffer(t * width);
         w.qkv.forward.product(&normed, &mut qkv, false);
         for (projection, at) in [(QProj, 0), (KProj, q_width), (VProj, q_width + kv_width)] {
-            lora::forward(chunk, layer, projection, &normed, &mut qkv, Columns { stride: width, at });
+            let (columns, keep) = (Columns { stride: width, at }, tape.as_deref_mut().map(|t| &mut t.inner));
+            lora::forward(chunk, layer, projection, &normed, &mut qkv, columns, keep);
         }
         let rotated = self.heads.query + self.heads.key_value;
         rope(&mut qkv, width, rotated, self.heads.dim / 2, &self.cos, &self.sin, &chunk.positions, 1.0);
@@ -120,7 +122,8 @@ impl Decoder {
             kv.append(i, layer, fused);
         }
         w.o.forward.product(&attended, hidden, true);
-        lora::forward(chunk, layer, OProj, &attended, hidden, Columns { stride: d, at: 0 });
+        let (dense, keep) = (Columns { stride: d, at: 0 }, tape.as_deref_mut().map(|t| &mut t.inner));
+        lora::forward(chunk, layer, OProj, &attended, hidden, dense, keep);
         if let Some(tape) = tape.as_deref_mut() {
             tape.middle = Buffer::of(hidden);
         }
@@ -128,12 +131,14 @@ impl Decoder {
         let mut gate_up = buffer(t * 2 * f);
         w.gate_up.forward.product(&normed, &mut gate_up, false);
         for (projection, at) in [(GateProj, 0), (UpProj, f)] {
-            lora::forward(chunk, layer, projection, &normed, &mut gate_up, Columns { stride: 2 * f, at });
+            let (columns, keep) = (Columns { stride: 2 * f, at }, tape.as_deref_mut().map(|t| &mut t.inner));
+            lora::forward(chunk, layer, projection, &normed, &mut gate_up, columns, keep);
         }
         let mut activated = buffer(t * f);
         swiglu(&gate_up, f, &mut activated);
         w.down.forward.product(&activated, hidden, true);
-        lora::forward(chunk, layer, DownProj, &activated, hidden, Columns { stride: d, at: 0 });
+        let keep = tape.as_deref_mut().map(|t| &mut t.inner);
+        lora::forward(chunk, layer, DownProj, &activated, hidden, dense, keep);
         if let Some(tape) = tape {
             tape.qkv = qkv;
             tape.attended = attended;
@@ -167,7 +172,7 @@ impl Decoder {
         let (t, d, f) = (chunk.len(), self.config().hidden_size, self.config().intermediate_size);
         let (q_width, kv_width, width) =
             (self.heads.query_width(), self.heads.key_value_width(), self.heads.fused_width());
-        let dense = Columns { stride: d, at: 0 };
+        let (dense, inner) = (Columns { stride: d, at: 0 }, &tape.inner);
 
         // Feed-forward: hidden = middle + down(swiglu(gate_up(norm(middle)))).
         let mut d_gate_up = tape.gate_up;
@@ -175,7 +180,17 @@ impl Decoder {
         swiglu_derivatives(&mut d_gate_up, f, &mut activated);
         let mut d_activated = Buffer::stale(t * f);
         w.down.backward.product(d_hidden, &mut d_activated, false);
-        lora::backward(chunk, layer, DownProj, &activated, d_hidden, dense, Some(&mut d_activated), grads);
+        lora::backward(
+            chunk,
+            layer,
+            DownProj,
+            &activated,
+            d_hidden,
+            dense,
+            Some(&mut d_activated),
+            inner,
+            grads,
+        );
         swiglu_chain(&mut d_gate_up, f, &d_activated);
         let mut normed = Buffer::stale(t * d);
         rms_norm(&tape.middle, &w.post_norm, self.eps(), &mut normed);
@@ -191,6 +206,7 @@ impl Decoder {
                 &d_gate_up,
                 columns,
                 Some(&mut d_normed),
+                inner,
                 grads,
             );
         }
@@ -199,7 +215,17 @@ impl Decoder {
         // Attention: middle = input + o(attend(rope(qkv(norm(input))))).
         let mut d_attended = Buffer::stale(t * q_width);
         w.o.backward.product(d_hidden, &mut d_attended, false);
-        lora::backward(chunk, layer, OProj, &tape.attended, d_hidden, dense, Some(&mut d_attended), grads);
+        lora::backward(
+            chunk,
+            layer,
+            OProj,
+            &tape.attended,
+            d_hidden,
+            dense,
+            Some(&mut d_attended),
+            inner,
+            grads,
+        );
         let mut d_qkv = Buffer::zeros(t * width);
         for (i, span) in chunk.spans.iter().enumerate() {
             let rows = span.start..span.start + span.len;
@@ -241,6 +267,7 @@ impl Decoder {
                 &d_qkv,
                 Columns { stride: width, at },
                 dx,
+                inner,
                 grads,
             );
         }

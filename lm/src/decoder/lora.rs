@@ -25,6 +25,12 @@ impl Grads {
     }
 }
 
+/// What a layer's forward keeps of its low-rank terms: for each projection `x A^T` of every segment's adapters, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    of: [Vec<Vec<f32>>; Projection::ALL.len()],
+}
+
 /// Adds `scaling * (x A^T) B^T` of every adapter to its rows of `y`. `x` is dense `[t, in]`.
 pub(crate) fn forward(
     chunk: &Chunk<'_>,
@@ -33,6 +39,7 @@ pub(crate) fn forward(
     x: &[f32],
     y: &mut [f32],
     columns: Columns,
+    mut keep: Option<&mut Inner>,
 ) {
     for Segment { start, len, adapters } in &chunk.segments {
         for (_, adapter) in adapters {
@@ -51,6 +58,9 @@ pub(crate) fn forward(
                 columns.stride,
                 columns.at,
             );
+            if let Some(inner) = keep.as_deref_mut() {
+                inner.of[projection as usize].push(h);
+            }
         }
     }
 }
@@ -64,11 +74,14 @@ pub(crate) fn backward(
     g: &[f32],
     columns: Columns,
     mut dx: Option<&mut [f32]>,
+    inner: &Inner,
     grads: &mut Grads,
 ) {
+    let mut inner = inner.of[projection as usize].iter();
     for Segment { start, len, adapters } in &chunk.segments {
         for (index, adapter) in adapters {
             let Some(m) = adapter.module(layer, projection) else { continue };
+            let h = inner.next().expect("invariant: the forward kept every module's inner activations");
             let (rank, scaling) = (adapter.config().rank, adapter.config().scaling());
             let (a, b) = (&adapter.params[m.a.clone()], &adapter.params[m.b.clone()]);
             let x = &x[start * m.input..(start + len) * m.input];
@@ -80,11 +93,9 @@ pub(crate) fn backward(
                 up(&u, a, m.input, scaling, &mut dx[start * m.input..(start + len) * m.input], m.input, 0);
             }
             if let Some(grad) = grads.get(*index) {
-                executed(2 * len * rank * (2 * m.input + m.output));
+                executed(2 * len * rank * (m.input + m.output));
                 outer(&u, rank, x, m.input, 0, m.input, scaling, &mut grad[m.a.clone()]);
-                let mut h = vec![0f32; len * rank];
-                down(x, m.input, 0, a, m.input, &mut h);
-                outer(&h, rank, g, columns.stride, columns.at, m.output, scaling, &mut grad[m.b.clone()]);
+                outer(h, rank, g, columns.stride, columns.at, m.output, scaling, &mut grad[m.b.clone()]);
             }
         }
     }

@@ -1,79 +1,87 @@
 //! The four small products of a LoRA module. `A: [r, in]`, `Bt: [r, out]` (B transposed), rows of activations may be
 //! slices of wider rows (`stride`, starting at column `at`).
 
-use super::{
-    elementwise::{axpy, dot_long},
-    vectorised,
-};
+use super::elementwise::{axpy, multiply_add};
+use super::strided::{Rows, Strided, add_product, dot_products};
+use super::vectorised;
 
-vectorised! {
-    /// `h[t, r] = x[t, at..at + width] . a[r, width]`.
-    pub(crate) fn down(x: &[f32], stride: usize, at: usize, a: &[f32], width: usize, h: &mut [f32]) {
-        let rank = a.len() / width;
-        for (x, h) in x.chunks_exact(stride).zip(h.chunks_exact_mut(rank)) {
-            let x = &x[at..at + width];
-            for (h, a) in h.iter_mut().zip(a.chunks_exact(width)) {
-                *h = dot_long(x, a);
-            }
-        }
+/// From so many rows of an output on, register tiles pay.
+const TALL: usize = 4;
+
+/// `h[t, r] = x[t, at..at + width] . a[r, width]`.
+pub(crate) fn down(x: &[f32], stride: usize, at: usize, a: &[f32], width: usize, h: &mut [f32]) {
+    let rank = a.len() / width;
+    let x = Rows { data: x, stride, at, width, count: h.len() / rank };
+    dot_products(x, Rows { data: a, stride: width, at: 0, width, count: rank }, h);
+}
+
+/// `y[t, at..at + width] += c * h[t, r] . b[r, width]`.
+pub(crate) fn up(h: &[f32], b: &[f32], width: usize, c: f32, y: &mut [f32], stride: usize, at: usize) {
+    let rank = b.len() / width;
+    let scaled: Vec<f32> = h.iter().map(|h| c * h).collect();
+    let mut from = 0;
+    if rank >= TALL && !h.is_empty() {
+        let h = Strided { data: &scaled, row: rank, column: 1 };
+        from = add_product(h, (scaled.len() / rank, rank, width), b, width, &mut y[at..], stride);
     }
+    up_columns(&scaled, b, width, y, stride, at, from);
 }
 
 vectorised! {
-    /// `y[t, at..at + width] += c * h[t, r] . b[r, width]`.
-    pub(crate) fn up(h: &[f32], b: &[f32], width: usize, c: f32, y: &mut [f32], stride: usize, at: usize) {
+    /// The columns of [`up`] from `from` on.
+    fn up_columns(h: &[f32], b: &[f32], width: usize, y: &mut [f32], stride: usize, at: usize, from: usize) {
         let rank = b.len() / width;
         for (y, h) in y.chunks_exact_mut(stride).zip(h.chunks_exact(rank)) {
-            let y = &mut y[at..at + width];
+            let y = &mut y[at + from..at + width];
             for (h, b) in h.iter().zip(b.chunks_exact(width)) {
-                axpy(c * h, b, y);
+                axpy(*h, &b[from..], y);
             }
         }
     }
 }
 
+/// `out[r, width] += c * sum over t of u[t, r] * x[t, at..at + width]`, in ascending `t`.
+pub(crate) fn outer(
+    u: &[f32],
+    rank: usize,
+    x: &[f32],
+    stride: usize,
+    at: usize,
+    width: usize,
+    c: f32,
+    out: &mut [f32],
+) {
+    let scaled: Vec<f32> = u.iter().map(|u| c * u).collect();
+    let mut from = 0;
+    if rank >= TALL && !u.is_empty() {
+        let u = Strided { data: &scaled, row: 1, column: rank };
+        from = add_product(u, (rank, scaled.len() / rank, width), &x[at..], stride, out, width);
+    }
+    outer_columns(&scaled, rank, x, stride, at, width, from, out);
+}
+
 vectorised! {
-    /// `out[r, width] += c * sum over t of u[t, r] * x[t, at..at + width]`, in ascending `t`.
-    pub(crate) fn outer(u: &[f32], rank: usize, x: &[f32], stride: usize, at: usize, width: usize, c: f32, out: &mut [f32]) {
+    /// The columns of [`outer`] from `from` on.
+    fn outer_columns(u: &[f32], rank: usize, x: &[f32], stride: usize, at: usize, width: usize, from: usize, out: &mut [f32]) {
         const BLOCK: usize = 64;
-        const RANKS: usize = 4;
-        for from in (0..width).step_by(BLOCK) {
+        for from in (from..width).step_by(BLOCK) {
             let columns = BLOCK.min(width - from);
-            for first in (0..rank).step_by(RANKS) {
-                let ranks = RANKS.min(rank - first);
-                if columns == BLOCK && ranks == RANKS {
-                    let mut acc = [[0f32; BLOCK]; RANKS];
-                    for (x, u) in x.chunks_exact(stride).zip(u.chunks_exact(rank)) {
-                        let x: &[f32; BLOCK] = x[at + from..at + from + BLOCK].try_into().expect("invariant: a full block");
-                        for (acc, u) in acc.iter_mut().zip(&u[first..first + RANKS]) {
-                            for i in 0..BLOCK {
-                                acc[i] += u * x[i];
-                            }
+            for r in 0..rank {
+                let mut acc = [0f32; BLOCK];
+                let rows = x.chunks_exact(stride).map(|x| &x[at + from..at + from + columns]).zip(u.chunks_exact(rank));
+                if columns == BLOCK {
+                    for (x, u) in rows {
+                        let x: &[f32; BLOCK] = x.try_into().expect("invariant: a full block");
+                        for i in 0..BLOCK {
+                            acc[i] = multiply_add::<FUSED>(u[r], x[i], acc[i]);
                         }
-                    }
-                    for (r, acc) in acc.iter().enumerate() {
-                        axpy(c, acc, &mut out[(first + r) * width + from..][..BLOCK]);
-                    }
-                } else if columns == BLOCK {
-                    for r in first..first + ranks {
-                        let mut acc = [0f32; BLOCK];
-                        for (x, u) in x.chunks_exact(stride).zip(u.chunks_exact(rank)) {
-                            let x: &[f32; BLOCK] = x[at + from..at + from + BLOCK].try_into().expect("invariant: a full block");
-                            for i in 0..BLOCK {
-                                acc[i] += u[r] * x[i];
-                            }
-                        }
-                        axpy(c, &acc, &mut out[r * width + from..][..BLOCK]);
                     }
                 } else {
-                    for r in first..first + ranks {
-                        let mut acc = [0f32; BLOCK];
-                        for (x, u) in x.chunks_exact(stride).zip(u.chunks_exact(rank)) {
-                            axpy(u[r], &x[at + from..at + from + columns], &mut acc[..columns]);
-                        }
-                        axpy(c, &acc[..columns], &mut out[r * width + from..][..columns]);
+                    for (x, u) in rows {
+                        axpy(u[r], x, &mut acc[..columns]);
                     }
                 }
+                axpy(1.0, &acc[..columns], &mut out[r * width + from..][..columns]);
             }
         }
     }

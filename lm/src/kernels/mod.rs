@@ -6,6 +6,7 @@ pub(crate) mod buffer;
 pub(crate) mod elementwise;
 pub(crate) mod lowrank;
 pub(crate) mod packed;
+pub(crate) mod strided;
 mod tiles;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};

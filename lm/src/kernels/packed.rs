@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::{
     SimdLevel, executed, simd_level,
-    tiles::{self, PANEL, Tile},
+    tiles::{self, PANEL, Run, Tile, f32_tiles},
 };
 
 /// How frozen weights and the other operand of their products are held. Accumulation is f32 either way.
@@ -28,11 +28,6 @@ impl Precision {
     pub fn fastest() -> Self {
         if simd_level() == SimdLevel::Avx512Bf16 { Self::Bf16 } else { Self::F32 }
     }
-}
-
-/// The tiles of these heights.
-macro_rules! heights {
-    ($tile:ident $($height:literal)*) => { [$(tiles::$tile::<$height>),*] };
 }
 
 /// Depth of one pass over a panel: keeps a block of a panel within the second-level cache.
@@ -125,15 +120,8 @@ impl PackedMatrix {
         executed(2 * m * self.k * self.n);
         match &self.panels {
             Panels::F32(data) => {
-                let run: &[Run<f32, f32>] = match simd_level() {
-                    #[cfg(target_arch = "x86_64")]
-                    SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => &heights!(avx512 1 2 3 4 5 6 7 8 9 10 11 12),
-                    #[cfg(target_arch = "x86_64")]
-                    SimdLevel::Avx2 => &heights!(avx2 1 2 3 4 5 6),
-                    _ => &heights!(portable 1 2 3),
-                };
                 // SAFETY: the extents were asserted above and the panel length is fixed by `pack`.
-                unsafe { sweep(x, m, self.k, data, self.n, out, accumulate, run) };
+                unsafe { sweep(x, m, self.k, data, self.n, out, accumulate, f32_tiles()) };
             }
             #[cfg(target_arch = "x86_64")]
             Panels::Bf16(data) => {
@@ -146,7 +134,7 @@ impl PackedMatrix {
                 } else {
                     to_pairs(x, self.k, &mut left);
                 }
-                let run: &[Run<u32, u32>] = &heights!(avx512_bf16 1 2 3 4 5 6 7 8 9 10 11 12);
+                let run: &[Run<u32, u32>] = tiles::bf16_tiles();
                 // SAFETY: as above, with pairs as the depth; the CPU feature was just asserted.
                 unsafe { sweep(&left, m, pairs, data, self.n, out, accumulate, run) };
             }
@@ -180,9 +168,6 @@ pub fn product_rate(precision: Precision) -> f64 {
     [(576, 3072), (1536, 576), (576, 1536), (3072, 576)].map(rate).into_iter().fold(0.0, f64::max)
 }
 
-/// A register tile of a fixed height.
-type Run<A, B> = unsafe fn(&Tile<A, B>);
-
 /// Runs the tiles over all panels, depth blocks and rows. `run[h - 1]` computes `h` rows.
 ///
 /// # Safety
@@ -207,7 +192,9 @@ unsafe fn sweep<A, B>(
                 let tile = Tile {
                     a: x[row * depth + from..].as_ptr(),
                     lda: depth,
+                    a_step: 1,
                     b: panel[from * PANEL..].as_ptr(),
+                    ldb: PANEL,
                     k,
                     c: out[row * n + p * PANEL..].as_mut_ptr(),
                     ldc: n,

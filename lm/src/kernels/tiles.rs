@@ -7,6 +7,8 @@
     reason = "vector intrinsics on raw pointers; each function states what its caller must uphold"
 )]
 
+use super::{SimdLevel, simd_level};
+
 /// Columns of one packed panel.
 pub(super) const PANEL: usize = 32;
 
@@ -16,8 +18,12 @@ pub(super) struct Tile<A, B> {
     pub(super) a: *const A,
     /// Elements between its rows.
     pub(super) lda: usize,
-    /// First element of the packed panel (for this block of the depth).
+    /// Elements between steps of the depth in one of its rows (bf16 tiles take 1 for granted).
+    pub(super) a_step: usize,
+    /// First element of the panel (for this block of the depth).
     pub(super) b: *const B,
+    /// Elements between its rows (bf16 tiles take [`PANEL`] for granted).
+    pub(super) ldb: usize,
     /// Depth of this block.
     pub(super) k: usize,
     /// First element of the output block.
@@ -34,10 +40,35 @@ pub(super) struct Tile<A, B> {
     pub(super) ahead: *const B,
 }
 
+/// The tiles of these heights.
+macro_rules! heights {
+    ($tile:ident $($height:literal)*) => { [$($tile::<$height>),*] };
+}
+
+/// A register tile of a fixed height.
+pub(super) type Run<A, B> = unsafe fn(&Tile<A, B>);
+
+/// The f32 tiles of this machine, the one of `h` rows at `h - 1`.
+pub(super) fn f32_tiles() -> &'static [Run<f32, f32>] {
+    match simd_level() {
+        #[cfg(target_arch = "x86_64")]
+        SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => &heights!(avx512 1 2 3 4 5 6 7 8 9 10 11 12),
+        #[cfg(target_arch = "x86_64")]
+        SimdLevel::Avx2 => &heights!(avx2 1 2 3 4 5 6),
+        _ => &heights!(portable 1 2 3),
+    }
+}
+
+/// The bf16 tiles, the one of `h` rows at `h - 1`.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn bf16_tiles() -> &'static [Run<u32, u32>] {
+    &heights!(avx512_bf16 1 2 3 4 5 6 7 8 9 10 11 12)
+}
+
 /// Plain Rust tile; the compiler vectorises it for the instructions in force.
 ///
 /// # Safety
-/// `a` is readable for `MR` rows of `k`, `b` for `k * 32`, `c` writable for `MR` rows of `columns`.
+/// `a` is readable for `MR` rows of `k`, `b` for `k` rows of 32, `c` writable for `MR` rows of `columns`.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
 unsafe fn portable_body<const MR: usize>(t: &Tile<f32, f32>) {
@@ -45,7 +76,7 @@ unsafe fn portable_body<const MR: usize>(t: &Tile<f32, f32>) {
     for k in 0..t.k {
         for (row, acc) in acc.iter_mut().enumerate() {
             // SAFETY: the caller guarantees the extents.
-            let (x, b) = unsafe { (*t.a.add(row * t.lda + k), t.b.add(k * PANEL)) };
+            let (x, b) = unsafe { (*t.a.add(row * t.lda + k * t.a_step), t.b.add(k * t.ldb)) };
             for (column, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: as above.
                 *acc += x * unsafe { *b.add(column) };
@@ -84,10 +115,10 @@ pub(super) unsafe fn avx2<const MR: usize>(t: &Tile<f32, f32>) {
         // SAFETY: the caller guarantees the extents.
         unsafe {
             for k in 0..t.k {
-                let b = t.b.add(k * PANEL + half * 16);
+                let b = t.b.add(k * t.ldb + half * 16);
                 let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
                 for (row, acc) in acc.iter_mut().enumerate() {
-                    let x = _mm256_set1_ps(*t.a.add(row * t.lda + k));
+                    let x = _mm256_set1_ps(*t.a.add(row * t.lda + k * t.a_step));
                     acc[0] = _mm256_fmadd_ps(x, b0, acc[0]);
                     acc[1] = _mm256_fmadd_ps(x, b1, acc[1]);
                 }
@@ -113,7 +144,7 @@ mod wide {
     use std::arch::x86_64::{
         __m512, __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_cvtne2ps_pbh,
         _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_si512,
+        _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_si512,
     };
 
     use super::{PANEL, Tile};
@@ -155,15 +186,47 @@ mod wide {
                 if k % 4 == 0 {
                     _mm_prefetch::<_MM_HINT_T1>(t.ahead.wrapping_add(4 * k).cast());
                 }
-                let b = t.b.add(k * PANEL);
+                let b = t.b.add(k * t.ldb);
                 let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
                 for (row, acc) in acc.iter_mut().enumerate() {
-                    let x = _mm512_set1_ps(*t.a.add(row * t.lda + k));
+                    let x = _mm512_set1_ps(*t.a.add(row * t.lda + k * t.a_step));
                     acc[0] = _mm512_fmadd_ps(x, b0, acc[0]);
                     acc[1] = _mm512_fmadd_ps(x, b1, acc[1]);
                 }
             }
             store(t, acc);
+        }
+    }
+
+    /// Dot products of `T` rows with `R` rows: `c[t, r] = a[t, ..k] . b[r, ..k]`. Every one is summed in sixteen lanes in
+    /// ascending order, whatever `T` and `R` are.
+    ///
+    /// # Safety
+    /// `a` is readable for `T` rows of `k` (`lda` apart), `b` for `R` rows (`ldb` apart), `c` writable for `T` rows of `R`
+    /// (`ldc` apart); the CPU has AVX-512F.
+    #[target_feature(enable = "avx512f")]
+    pub(in crate::kernels) unsafe fn dots<const T: usize, const R: usize>(t: &Tile<f32, f32>) {
+        let mut acc = [[_mm512_setzero_ps(); R]; T];
+        // SAFETY: the caller guarantees the extents; masked lanes are not read.
+        unsafe {
+            for k in (0..t.k).step_by(16) {
+                let mask = if t.k - k >= 16 { 0xffff } else { (1u16 << (t.k - k)) - 1 };
+                let mut b = [_mm512_setzero_ps(); R];
+                for (r, b) in b.iter_mut().enumerate() {
+                    *b = _mm512_maskz_loadu_ps(mask, t.b.add(r * t.ldb + k));
+                }
+                for (row, acc) in acc.iter_mut().enumerate() {
+                    let a = _mm512_maskz_loadu_ps(mask, t.a.add(row * t.lda + k));
+                    for (acc, b) in acc.iter_mut().zip(b) {
+                        *acc = _mm512_fmadd_ps(a, b, *acc);
+                    }
+                }
+            }
+            for (row, acc) in acc.into_iter().enumerate() {
+                for (r, acc) in acc.into_iter().enumerate() {
+                    *t.c.add(row * t.ldc + r) = _mm512_reduce_add_ps(acc);
+                }
+            }
         }
     }
 
@@ -212,4 +275,4 @@ mod wide {
     }
 }
 #[cfg(target_arch = "x86_64")]
-pub(super) use wide::{avx512, avx512_bf16, to_bf16};
+pub(super) use wide::{avx512, avx512_bf16, dots, to_bf16};

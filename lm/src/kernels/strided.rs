@@ -1,0 +1,128 @@
+//! Products of small f32 matrices where they lie, by register tiles.
+#![expect(unsafe_code, reason = "hands raw extents to the register tiles after checking them")]
+
+use super::tiles::{self, PANEL, Tile, f32_tiles};
+use super::{SimdLevel, elementwise::dot_long, simd_level, vectorised};
+
+/// A matrix within a larger slice: element `(i, j)` is `data[i * row + j * column]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Strided<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+/// `out[i, j] += sum over k of x[i, k] * w[k, j]`, `k` ascending, for `i < m`, `k < depth` and the first `n / 32 * 32` columns,
+/// which it returns; the rest is the caller's. Rows of `w` and of `out` are dense, their strides `ldw` and `ldc`.
+pub(crate) fn add_product(
+    x: Strided<'_>,
+    (m, depth, n): (usize, usize, usize),
+    w: &[f32],
+    ldw: usize,
+    out: &mut [f32],
+    ldc: usize,
+) -> usize {
+    let whole = n / PANEL * PANEL;
+    if m == 0 || depth == 0 || whole == 0 {
+        return whole;
+    }
+    assert!(x.data.len() > (m - 1) * x.row + (depth - 1) * x.column, "left operand is not [{m}, {depth}]");
+    assert!(w.len() >= (depth - 1) * ldw + whole, "right operand is not [{depth}, {n}]");
+    assert!(out.len() >= (m - 1) * ldc + whole, "output is not [{m}, {n}]");
+    let run = f32_tiles();
+    let tiles = m.div_ceil(run.len());
+    for at in (0..whole).step_by(PANEL) {
+        for tile in 0..tiles {
+            let (row, end) = (tile * m / tiles, (tile + 1) * m / tiles);
+            let tile = Tile {
+                a: x.data[row * x.row..].as_ptr(),
+                lda: x.row,
+                a_step: x.column,
+                b: w[at..].as_ptr(),
+                ldb: ldw,
+                k: depth,
+                c: out[row * ldc + at..].as_mut_ptr(),
+                ldc,
+                columns: PANEL,
+                accumulate: true,
+                ahead: w.as_ptr(),
+            };
+            // SAFETY: the extents were asserted above.
+            unsafe { run[end - row - 1](&tile) };
+        }
+    }
+    whole
+}
+
+/// Rows `0..count` of `data`, `stride` apart, of which `width` columns from `at` are meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) at: usize,
+    pub(crate) width: usize,
+    pub(crate) count: usize,
+}
+
+impl Rows<'_> {
+    fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.stride + self.at..][..self.width]
+    }
+}
+
+/// `out[i, j] = x[i] . a[j]`, `out: [x.count, a.count]`. A result does not depend on the other rows.
+pub(crate) fn dot_products(x: Rows<'_>, a: Rows<'_>, out: &mut [f32]) {
+    assert_eq!((x.width, out.len()), (a.width, x.count * a.count), "dot products of other shapes");
+    #[cfg(target_arch = "x86_64")]
+    if simd_level() >= SimdLevel::Avx512 {
+        return wide_dots(x, a, out);
+    }
+    plain_dots(x, a, out);
+}
+
+vectorised! {
+    fn plain_dots(x: Rows<'_>, a: Rows<'_>, out: &mut [f32]) {
+        for (i, out) in out.chunks_exact_mut(a.count.max(1)).enumerate() {
+            for (j, out) in out.iter_mut().enumerate() {
+                *out = dot_long(x.row(i), a.row(j));
+            }
+        }
+    }
+}
+
+/// Four by four where there are as many, else eight rows by one, else one by one.
+#[cfg(target_arch = "x86_64")]
+fn wide_dots(x: Rows<'_>, a: Rows<'_>, out: &mut [f32]) {
+    if x.count == 0 || a.count == 0 || x.width == 0 {
+        return out.fill(0.0);
+    }
+    // Both last rows exist, so all do.
+    let _ = (x.row(x.count - 1), a.row(a.count - 1));
+    let mut block = |i: usize, j: usize, run: tiles::Run<f32, f32>| {
+        let tile = Tile {
+            a: x.row(i).as_ptr(),
+            lda: x.stride,
+            a_step: 1,
+            b: a.row(j).as_ptr(),
+            ldb: a.stride,
+            k: x.width,
+            c: out[i * a.count + j..].as_mut_ptr(),
+            ldc: a.count,
+            columns: 0,
+            accumulate: false,
+            ahead: std::ptr::null(),
+        };
+        // SAFETY: callers name blocks of rows that exist; the CPU has AVX-512.
+        unsafe { run(&tile) };
+    };
+    let fours = a.count / 4 * 4;
+    let (tall, eights) = (x.count / 4 * 4, x.count / 8 * 8);
+    for j in (0..fours).step_by(4) {
+        (0..tall).step_by(4).for_each(|i| block(i, j, tiles::dots::<4, 4>));
+        (tall..x.count).for_each(|i| block(i, j, tiles::dots::<1, 4>));
+    }
+    for j in fours..a.count {
+        (0..eights).step_by(8).for_each(|i| block(i, j, tiles::dots::<8, 1>));
+        (eights..x.count).for_each(|i| block(i, j, tiles::dots::<1, 1>));
+    }
+}
