@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use crate::kernels::elementwise::{LANES, add, axpy, dot, exp, exp_in_place, multiply_add};
+use crate::kernels::elementwise::{LANES, add, axpy, dot, exp, exp_in_place};
+use crate::kernels::strided::{Shape, Strided, add_product, product};
 use crate::kernels::{executed, vectorised};
 
 /// Widths of the attention heads and where they lie in a fused `[q | k | v]` row.
@@ -46,10 +47,8 @@ pub(crate) struct Prefix<'a> {
 
 /// Columns of one register block of scores; score rows are padded to a multiple of it.
 const BLOCK: usize = 32;
-/// Rows of one register block.
-const HEIGHT: usize = 4;
-/// Head dimensions accumulated in registers at a time.
-const WIDE: usize = 64;
+/// Rows taken together; what they see ends at the same key.
+const HEIGHT: usize = 12;
 /// Up to so many new tokens, transposing the keys would cost more than it saves.
 const FEW: usize = 2;
 
@@ -76,35 +75,20 @@ vectorised! {
     }
 }
 
-vectorised! {
-    /// `out[r, j] = c * sum over i of x[r, i] * columns[i, j]` for the columns that row `r` sees (`before + r + 1` of them)
-    /// and, up to the end of a block, for some that it does not see. `columns: [dim, n]`, `out: [rows, n]`.
-    fn scores_of(x: &[f32], stride: usize, at: usize, columns: &[f32], dim: usize, before: usize, c: f32, out: &mut [f32]) {
-        let n = columns.len() / dim;
-        let mut columns_done = 0;
-        for (block, out) in out.chunks_mut(HEIGHT * n).enumerate() {
-            let (first, height) = (block * HEIGHT, out.len() / n);
-            // A block that is not full computes its last row again.
-            let rows: [&[f32]; HEIGHT] = std::array::from_fn(|r| &x[(first + r.min(height - 1)) * stride + at..][..dim]);
-            for from in (0..before + first + height).step_by(BLOCK) {
-                columns_done += BLOCK;
-                let mut acc = [[0f32; BLOCK]; HEIGHT];
-                for (i, columns) in columns.chunks_exact(n).enumerate() {
-                    let columns: &[f32; BLOCK] = columns[from..from + BLOCK].try_into().expect("invariant: a full block");
-                    for (acc, row) in acc.iter_mut().zip(&rows) {
-                        for j in 0..BLOCK {
-                            acc[j] = multiply_add::<FUSED>(row[i], columns[j], acc[j]);
-                        }
-                    }
-                }
-                for (acc, out) in acc.iter().zip(out.chunks_exact_mut(n)) {
-                    for j in 0..BLOCK {
-                        out[from + j] = c * acc[j];
-                    }
-                }
-            }
-        }
-        executed(2 * HEIGHT * columns_done * dim);
+/// `out[r, j] = c * sum over i of x[r, i] * columns[i, j]` for the columns that row `r` sees (`before + r + 1` of them)
+/// and, up to the end of a block, for some that it does not see. `columns: [dim, n]`, `out: [rows, n]`.
+fn scores_of(x: Rows<'_>, columns: &[f32], dim: usize, before: usize, c: f32, out: &mut [f32]) {
+    let n = columns.len() / dim;
+    let mut scaled = vec![0f32; out.len() / n * dim];
+    for (r, scaled) in scaled.chunks_exact_mut(dim).enumerate() {
+        axpy(c, x.row(r, dim), scaled);
+    }
+    for (block, out) in out.chunks_mut(HEIGHT * n).enumerate() {
+        let (first, m) = (block * HEIGHT, out.len() / n);
+        let seen = (before + first + m).next_multiple_of(BLOCK);
+        let x = Strided { data: &scaled[first * dim..], row: dim, column: 1 };
+        product(x, Shape { m, depth: dim, n: seen }, columns, n, out, n);
+        executed(2 * m * dim * seen);
     }
 }
 
@@ -116,6 +100,12 @@ struct Rows<'a> {
     at: usize,
 }
 
+impl Rows<'_> {
+    fn row(&self, i: usize, dim: usize) -> &[f32] {
+        &self.rows[i * self.stride + self.at..][..dim]
+    }
+}
+
 /// Whose sums are formed from an attention matrix `[t, n]`.
 #[derive(Clone, Copy, PartialEq)]
 enum Sums {
@@ -125,54 +115,38 @@ enum Sums {
     OfKeys,
 }
 
-vectorised! {
-    /// `out[i] += sum over k of w[i, k] * x[k]`, `k` ascending, where `w: [t, n]` is zero for keys not seen: for every new
-    /// token `i` over keys, or (transposed) for every key over new tokens. `out` holds `count` rows like `x`'s.
-    fn blend(w: &[f32], n: usize, before: usize, sums: Sums, x: Rows<'_>, dim: usize, count: usize, out: &mut [f32], out_stride: usize, out_at: usize) {
-        let t = w.len() / n;
-        let (i_step, k_step) = if sums == Sums::OfQueries { (n, 1) } else { (1, n) };
-        let mut summed = 0;
-        for first in (0..count).step_by(HEIGHT) {
-            let height = HEIGHT.min(count - first);
-            let (from, to) = match sums {
-                Sums::OfQueries => (0, before + first + height),
-                Sums::OfKeys => (first.saturating_sub(before), t),
-            };
-            summed += to - from;
-            for part in (0..dim).step_by(WIDE) {
-                let width = WIDE.min(dim - part);
-                let mut acc = [[0f32; WIDE]; HEIGHT];
-                if width == WIDE {
-                    for k in from..to {
-                        let row: &[f32; WIDE] = x.rows[k * x.stride + x.at + part..][..WIDE].try_into().expect("invariant: a full block");
-                        for r in 0..HEIGHT {
-                            // A block that is not full computes its last row again.
-                            let w = w[(first + r.min(height - 1)) * i_step + k * k_step];
-                            for i in 0..WIDE {
-                                acc[r][i] = multiply_add::<FUSED>(w, row[i], acc[r][i]);
-                            }
-                        }
-                    }
-                } else {
-                    for k in from..to {
-                        let row = &x.rows[k * x.stride + x.at + part..][..width];
-                        for r in 0..height {
-                            let w = w[(first + r) * i_step + k * k_step];
-                            for i in 0..width {
-                                acc[r][i] = multiply_add::<FUSED>(w, row[i], acc[r][i]);
-                            }
-                        }
-                    }
-                }
-                for (r, acc) in acc.iter().enumerate().take(height) {
-                    let out = &mut out[(first + r) * out_stride + out_at + part..][..width];
-                    for i in 0..width {
-                        out[i] += acc[i];
-                    }
-                }
-            }
-        }
-        executed(2 * HEIGHT * summed * dim);
+/// `out[i] += sum over k of w[i, k] * x[k]`, `k` ascending, where `w: [t, n]` is zero for keys not seen: for every new
+/// token `i` over keys, or (transposed) for every key over new tokens. `out` holds `count` rows, `stride` apart.
+fn blend(
+    w: &[f32],
+    n: usize,
+    before: usize,
+    sums: Sums,
+    x: Rows<'_>,
+    dim: usize,
+    count: usize,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let t = w.len() / n;
+    for first in (0..count).step_by(HEIGHT) {
+        let m = HEIGHT.min(count - first);
+        let (from, to) = match sums {
+            Sums::OfQueries => (0, before + first + m),
+            Sums::OfKeys => (first.saturating_sub(before), t),
+        };
+        let (row, column) = if sums == Sums::OfQueries { (n, 1) } else { (1, n) };
+        let w = Strided { data: &w[first * row + from * column..], row, column };
+        let (x, x_stride) = (&x.rows[from * x.stride + x.at..], x.stride);
+        add_product(
+            w,
+            Shape { m, depth: to - from, n: dim },
+            x,
+            x_stride,
+            &mut out[first * stride..],
+            stride,
+        );
+        executed(2 * m * (to - from) * dim);
     }
 }
 
@@ -284,9 +258,11 @@ pub(crate) fn forward(heads: Heads, fused: &[f32], prefix: Prefix<'_>, out: &mut
         gather(prefix.values, kv_width, prefix_at, fused, width, key_at + kv_width, dim, &mut rows);
         let values = Rows { rows: &rows, stride: dim, at: 0 };
         for head in heads.sharing(kv) {
-            scores_of(fused, width, head * dim, &keys, dim, before, heads.scale(), &mut scores);
+            let queries = Rows { rows: fused, stride: width, at: head * dim };
+            scores_of(queries, &keys, dim, before, heads.scale(), &mut scores);
             softmax_rows(&mut scores, n, before, &mut lse[head..], heads.query);
-            blend(&scores, n, before, Sums::OfQueries, values, dim, t, out, heads.query_width(), head * dim);
+            let out = &mut out[head * dim..];
+            blend(&scores, n, before, Sums::OfQueries, values, dim, t, out, heads.query_width());
         }
     }
 }
@@ -338,14 +314,14 @@ pub(crate) fn backward(
             let at = head * dim;
             let of_out = |rows| Rows { rows, stride: q_width, at };
             let queries = Rows { rows: fused, stride: width, at };
-            scores_of(fused, width, at, &key_columns, dim, before, heads.scale(), &mut p);
-            scores_of(d_out, q_width, at, &value_columns, dim, before, 1.0, &mut ds);
+            scores_of(queries, &key_columns, dim, before, heads.scale(), &mut p);
+            scores_of(of_out(d_out), &value_columns, dim, before, 1.0, &mut ds);
             let (lse, step, c) = (&lse[head..], heads.query, heads.scale());
             softmax_backward_rows(&mut p, &mut ds, n, before, lse, step, c, of_out(out), of_out(d_out), dim);
             let key_rows = Rows { rows: &keys, stride: dim, at: 0 };
-            blend(&ds, n, before, Sums::OfQueries, key_rows, dim, t, d_fused, width, at);
-            blend(&p, n, before, Sums::OfKeys, of_out(d_out), dim, total, &mut d_value, dim, 0);
-            blend(&ds, n, before, Sums::OfKeys, queries, dim, total, &mut d_key, dim, 0);
+            blend(&ds, n, before, Sums::OfQueries, key_rows, dim, t, &mut d_fused[at..], width);
+            blend(&p, n, before, Sums::OfKeys, of_out(d_out), dim, total, &mut d_value, dim);
+            blend(&ds, n, before, Sums::OfKeys, queries, dim, total, &mut d_key, dim);
         }
         for (gained, d_prefix, at) in [(&d_key, &mut *d_keys, key_at), (&d_value, &mut *d_values, value_at)] {
             for (j, gained) in gained.chunks_exact(dim).enumerate() {

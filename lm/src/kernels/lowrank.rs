@@ -2,10 +2,10 @@
 //! slices of wider rows (`stride`, starting at column `at`).
 
 use super::elementwise::{axpy, multiply_add};
-use super::strided::{Rows, Strided, add_product, dot_products};
+use super::strided::{Rows, Shape, Strided, add_product, dot_products};
 use super::vectorised;
 
-/// From so many rows of an output on, register tiles pay.
+/// From this rank on register tiles pay.
 const TALL: usize = 4;
 
 /// `h[t, r] = x[t, at..at + width] . a[r, width]`.
@@ -17,24 +17,21 @@ pub(crate) fn down(x: &[f32], stride: usize, at: usize, a: &[f32], width: usize,
 
 /// `y[t, at..at + width] += c * h[t, r] . b[r, width]`.
 pub(crate) fn up(h: &[f32], b: &[f32], width: usize, c: f32, y: &mut [f32], stride: usize, at: usize) {
-    let rank = b.len() / width;
+    let depth = b.len() / width;
     let scaled: Vec<f32> = h.iter().map(|h| c * h).collect();
-    let mut from = 0;
-    if rank >= TALL && !h.is_empty() {
-        let h = Strided { data: &scaled, row: rank, column: 1 };
-        from = add_product(h, (scaled.len() / rank, rank, width), b, width, &mut y[at..], stride);
+    if depth < TALL {
+        return up_by_rows(&scaled, b, width, y, stride, at);
     }
-    up_columns(&scaled, b, width, y, stride, at, from);
+    let h = Strided { data: &scaled, row: depth, column: 1 };
+    add_product(h, Shape { m: scaled.len() / depth, depth, n: width }, b, width, &mut y[at..], stride);
 }
 
 vectorised! {
-    /// The columns of [`up`] from `from` on.
-    fn up_columns(h: &[f32], b: &[f32], width: usize, y: &mut [f32], stride: usize, at: usize, from: usize) {
-        let rank = b.len() / width;
-        for (y, h) in y.chunks_exact_mut(stride).zip(h.chunks_exact(rank)) {
-            let y = &mut y[at + from..at + width];
+    /// [`up`] for a few ranks.
+    fn up_by_rows(h: &[f32], b: &[f32], width: usize, y: &mut [f32], stride: usize, at: usize) {
+        for (y, h) in y.chunks_exact_mut(stride).zip(h.chunks_exact(b.len() / width)) {
             for (h, b) in h.iter().zip(b.chunks_exact(width)) {
-                axpy(*h, &b[from..], y);
+                axpy(*h, b, &mut y[at..at + width]);
             }
         }
     }
@@ -52,19 +49,18 @@ pub(crate) fn outer(
     out: &mut [f32],
 ) {
     let scaled: Vec<f32> = u.iter().map(|u| c * u).collect();
-    let mut from = 0;
-    if rank >= TALL && !u.is_empty() {
-        let u = Strided { data: &scaled, row: 1, column: rank };
-        from = add_product(u, (rank, scaled.len() / rank, width), &x[at..], stride, out, width);
+    if rank < TALL || u.is_empty() {
+        return outer_by_ranks(&scaled, rank, x, stride, at, width, out);
     }
-    outer_columns(&scaled, rank, x, stride, at, width, from, out);
+    let u = Strided { data: &scaled, row: 1, column: rank };
+    add_product(u, Shape { m: rank, depth: scaled.len() / rank, n: width }, &x[at..], stride, out, width);
 }
 
 vectorised! {
-    /// The columns of [`outer`] from `from` on.
-    fn outer_columns(u: &[f32], rank: usize, x: &[f32], stride: usize, at: usize, width: usize, from: usize, out: &mut [f32]) {
+    /// [`outer`] for a few ranks.
+    fn outer_by_ranks(u: &[f32], rank: usize, x: &[f32], stride: usize, at: usize, width: usize, out: &mut [f32]) {
         const BLOCK: usize = 64;
-        for from in (from..width).step_by(BLOCK) {
+        for from in (0..width).step_by(BLOCK) {
             let columns = BLOCK.min(width - from);
             for r in 0..rank {
                 let mut acc = [0f32; BLOCK];

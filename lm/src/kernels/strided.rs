@@ -12,46 +12,69 @@ pub(crate) struct Strided<'a> {
     pub(crate) column: usize,
 }
 
-/// `out[i, j] += sum over k of x[i, k] * w[k, j]`, `k` ascending, for `i < m`, `k < depth` and the first `n / 32 * 32` columns,
-/// which it returns; the rest is the caller's. Rows of `w` and of `out` are dense, their strides `ldw` and `ldc`.
-pub(crate) fn add_product(
+/// `[m, depth] . [depth, n]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) m: usize,
+    pub(crate) depth: usize,
+    pub(crate) n: usize,
+}
+
+/// `out[i, j] += sum over k of x[i, k] * w[k, j]`, `k` ascending. Rows of `w` and of `out` are dense, `ldw` and `ldc` apart.
+pub(crate) fn add_product(x: Strided<'_>, shape: Shape, w: &[f32], ldw: usize, out: &mut [f32], ldc: usize) {
+    multiply(x, shape, w, ldw, out, ldc, true);
+}
+
+/// [`add_product`], overwriting.
+pub(crate) fn product(x: Strided<'_>, shape: Shape, w: &[f32], ldw: usize, out: &mut [f32], ldc: usize) {
+    multiply(x, shape, w, ldw, out, ldc, false);
+}
+
+fn multiply(
     x: Strided<'_>,
-    (m, depth, n): (usize, usize, usize),
+    Shape { m, depth, n }: Shape,
     w: &[f32],
     ldw: usize,
     out: &mut [f32],
     ldc: usize,
-) -> usize {
-    let whole = n / PANEL * PANEL;
-    if m == 0 || depth == 0 || whole == 0 {
-        return whole;
+    accumulate: bool,
+) {
+    assert!(depth > 0, "a product without depth");
+    if m == 0 || n == 0 {
+        return;
     }
     assert!(x.data.len() > (m - 1) * x.row + (depth - 1) * x.column, "left operand is not [{m}, {depth}]");
-    assert!(w.len() >= (depth - 1) * ldw + whole, "right operand is not [{depth}, {n}]");
-    assert!(out.len() >= (m - 1) * ldc + whole, "output is not [{m}, {n}]");
+    assert!(w.len() >= (depth - 1) * ldw + n, "right operand is not [{depth}, {n}]");
+    assert!(out.len() >= (m - 1) * ldc + n, "output is not [{m}, {n}]");
     let run = f32_tiles();
     let tiles = m.div_ceil(run.len());
-    for at in (0..whole).step_by(PANEL) {
+    // Tiles read whole panels: a narrower one is copied.
+    let whole = n / PANEL * PANEL;
+    let mut last = vec![0f32; if whole < n { depth * PANEL } else { 0 }];
+    for (row, last) in last.chunks_exact_mut(PANEL).enumerate() {
+        last[..n - whole].copy_from_slice(&w[row * ldw + whole..row * ldw + n]);
+    }
+    for at in (0..n).step_by(PANEL) {
+        let (b, ldb) = if at < whole { (&w[at..], ldw) } else { (&last[..], PANEL) };
         for tile in 0..tiles {
             let (row, end) = (tile * m / tiles, (tile + 1) * m / tiles);
             let tile = Tile {
                 a: x.data[row * x.row..].as_ptr(),
                 lda: x.row,
                 a_step: x.column,
-                b: w[at..].as_ptr(),
-                ldb: ldw,
+                b: b.as_ptr(),
+                ldb,
                 k: depth,
                 c: out[row * ldc + at..].as_mut_ptr(),
                 ldc,
-                columns: PANEL,
-                accumulate: true,
-                ahead: w.as_ptr(),
+                columns: PANEL.min(n - at),
+                accumulate,
+                ahead: b.as_ptr(),
             };
-            // SAFETY: the extents were asserted above.
+            // SAFETY: the extents were asserted above; the last panel was filled up.
             unsafe { run[end - row - 1](&tile) };
         }
     }
-    whole
 }
 
 /// Rows `0..count` of `data`, `stride` apart, of which `width` columns from `at` are meant.
