@@ -3,7 +3,7 @@
     python3 bench/vs_peft                      # tens of minutes on 2 cores; a table
     python3 bench/vs_peft --json               # the same as {"schema": "vs-peft/1", "measures": [...]}
     python3 bench/vs_peft --only train         # measures whose name contains a word
-    python3 bench/vs_peft --factory 64 --quickstart    # also the two that have no peer: minutes, and half an hour or more
+    python3 bench/vs_peft --factory 16 64 --quickstart    # also the two that have no peer: minutes, and half an hour or more
 
 Needs Rust and Python 3.11 with pip: it makes a virtual environment beside itself. Both sides load the same GGUF weights,
 start from the same adapter and get the same token rows. `ours` and `peer` are rates (medians); for every round the two
@@ -153,10 +153,11 @@ def line(m):
     reached = "" if m["must"] is None or value is None else "no"
     if reached and (value <= m["must"] if low else value >= m["must"]):
         reached = "aim" if (value <= m["aim"] if low else value >= m["aim"]) else "must"
+    extras = "".join(f", {key} {number(m[key])}" for key in ("learned", "peak_gib") if key in m)
     return (
         f"{m['name']:<34} ours {number(m['ours']):>6}  peer {number(m['peer']):>6} {m['unit']:<10}"
         f" ratio {number(m['ratio_median']):>5} (min {number(m['ratio_min'])})"
-        f"  must {number(m['must'])}, aim {number(m['aim'])}: {reached or 'no target'}"
+        f"  must {number(m['must'])}, aim {number(m['aim'])}: {reached or 'no target'}{extras}"
     )
 
 
@@ -243,18 +244,23 @@ def whole_product(bench, args):
         def lorafab(store, *words):
             command = [ROOT / "target/release/lorafab", "--store", f"{folder}/{store}", *model, "--json", "--quiet", *words]
             begin = time.perf_counter()
-            out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            return json.loads(out), time.perf_counter() - begin
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            out = process.stdout.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                sys.exit(f"error: lorafab {' '.join(words)} failed")
+            return json.loads(out), time.perf_counter() - begin, usage.ru_maxrss / 2**20
 
-        if args.factory:
-            lorafab("factory", "factory", "submit", "topic", "--limit", str(args.factory))
-            _, seconds = lorafab("factory", "factory", "run")
-            learned, _ = lorafab("factory", "adapter", "list", "--status", "learned")
-            rate = len(learned["adapters"]) * 3600 / seconds
-            bench.add("learned_topics_an_hour", rate, None, [], 700, 1500, "adapters/h", made=args.factory)
+        for n in args.factory:
+            store = f"factory-{n}"
+            lorafab(store, "factory", "submit", "topic", "--limit", str(n))
+            _, seconds, gib = lorafab(store, "factory", "run")
+            learned = len(lorafab(store, "adapter", "list", "--status", "learned")[0]["adapters"])
+            bench.add(f"learned_topics_an_hour_of_{n}", learned * 3600 / seconds, None, [], 700, 1500, "adapters/h",
+                      learned=learned, peak_gib=gib)  # fmt: skip
         if args.quickstart:
-            _, seconds = lorafab("quickstart", "quickstart")
-            bench.add("quickstart_minutes", seconds / 60, None, [], 15, 9, "min", lower_is_better=True)
+            _, seconds, gib = lorafab("quickstart", "quickstart")
+            bench.add("quickstart_minutes", seconds / 60, None, [], 15, 9, "min", lower_is_better=True, peak_gib=gib)
 
 
 def main():
@@ -263,7 +269,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5, help="alternating rounds (default 5)")
     parser.add_argument("--only", metavar="WORD", help="only measures whose name contains this")
     parser.add_argument("--model", metavar="GGUF", help="another GGUF file than the default model")
-    parser.add_argument("--factory", type=int, default=0, metavar="N", help="also make N topic adapters")
+    parser.add_argument("--factory", type=int, nargs="+", default=[], metavar="N", help="also make N topic adapters, for each N")
     parser.add_argument("--quickstart", action="store_true", help="also run the whole quickstart")
     args = parser.parse_args()
     bench = Bench(args)

@@ -11,7 +11,7 @@ use crate::queue::{NewJob, Queue};
 use crate::{Error, Result};
 
 /// Raise it when the same specification would give other bytes.
-pub const TRAINER_VERSION: u32 = 5;
+pub const TRAINER_VERSION: u32 = 6;
 
 /// Everything that decides an adapter's bytes. Its canonical JSON is hashed into the job's identity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

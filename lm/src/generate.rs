@@ -1,6 +1,6 @@
 //! The verb `generate`: batched decoding with a KV cache, greedy or with the counter-based seeded sampler.
 //!
-//! Rows with the same prompt, adapters and injections share one prompt pass. Injections act in the prompt pass only.
+//! Rows with the same prompt, adapters and injections share one prompt pass, and prompts that begin alike that beginning. Injections act in the prompt pass only.
 
 use std::collections::BTreeMap;
 
@@ -88,17 +88,23 @@ impl Decoder {
             .collect();
         let mut computed = Vec::with_capacity(first.len());
         for piece in split(&first, |r| batch.rows[r].tokens.len(), PROMPT_TOKENS, 1) {
-            let chunk = Chunk::new(batch, &piece, 0, |_| 0);
-            let mut caches: Vec<Sequence> = piece.iter().map(|_| Sequence::empty(self)).collect();
-            let mut kv = Growing { heads: self.heads, sequences: caches.iter_mut().collect() };
+            // What prompts of the same adapters have in common at their beginnings is computed once.
+            let chunk = Chunk::sharing(batch, &piece, 0, |_| usize::MAX);
+            let mut spans: Vec<Sequence> = chunk.spans.iter().map(|_| Sequence::empty(self)).collect();
+            let mut kv = Growing { heads: self.heads, sequences: spans.iter_mut().collect() };
             let mut hidden = chunk.embed(self);
             for layer in 0..self.layers.len() {
                 self.layer_forward(layer, &chunk, &mut hidden, &mut kv, None);
             }
-            let last: Vec<usize> = chunk.spans.iter().map(|s| s.start + s.len - 1).collect();
-            let mut logits = vec![Vec::new(); piece.len()];
-            self.for_each_logits(&self.final_normed(&hidden, &last), |i, l| logits[i] = l.to_vec());
-            computed.extend(caches.into_iter().zip(logits).map(|(cache, logits)| Computed { cache, logits }));
+            let last: Vec<usize> = chunk.places.iter().map(|p| p.token(p.len() - 1)).collect();
+            let mut prompts: BTreeMap<usize, Computed> = BTreeMap::new();
+            self.for_each_logits(&self.final_normed(&hidden, &last), |i, logits| {
+                let place = &chunk.places[i];
+                let cache = Sequence::joined(chunk.spans_of(place).map(|span| &spans[span]));
+                prompts.insert(place.row, Computed { cache, logits: logits.to_vec() });
+            });
+            let in_order = piece.iter().map(|r| prompts.remove(r));
+            computed.extend(in_order.map(|p| p.expect("invariant: every row has a place")));
         }
         (of_row, computed)
     }

@@ -16,6 +16,19 @@ impl Sequence {
         Self { layers: vec![(vec![], vec![]); decoder.config().num_hidden_layers], len: 0 }
     }
 
+    /// One sequence of consecutive parts; there is at least one.
+    pub(crate) fn joined<'a>(mut parts: impl Iterator<Item = &'a Self>) -> Self {
+        let mut out = parts.next().expect("invariant: a sequence has parts").clone();
+        for part in parts {
+            out.len += part.len;
+            for ((keys, values), (more_keys, more_values)) in out.layers.iter_mut().zip(&part.layers) {
+                keys.extend_from_slice(more_keys);
+                values.extend_from_slice(more_values);
+            }
+        }
+        out
+    }
+
     /// Tokens held.
     pub(crate) fn len(&self) -> usize {
         self.len

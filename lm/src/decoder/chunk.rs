@@ -189,6 +189,11 @@ impl<'a> Chunk<'a> {
         self.spans.len() - 1
     }
 
+    /// The spans that hold a row's tokens, from its beginning to its end.
+    pub(crate) fn spans_of(&self, place: &Place) -> impl Iterator<Item = usize> {
+        place.path.iter().map(|&(start, _)| self.spans.partition_point(|s| s.start < start))
+    }
+
     /// The spans above a span, the first token's first.
     pub(crate) fn ancestors(&self, span: usize) -> Vec<usize> {
         let mut above: Vec<usize> =

@@ -89,9 +89,10 @@ mod tests {
 
     #[test]
     fn the_products_match_plain_loops_for_every_rank_and_odd_widths() {
-        for rank in [1, 2, 3, 4, 5, 8, 17] {
-            for width in [1, 7, 64, 100, 130] {
-                let (t, stride, at) = (5, width + 9, 4);
+        for (rank, t) in [(1, 1), (1, 5), (2, 9), (3, 13), (4, 1), (5, 5), (8, 3), (17, 8), (33, 2), (64, 21)]
+        {
+            for width in [1, 7, 32, 64, 100, 130] {
+                let (stride, at) = (width + 9, 4);
                 let x: Vec<f32> = (0..t * stride).map(|i| (i as f32 * 0.37).sin()).collect();
                 let w: Vec<f32> = (0..rank * width).map(|i| (i as f32 * 0.71).cos()).collect();
                 let mut h = vec![0f32; t * rank];

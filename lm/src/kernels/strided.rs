@@ -149,3 +149,67 @@ fn wide_dots(x: Rows<'_>, a: Rows<'_>, out: &mut [f32]) {
         (eights..x.count).for_each(|i| block(i, j, tiles::dots::<1, 1>));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(n: usize, pace: f32) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * pace).sin()).collect()
+    }
+
+    #[test]
+    fn products_match_plain_loops_over_odd_shapes_and_touch_nothing_else() {
+        for m in [1, 2, 5, 12, 13, 25] {
+            for (depth, n) in [(1, 1), (3, 31), (16, 32), (17, 33), (40, 64), (5, 100)] {
+                // Both ways to lay the left operand out, in rows and in columns.
+                for (row, column) in [(depth + 2, 1), (1, m + 3)] {
+                    let (ldw, ldc) = (n + 5, n + 3);
+                    let x = wave((m - 1) * row + (depth - 1) * column + 1, 0.37);
+                    let w = wave((depth - 1) * ldw + n, 0.71);
+                    let start = wave((m - 1) * ldc + n, 0.13);
+                    let left = Strided { data: &x, row, column };
+                    let (mut added, mut written) = (start.clone(), start.clone());
+                    add_product(left, Shape { m, depth, n }, &w, ldw, &mut added, ldc);
+                    product(left, Shape { m, depth, n }, &w, ldw, &mut written, ldc);
+                    for (at, before) in start.iter().enumerate() {
+                        let (i, j) = (at / ldc, at % ldc);
+                        let term = |k: usize| f64::from(x[i * row + k * column] * w[k * ldw + j]);
+                        let sum = if j < n { (0..depth).map(term).sum() } else { 0.0f64 };
+                        assert!((f64::from(added[at] - before) - sum).abs() < 1e-4);
+                        let expected = if j < n { sum } else { f64::from(*before) };
+                        assert!((f64::from(written[at]) - expected).abs() < 1e-4);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_dot_product_does_not_depend_on_the_other_rows() {
+        for (rows, ranks, width) in [(1, 1, 1), (4, 4, 16), (9, 1, 33), (13, 7, 100), (21, 17, 576)] {
+            let (x, a) = (wave(rows * (width + 3), 0.3), wave(ranks * width, 0.7));
+            let row = |i: usize, count: usize| Rows {
+                data: &x[i * (width + 3)..],
+                stride: width + 3,
+                at: 2,
+                width,
+                count,
+            };
+            let column =
+                |j: usize, count: usize| Rows { data: &a[j * width..], stride: width, at: 0, width, count };
+            let mut all = vec![0f32; rows * ranks];
+            dot_products(row(0, rows), column(0, ranks), &mut all);
+            for i in 0..rows {
+                for j in 0..ranks {
+                    let mut one = [0f32];
+                    dot_products(row(i, 1), column(j, 1), &mut one);
+                    assert_eq!(one[0].to_bits(), all[i * ranks + j].to_bits());
+                    let exact: f64 =
+                        (0..width).map(|k| f64::from(row(i, 1).row(0)[k] * a[j * width + k])).sum();
+                    assert!((f64::from(one[0]) - exact).abs() < 1e-4);
+                }
+            }
+        }
+    }
+}
