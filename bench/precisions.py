@@ -3,8 +3,9 @@
     python3 bench/precisions.py                # 100 topics in each precision and a DIT reader on each: half an hour on 2 cores
     python3 bench/precisions.py --limit 24 --json
 
-The same recipes, seeds and rows; only the precision of the products with frozen weights differs. The gate's replies are
-generated in the precision that the adapter was trained in. Needs Rust and a CPU with AVX512-BF16.
+The same recipes, behaviours and seeds of adapters. Everything is done in the precision in question: the replies to train on
+are sampled anew in each (so a difference includes the noise of sampling), adapters and readers are trained, gated and asked in it.
+Needs Rust, Linux and a CPU with AVX512-BF16.
 """
 
 import argparse

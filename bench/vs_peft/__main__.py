@@ -3,7 +3,7 @@
     python3 bench/vs_peft                      # tens of minutes on 2 cores; a table
     python3 bench/vs_peft --json               # the same as {"schema": "vs-peft/1", "measures": [...]}
     python3 bench/vs_peft --only train         # measures whose name contains a word
-    python3 bench/vs_peft --factory 16 64 --quickstart    # also the two that have no peer: minutes, and half an hour or more
+    python3 bench/vs_peft --factory 16 64 --quickstart    # also the two that have no peer: minutes, and half an hour
 
 Needs Rust and Python 3.11 with pip: it makes a virtual environment beside itself. Both sides load the same GGUF weights,
 start from the same adapter and get the same token rows. `ours` and `peer` are rates (medians); for every round the two
@@ -257,7 +257,7 @@ def whole_product(bench, args):
             _, seconds, gib = lorafab(store, "factory", "run")
             learned = len(lorafab(store, "adapter", "list", "--status", "learned")[0]["adapters"])
             bench.add(f"learned_topics_an_hour_of_{n}", learned * 3600 / seconds, None, [], 700, 1500, "adapters/h",
-                      learned=learned, peak_gib=gib)  # fmt: skip
+                      made=n, learned=learned, peak_gib=gib)  # fmt: skip
         if args.quickstart:
             _, seconds, gib = lorafab("quickstart", "quickstart")
             bench.add("quickstart_minutes", seconds / 60, None, [], 15, 9, "min", lower_is_better=True, peak_gib=gib)

@@ -7,6 +7,7 @@ use recipes::SampleRequest;
 use registry::Store;
 
 use crate::Result;
+use crate::spec::TRAINER_VERSION;
 
 /// Samples what is not remembered yet; returns every reply, cut to whole sentences where the limit cut it short.
 pub fn sample(
@@ -15,10 +16,12 @@ pub fn sample(
     wanted: &BTreeSet<SampleRequest>,
 ) -> Result<BTreeMap<SampleRequest, String>> {
     let digest = base.digest();
-    let key = |r: &SampleRequest| -> String {
+    let identity = |r: &SampleRequest| -> String {
         let json = serde_json::json!({"kind": "sample/1", "base": digest, "request": r});
         format!("sample/{}", registry::spec_hash(&json))
     };
+    // Another engine may word a reply differently: what an older one sampled is not used.
+    let key = |r: &SampleRequest| format!("{}/{TRAINER_VERSION}", identity(r));
     let mut out = BTreeMap::new();
     let mut missing = Vec::new();
     for request in wanted {
@@ -32,7 +35,7 @@ pub fn sample(
     let requests = missing
         .iter()
         .map(|r| {
-            let hash = key(r);
+            let hash = identity(r);
             let seed = u64::from_le_bytes(
                 blake3::hash(hash.as_bytes()).as_bytes()[..8].try_into().expect("invariant: 32 bytes"),
             );

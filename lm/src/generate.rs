@@ -1,6 +1,7 @@
 //! The verb `generate`: batched decoding with a KV cache, greedy or with the counter-based seeded sampler.
 //!
-//! Rows with the same prompt, adapters and injections share one prompt pass, and prompts that begin alike that beginning. Injections act in the prompt pass only.
+//! Rows with the same prompt, adapters and injections share one prompt pass; prompts of the same adapters that begin alike and are
+//! computed together share that beginning. Injections act in the prompt pass only.
 
 use std::collections::BTreeMap;
 

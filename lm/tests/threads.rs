@@ -12,7 +12,7 @@ use support::tiny_folder;
 fn rows() -> Vec<Row> {
     (0..24u32)
         .map(|i| {
-            let tokens = (0..5 + i % 7).map(|t| if t < 3 { t + 1 } else { (t * 11 + i * 5) % 60 });
+            let tokens = (0..38 + i % 7).map(|t| if t < 30 + i % 5 { t + 1 } else { (t * 11 + i * 5) % 60 });
             Row::with_adapters(tokens.collect(), if i % 3 == 0 { vec![] } else { vec![0] })
         })
         .collect()
@@ -49,7 +49,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     let loaded = Checkpoint::load(&tiny_folder()).unwrap();
     let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
     let mut adapter =
-        Adapter::init(decoder.config(), AdapterConfig::all_linear(2, 2.0), 1, "threads").unwrap();
+        Adapter::init(decoder.config(), AdapterConfig::all_linear(5, 2.0), 1, "threads").unwrap();
     for (i, p) in adapter.params.iter_mut().enumerate() {
         *p += 0.05 * (i as f32 * 0.9).sin();
     }

@@ -400,6 +400,27 @@ mod tests {
     }
 
     #[test]
+    fn how_a_sequence_is_cut_changes_no_bit() {
+        for (dim, t) in [(64, 70), (6, 41)] {
+            let heads = Heads { query: 4, key_value: 2, dim };
+            let (w, q, kv) = (heads.fused_width(), heads.query_width(), heads.key_value_width());
+            let fused: Vec<f32> = (0..t * w).map(|i| (i as f32 * 0.61).sin()).collect();
+            let (mut out, mut lse) = (vec![0f32; t * q], vec![0f32; t * 4]);
+            forward(heads, &fused, Prefix::default(), &mut out, &mut lse);
+            for cut in [1, 11, 12, 31, 33, 40] {
+                let columns = |at: usize| -> Vec<f32> {
+                    fused[..cut * w].chunks_exact(w).flat_map(|r| r[at..at + kv].to_vec()).collect()
+                };
+                let (keys, values) = (columns(q), columns(q + kv));
+                let (mut tail, mut tail_lse) = (vec![0f32; (t - cut) * q], vec![0f32; (t - cut) * 4]);
+                let prefix = Prefix { keys: &keys, values: &values };
+                forward(heads, &fused[cut * w..], prefix, &mut tail, &mut tail_lse);
+                assert!(tail == out[cut * q..] && tail_lse == lse[cut * 4..], "{dim} {cut}");
+            }
+        }
+    }
+
+    #[test]
     fn a_prefix_equals_the_whole_sequence_and_gradients_match_finite_differences() {
         let heads = Heads { query: 4, key_value: 2, dim: 6 };
         let (t, w) = (7, heads.fused_width());

@@ -17,6 +17,9 @@ pub(crate) fn down(x: &[f32], stride: usize, at: usize, a: &[f32], width: usize,
 
 /// `y[t, at..at + width] += c * h[t, r] . b[r, width]`.
 pub(crate) fn up(h: &[f32], b: &[f32], width: usize, c: f32, y: &mut [f32], stride: usize, at: usize) {
+    if h.is_empty() {
+        return;
+    }
     let depth = b.len() / width;
     let scaled: Vec<f32> = h.iter().map(|h| c * h).collect();
     if depth < TALL {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::{
     SimdLevel, executed, simd_level,
-    tiles::{self, PANEL, Run, Tile, f32_tiles},
+    tiles::{PANEL, Run, Tile, f32_tiles},
 };
 
 /// How frozen weights and the other operand of their products are held. Accumulation is f32 either way.
@@ -130,11 +130,11 @@ impl PackedMatrix {
                 let mut left = vec![0u32; m * pairs];
                 if self.k.is_multiple_of(32) {
                     // SAFETY: the CPU feature was just asserted; both sides hold `m * k` values, a multiple of 32.
-                    unsafe { tiles::to_bf16(x, &mut left) };
+                    unsafe { super::tiles::to_bf16(x, &mut left) };
                 } else {
                     to_pairs(x, self.k, &mut left);
                 }
-                let run: &[Run<u32, u32>] = tiles::bf16_tiles();
+                let run: &[Run<u32, u32>] = super::tiles::bf16_tiles();
                 // SAFETY: as above, with pairs as the depth; the CPU feature was just asserted.
                 unsafe { sweep(&left, m, pairs, data, self.n, out, accumulate, run) };
             }

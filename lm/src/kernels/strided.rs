@@ -1,8 +1,9 @@
 //! Products of small f32 matrices where they lie, by register tiles.
 #![expect(unsafe_code, reason = "hands raw extents to the register tiles after checking them")]
 
-use super::tiles::{self, PANEL, Tile, f32_tiles};
-use super::{SimdLevel, elementwise::dot_long, simd_level, vectorised};
+use super::elementwise::dot_long;
+use super::tiles::{PANEL, Tile, f32_tiles};
+use super::vectorised;
 
 /// A matrix within a larger slice: element `(i, j)` is `data[i * row + j * column]`.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +70,7 @@ fn multiply(
                 ldc,
                 columns: PANEL.min(n - at),
                 accumulate,
-                ahead: b.as_ptr(),
+                ahead: w[(at + PANEL).min(whole.max(1) - 1)..].as_ptr(),
             };
             // SAFETY: the extents were asserted above; the last panel was filled up.
             unsafe { run[end - row - 1](&tile) };
@@ -97,7 +98,7 @@ impl Rows<'_> {
 pub(crate) fn dot_products(x: Rows<'_>, a: Rows<'_>, out: &mut [f32]) {
     assert_eq!((x.width, out.len()), (a.width, x.count * a.count), "dot products of other shapes");
     #[cfg(target_arch = "x86_64")]
-    if simd_level() >= SimdLevel::Avx512 {
+    if super::simd_level() >= super::SimdLevel::Avx512 {
         return wide_dots(x, a, out);
     }
     plain_dots(x, a, out);
@@ -121,12 +122,12 @@ fn wide_dots(x: Rows<'_>, a: Rows<'_>, out: &mut [f32]) {
     }
     // Both last rows exist, so all do.
     let _ = (x.row(x.count - 1), a.row(a.count - 1));
-    let mut block = |i: usize, j: usize, run: tiles::Run<f32, f32>| {
+    let mut block = |i: usize, j: usize, run: super::tiles::Run<f32, f32>| {
         let tile = Tile {
-            a: x.row(i).as_ptr(),
+            a: x.data[i * x.stride + x.at..].as_ptr(),
             lda: x.stride,
             a_step: 1,
-            b: a.row(j).as_ptr(),
+            b: a.data[j * a.stride + a.at..].as_ptr(),
             ldb: a.stride,
             k: x.width,
             c: out[i * a.count + j..].as_mut_ptr(),
@@ -135,18 +136,18 @@ fn wide_dots(x: Rows<'_>, a: Rows<'_>, out: &mut [f32]) {
             accumulate: false,
             ahead: std::ptr::null(),
         };
-        // SAFETY: callers name blocks of rows that exist; the CPU has AVX-512.
+        // SAFETY: the last rows exist (checked above), so all do; callers name blocks of them; the CPU has AVX-512.
         unsafe { run(&tile) };
     };
     let fours = a.count / 4 * 4;
     let (tall, eights) = (x.count / 4 * 4, x.count / 8 * 8);
     for j in (0..fours).step_by(4) {
-        (0..tall).step_by(4).for_each(|i| block(i, j, tiles::dots::<4, 4>));
-        (tall..x.count).for_each(|i| block(i, j, tiles::dots::<1, 4>));
+        (0..tall).step_by(4).for_each(|i| block(i, j, super::tiles::dots::<4, 4>));
+        (tall..x.count).for_each(|i| block(i, j, super::tiles::dots::<1, 4>));
     }
     for j in fours..a.count {
-        (0..eights).step_by(8).for_each(|i| block(i, j, tiles::dots::<8, 1>));
-        (eights..x.count).for_each(|i| block(i, j, tiles::dots::<1, 1>));
+        (0..eights).step_by(8).for_each(|i| block(i, j, super::tiles::dots::<8, 1>));
+        (eights..x.count).for_each(|i| block(i, j, super::tiles::dots::<1, 1>));
     }
 }
 
@@ -182,6 +183,20 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_product_does_not_depend_on_the_other_rows() {
+        let (m, depth, n) = (25, 70, 100);
+        let (x, w) = (wave(m * depth, 0.37), wave(depth * n, 0.71));
+        let left = |i: usize| Strided { data: &x[i * depth..], row: depth, column: 1 };
+        let mut all = vec![0.5f32; m * n];
+        add_product(left(0), Shape { m, depth, n }, &w, n, &mut all, n);
+        for i in 0..m {
+            let mut one = vec![0.5f32; n];
+            add_product(left(i), Shape { m: 1, depth, n }, &w, n, &mut one, n);
+            assert_eq!(one, all[i * n..(i + 1) * n]);
         }
     }
 

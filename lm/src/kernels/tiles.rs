@@ -1,13 +1,13 @@
 //! Register tiles: `MR x 32` blocks of an output, accumulated over the whole depth in registers.
 //!
-//! Every output element is one chain of fused multiply-adds over `k` in ascending order, whatever `MR` is, so a row's
+//! Every output element of a tile is one chain of multiply-adds (fused where the CPU fuses them) over `k` in ascending order, whatever `MR` is, so a row's
 //! result does not depend on how many other rows are in the batch.
 #![expect(
     unsafe_code,
     reason = "vector intrinsics on raw pointers; each function states what its caller must uphold"
 )]
 
-use super::{SimdLevel, simd_level};
+use super::simd_level;
 
 /// Columns of one packed panel.
 pub(super) const PANEL: usize = 32;
@@ -30,7 +30,7 @@ pub(super) struct Tile<A, B> {
     pub(super) c: *mut f32,
     /// Elements between output rows.
     pub(super) ldc: usize,
-    /// Output columns that exist (1..=32).
+    /// Output columns that exist (1..=32; `dots` does not look).
     pub(super) columns: usize,
     /// Add to the output instead of overwriting it.
     pub(super) accumulate: bool,
@@ -52,9 +52,11 @@ pub(super) type Run<A, B> = unsafe fn(&Tile<A, B>);
 pub(super) fn f32_tiles() -> &'static [Run<f32, f32>] {
     match simd_level() {
         #[cfg(target_arch = "x86_64")]
-        SimdLevel::Avx512 | SimdLevel::Avx512Bf16 => &heights!(avx512 1 2 3 4 5 6 7 8 9 10 11 12),
+        super::SimdLevel::Avx512 | super::SimdLevel::Avx512Bf16 => {
+            &heights!(avx512 1 2 3 4 5 6 7 8 9 10 11 12)
+        }
         #[cfg(target_arch = "x86_64")]
-        SimdLevel::Avx2 => &heights!(avx2 1 2 3 4 5 6),
+        super::SimdLevel::Avx2 => &heights!(avx2 1 2 3 4 5 6),
         _ => &heights!(portable 1 2 3),
     }
 }
