@@ -1,6 +1,6 @@
 """Do adapters trained in bf16 learn as often, and read as well, as those trained in f32?
 
-    python3 bench/precisions.py                # 100 topics in each precision and a DIT reader on each: half an hour on 2 cores
+    python3 bench/precisions.py                # 100 topics in each precision and a DIT reader on each: a quarter of an hour on 2 cores
     python3 bench/precisions.py --limit 24 --json
 
 The same recipes, behaviours and seeds of adapters. Everything is done in the precision in question: the replies to train on

@@ -3,7 +3,7 @@
     python3 bench/vs_peft                      # tens of minutes on 2 cores; a table
     python3 bench/vs_peft --json               # the same as {"schema": "vs-peft/1", "measures": [...]}
     python3 bench/vs_peft --only train         # measures whose name contains a word
-    python3 bench/vs_peft --factory 16 64 --quickstart    # also the two that have no peer: minutes, and half an hour
+    python3 bench/vs_peft --factory 16 64 --quickstart    # also the two that have no peer: minutes, and some twenty
 
 Needs Rust and Python 3.11 with pip: it makes a virtual environment beside itself. Both sides load the same GGUF weights,
 start from the same adapter and get the same token rows. `ours` and `peer` are rates (medians); for every round the two
