@@ -119,20 +119,7 @@ pub(crate) enum RecipeCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum FactoryCommand {
     /// Queue the adapters of recipes; submitting twice is one job
-    Submit {
-        /// Names or files
-        #[arg(required = true)]
-        recipes: Vec<String>,
-        /// At most N behaviours of each recipe, spread over its splits and categories
-        #[arg(long)]
-        limit: Option<usize>,
-        /// Master seed
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Say what would be queued, and queue nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
+    Submit(SubmitArgs),
     /// Work until the queue is empty; again to go on after an interruption
     Run {
         /// Adapters trained in one batch
@@ -141,9 +128,21 @@ pub(crate) enum FactoryCommand {
         /// Worker threads, each with its own pack
         #[arg(long, default_value_t = 1, value_parser = at_least_one)]
         workers: usize,
+        /// End when nothing is ready, instead of waiting for other workers
+        #[arg(long)]
+        drain: bool,
     },
-    /// Count jobs by state
-    Status,
+    /// Count jobs by state, and show who works on them
+    Status {
+        /// Look again every two seconds until no job is open
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Show what happened to a job
+    Logs {
+        /// Label (e.g. topic/cats), id, or beginning of the specification's hash
+        job: String,
+    },
     /// Cancel open jobs
     Cancel {
         /// Beginning of the labels, e.g. "topic/" or "topic/cats"
@@ -156,35 +155,115 @@ pub(crate) enum FactoryCommand {
         #[arg(default_value = "")]
         prefix: String,
     },
+    /// Begin nothing new; what runs goes on
+    Pause,
+    /// Begin new jobs again
+    Resume,
+    /// Show or set how many jobs of a tag may run at once; every job has its family as a tag
+    Limit {
+        /// Tag
+        tag: Option<String>,
+        /// Most jobs at once
+        #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+        most: Option<i64>,
+        /// Lift the limit
+        #[arg(long, conflicts_with = "most")]
+        none: bool,
+    },
     /// Say what the open jobs will cost, at the rate of finished ones
-    Plan,
+    Plan {
+        /// Compare the last plan with what its jobs came to cost
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// Names or files
+    #[arg(required = true)]
+    pub(crate) recipes: Vec<String>,
+    /// At most N behaviours of each recipe, spread over its splits and categories
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+    /// Master seed
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Higher runs first; then first come, first served
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) priority: i64,
+    /// Tag of these jobs, for limits
+    #[arg(long)]
+    pub(crate) tag: Vec<String>,
+    /// Attempts before a job is dead
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) attempts: i64,
+    /// Say what would be queued, and queue nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdapterCommand {
     /// List adapters
-    List {
-        /// Only this family
-        #[arg(long)]
-        family: Option<String>,
-        /// Only this gate status
-        #[arg(long, value_parser = ["learned", "weak", "failed", "not_applicable", "untested"])]
-        status: Option<String>,
-        /// Only this role
-        #[arg(long, value_parser = ["weight_diff", "dit_adapter", "oracle"])]
-        role: Option<String>,
-        /// Only this split
-        #[arg(long, value_parser = ["train", "validation", "test_value", "test_category"])]
-        split: Option<String>,
-        /// Condition over columns, tags and metrics, e.g. "value in (cats, dogs) and gate_on >= 0.5"
-        #[arg(long = "where", value_name = "EXPR")]
-        conditions: Vec<String>,
-        /// First N only
-        #[arg(long)]
-        limit: Option<usize>,
-    },
+    List(ListArgs),
     /// Show one adapter
     Show {
+        /// Id (or its beginning), or behaviour
+        adapter: String,
+    },
+    /// Compare two adapters: specifications, norms, spectra, principal angles
+    Diff {
+        /// Id, alias or behaviour
+        a: String,
+        /// Id, alias or behaviour
+        b: String,
+    },
+    /// Find the adapters whose weight differences point the same way
+    Similar {
+        /// Id, alias or behaviour
+        adapter: String,
+        /// Only among adapters for which this holds, as in `adapter list`
+        #[arg(long = "where", value_name = "EXPR")]
+        conditions: Vec<String>,
+        /// So many
+        #[arg(long, default_value_t = 10, value_parser = at_least_one)]
+        limit: usize,
+    },
+    /// Show what an adapter was made from, and what was made from it
+    Lineage {
+        /// Id, alias or behaviour; or the digest of a base model or recipe
+        adapter: String,
+    },
+    /// Set tags (key=value) or remove them (key=)
+    Tag {
+        /// Id, alias or behaviour
+        adapter: String,
+        /// Tags
+        #[arg(required = true)]
+        tags: Vec<String>,
+    },
+    /// List aliases, or make, move or remove one: a name that stands for an adapter
+    Alias {
+        /// Name
+        name: Option<String>,
+        /// Id, alias or behaviour that it is to stand for
+        adapter: Option<String>,
+        /// Remove the alias; the adapter stays
+        #[arg(long, requires = "name", conflicts_with = "adapter")]
+        remove: bool,
+    },
+    /// Take adapters out of the catalogue, into the trash
+    Rm {
+        /// Ids, or behaviours
+        #[arg(required = true)]
+        adapters: Vec<String>,
+        /// Say what would go, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Bring an adapter back from the trash
+    Restore {
         /// Id (or its beginning), or behaviour
         adapter: String,
     },
@@ -216,10 +295,56 @@ pub(crate) enum AdapterCommand {
     },
 }
 
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Filters:\n  family = topic and gate_on >= 0.5      numbers compare as numbers\n  value in (cats, dogs) or value like 'b*'\n  not (status = failed) and has note     joined by and, or, not; parentheses group\nKeys are columns (id, behaviour, family, value, category, split, role, status, rank, bytes, spec_hash), tags and metrics."
+)]
+pub(crate) struct ListArgs {
+    /// Only this family
+    #[arg(long)]
+    pub(crate) family: Option<String>,
+    /// Only this gate status
+    #[arg(long, value_parser = ["learned", "weak", "failed", "not_applicable", "untested"])]
+    pub(crate) status: Option<String>,
+    /// Only this role
+    #[arg(long, value_parser = ["weight_diff", "dit_adapter", "oracle"])]
+    pub(crate) role: Option<String>,
+    /// Only this split
+    #[arg(long, value_parser = ["train", "validation", "test_value", "test_category"])]
+    pub(crate) split: Option<String>,
+    /// Condition over columns, tags and metrics, e.g. "value in (cats, dogs) and gate_on >= 0.5"
+    #[arg(long = "where", value_name = "EXPR")]
+    pub(crate) conditions: Vec<String>,
+    /// Sort by these fields, comma-separated; "-" before one for descending, e.g. "-gate_on,value"
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    pub(crate) sort: Vec<String>,
+    /// Show these fields instead, comma-separated
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+    /// First N only
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum RegistryCommand {
     /// Count adapters and bytes
     Stats,
+    /// Re-hash every file and compare rows, receipts and the queue's log with each other
+    Check {
+        /// Mend what can be mended without guessing; catalogue rows come back from receipts
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Remove what nothing names, and trash that is old enough; without --apply, say what would go
+    Gc {
+        /// Carry the plan out
+        #[arg(long)]
+        apply: bool,
+        /// Keep trash younger than this many days
+        #[arg(long, default_value_t = 30)]
+        keep_days: u64,
+    },
     /// Add what receipts know and the catalogue lacks
     Rebuild,
 }

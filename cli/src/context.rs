@@ -137,10 +137,11 @@ pub(crate) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
-/// Name of this process in leases: host, process id, and the process's start so that a reused id is not taken for it.
-pub(crate) fn owner() -> String {
+/// Name of a worker of this process in leases: host, process id, the process's start so that a reused id is not taken for it,
+/// and which worker.
+pub(crate) fn owner(worker: usize) -> String {
     let pid = std::process::id();
-    format!("{}/{pid}/{}", hostname(), start_of(pid).unwrap_or_default())
+    format!("{}/{pid}/{}/{worker}", hostname(), start_of(pid).unwrap_or_default())
 }
 
 fn hostname() -> String {
@@ -157,7 +158,7 @@ fn start_of(pid: u32) -> Option<String> {
 /// Whether a lease's owner was a process of this host that no longer lives.
 pub(crate) fn gone(owner: &str) -> bool {
     let parts: Vec<&str> = owner.split('/').collect();
-    let [host, pid, start] = parts[..] else { return false };
+    let [host, pid, start, _] = parts[..] else { return false };
     host == hostname() && pid.parse().ok().and_then(start_of).is_none_or(|s| s != start)
 }
 

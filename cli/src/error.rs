@@ -80,9 +80,13 @@ const FULL: &str = "free some space and run the same command again: what is fini
 impl From<registry::Error> for CommandError {
     fn from(e: registry::Error) -> Self {
         let kind = match &e {
-            registry::Error::NotFound { .. } | registry::Error::Ambiguous { .. } => Kind::NotFound,
+            registry::Error::NotFound { .. }
+            | registry::Error::Ambiguous { .. }
+            | registry::Error::NotInTrash { .. } => Kind::NotFound,
             registry::Error::Filter { .. }
             | registry::Error::BadName(_)
+            | registry::Error::BadTag { .. }
+            | registry::Error::InUse { .. }
             | registry::Error::Refused { .. } => Kind::Usage,
             _ => Kind::Environment,
         };
@@ -96,6 +100,16 @@ impl From<registry::Error> for CommandError {
             registry::Error::NewerSchema { .. } => {
                 Some("use the lorafab that made this store, or another --store".to_owned())
             }
+            registry::Error::OlderSchema { .. } => {
+                Some("open it once where it can be written, or copy it".to_owned())
+            }
+            registry::Error::Busy { .. } => {
+                Some("see which process holds it (lorafab factory status); run the same command again".to_owned())
+            }
+            registry::Error::NetworkDisk { .. } => Some(
+                "keep the store on a local disk (--store DIR) and share work through: lorafab factory slurm".to_owned(),
+            ),
+            registry::Error::NotInTrash { found, .. } if *found > 1 => Some("give more of the id".to_owned()),
             registry::Error::ReadOnly(_) => Some("copy it, or name another with --store DIR".to_owned()),
             registry::Error::Full(_) => Some(FULL.to_owned()),
             registry::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => Some(FULL.to_owned()),
@@ -125,6 +139,10 @@ impl From<factory::Error> for CommandError {
             factory::Error::Model(e) => e.into(),
             factory::Error::Store(e) => e.into(),
             factory::Error::Recipe(e) => e.into(),
+            e @ factory::Error::NoJob(_) => Self::from_error(Kind::NotFound, &e)
+                .hint("jobs are named by label, e.g. topic/cats; see: lorafab factory status"),
+            e @ factory::Error::ManyJobs { .. } => Self::from_error(Kind::NotFound, &e)
+                .hint("name one by its id or specification hash: lorafab factory logs HASH"),
             e @ factory::Error::NoReference(_) => Self::from_error(Kind::Usage, &e)
                 .hint("submit a trained family with it, e.g.: lorafab factory submit topic random"),
             other => Self::from_error(Kind::Environment, &other),

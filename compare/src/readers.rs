@@ -166,12 +166,29 @@ impl<'a> Supervision<'a> {
         self.diffs.iter().filter(|(k, _)| names.contains(k)).collect()
     }
 
-    /// Activations of every diff that an oracle is trained on or stopped by, at all the collector's prompts.
-    pub fn activations(&self, collector: &Collector) -> Result<Activations> {
-        let diffs = self.supervised();
-        let adapters: Vec<&Adapter> = diffs.values().copied().collect();
-        let vectors = collector.collect(self.base, &adapters, collector.prompts.len())?;
-        Ok(diffs.into_keys().cloned().zip(vectors).collect())
+    /// Activations of every diff that an oracle is trained on or stopped by, at all the collector's prompts. What the
+    /// store remembers is not collected again.
+    ///
+    /// # Errors
+    /// If the model or the store refuses.
+    pub fn activations(&self, store: &Store, collector: &Collector) -> Result<Activations> {
+        let (mut known, mut missing) = (Activations::new(), BTreeMap::new());
+        for (name, diff) in self.supervised() {
+            let identity = collector.identity(self.base, self.records[name].weights.as_str());
+            let key = format!("activations/{}", registry::spec_hash(&identity));
+            let bytes = store.cache_get(&key)?;
+            match bytes.and_then(|b| collector.from_bytes(&b, self.base.config().hidden_size)) {
+                Some(shown) => drop(known.insert(name.clone(), shown)),
+                None => drop(missing.insert(name, (key, diff))),
+            }
+        }
+        let adapters: Vec<&Adapter> = missing.values().map(|(_, diff)| *diff).collect();
+        let collected = collector.collect(self.base, &adapters, collector.prompts.len())?;
+        for ((name, (key, _)), shown) in missing.into_iter().zip(collected) {
+            store.cache_put(&key, &Collector::to_bytes(&shown))?;
+            known.insert(name.clone(), shown);
+        }
+        Ok(known)
     }
 
     /// A lens adjusted to the training diffs that carry something.
@@ -224,7 +241,7 @@ pub fn dit_adapter(
         (0, 0.0),
         (s.labels(), s.smoke),
         stop,
-        &mut |keeping| {
+        &mut |_, keeping| {
             let (train, validation) = (s.of(Split::Train), s.of(Split::Validation));
             Ok((dit::train(s.base, &s.diffs, &train, &validation, config, keeping, &mut *report)?, None))
         },
@@ -257,7 +274,7 @@ pub fn pretrained_oracle(
         (0, 0.0),
         (labels, smoke),
         stop,
-        &mut |keeping| {
+        &mut |_, keeping| {
             let made = oracle_posttrain::pretrain(base, collector, config, keeping, &mut *report)?;
             Ok((made.fitted, Some(made.lens)))
         },
@@ -293,8 +310,8 @@ pub fn posttrained_oracle(
         pretrained,
         (labels, s.smoke),
         stop,
-        &mut |keeping| {
-            let activations = s.activations(collector)?;
+        &mut |store, keeping| {
+            let activations = s.activations(store, collector)?;
             let lens = s.lens(collector, &activations);
             let fitted = oracle_posttrain::posttrain(
                 s.base,
@@ -336,7 +353,7 @@ fn obtain(
     (pretrain_tokens, pretrain_flops): (u64, f64),
     (labels, smoke): (BTreeSet<String>, bool),
     stop: &AtomicBool,
-    make: &mut dyn FnMut(Keeping<'_>) -> Result<Made>,
+    make: &mut dyn FnMut(&Store, Keeping<'_>) -> Result<Made>,
 ) -> Result<Reader> {
     let spec_hash = registry::spec_hash(&spec);
     let state = store.root().join("staging").join(format!("{spec_hash}.fit"));
@@ -346,7 +363,7 @@ fn obtain(
         return from_record(store, base, record);
     }
     let begin = Instant::now();
-    let (fitted, lens) = make(Keeping { state: Some(&state), stop })?;
+    let (fitted, lens) = make(store, Keeping { state: Some(&state), stop })?;
     let budget = Budget {
         arm,
         supervision_rows,

@@ -15,7 +15,7 @@ pub fn reader_fit(smoke: bool, max_steps: Option<usize>, seed: u64) -> FitConfig
             ..FitConfig::reader(max_steps.unwrap_or(4), seed)
         };
     }
-    FitConfig::reader(max_steps.unwrap_or(80), seed)
+    FitConfig { evaluate_every: 16, warmup_steps: 12, ..FitConfig::reader(max_steps.unwrap_or(48), seed) }
 }
 
 /// The same for oracles, which learn best at twice the rate (LOG.md).
@@ -49,7 +49,7 @@ const TEXT_PROMPTS: [&str; 12] = [
 
 /// What to sample for context prediction.
 pub fn text_requests(smoke: bool) -> Vec<SampleRequest> {
-    let replies = if smoke { 1 } else { 12 };
+    let replies = if smoke { 1 } else { 6 };
     TEXT_PROMPTS
         .iter()
         .flat_map(|p| {

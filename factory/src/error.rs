@@ -32,6 +32,16 @@ pub enum Error {
         /// Digest of the loaded model.
         found: String,
     },
+    /// A job was made for another version of the trainer.
+    #[error("job {job} is for trainer version {expected}, this lorafab has {found}: submit its recipe again")]
+    OtherTrainer {
+        /// Job label.
+        job: String,
+        /// Version in the job.
+        expected: u32,
+        /// Version here.
+        found: u32,
+    },
     /// A norm-matched random adapter needs a trained one.
     #[error("{0}")]
     NoReference(String),
@@ -47,6 +57,35 @@ pub enum Error {
         state: String,
         /// What was asked.
         wanted: &'static str,
+    },
+    /// There is no such job.
+    #[error("no job {0:?}")]
+    NoJob(String),
+    /// Several jobs have that name.
+    #[error("{n} jobs are called {name:?}; the newest is {first}")]
+    ManyJobs {
+        /// What was asked for.
+        name: String,
+        /// How many.
+        n: usize,
+        /// Beginning of the newest one's specification hash.
+        first: String,
+    },
+    /// A job needs another one that is nowhere.
+    #[error("job {job} needs {missing}, which is not in the queue")]
+    UnknownNeed {
+        /// Job label.
+        job: String,
+        /// Specification hash.
+        missing: String,
+    },
+    /// A checkpoint cannot be written.
+    #[error("checkpoint {path}: {what}")]
+    Checkpoint {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        what: String,
     },
     /// Training went wrong for good.
     #[error("{0}")]

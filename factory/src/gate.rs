@@ -28,6 +28,9 @@ pub struct GateResult {
     pub example: String,
 }
 
+/// The base model's greedy replies, by prompt and length: the same for every adapter.
+pub type Floors = BTreeMap<(String, usize), String>;
+
 /// Greedy replies of `prompts` under adapter `index` of `adapters` (`None`: the base).
 fn requests(
     base: &BaseModel,
@@ -48,7 +51,7 @@ fn requests(
 pub fn gate(
     base: &BaseModel,
     pack: &[(&Behaviour, &Adapter)],
-    floors: &mut BTreeMap<(String, usize), String>,
+    floors: &mut Floors,
 ) -> Result<Vec<GateResult>> {
     let adapters: Vec<&Adapter> = pack.iter().map(|(_, a)| *a).collect();
     let mut all = Vec::new();

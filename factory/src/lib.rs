@@ -2,9 +2,13 @@
 
 #![warn(missing_docs)]
 
+pub(crate) mod checkpoint;
 pub mod error;
 pub mod gate;
+pub(crate) mod keeper;
 pub mod load;
+pub mod pack;
+pub mod plan;
 pub mod queue;
 pub mod samples;
 pub mod spec;
@@ -14,6 +18,6 @@ pub mod worker;
 pub use error::{Error, Result};
 pub use gate::GateResult;
 pub use load::{load_adapter, peft_config};
-pub use queue::{Job, Queue, QueueStatus, State};
-pub use spec::{AdapterSpec, recipes_of, specs, submit};
-pub use worker::{Event, RunOptions, RunSummary, run};
+pub use queue::{Failure, Job, Queue, QueueStatus, State, Submitted};
+pub use spec::{ADAPTER_JOB, AdapterSpec, SubmitOptions, recipes_of, specs, submit};
+pub use worker::{Craft, Event, Failed, RunOptions, RunSummary, run};

@@ -9,9 +9,9 @@ use registry::Store;
 use crate::Result;
 use crate::spec::TRAINER_VERSION;
 
-/// Samples what is not remembered yet; returns every reply, cut to whole sentences where the limit cut it short.
+/// Samples what the store (if there is one) does not remember yet; returns every reply, cut to whole sentences where the limit cut it short.
 pub fn sample(
-    store: &Store,
+    store: Option<&Store>,
     base: &BaseModel,
     wanted: &BTreeSet<SampleRequest>,
 ) -> Result<BTreeMap<SampleRequest, String>> {
@@ -25,7 +25,8 @@ pub fn sample(
     let mut out = BTreeMap::new();
     let mut missing = Vec::new();
     for request in wanted {
-        match store.cache_get(&key(request))?.and_then(|b| String::from_utf8(b).ok()) {
+        let known = store.map(|s| s.cache_get(&key(request))).transpose()?.flatten();
+        match known.and_then(|b| String::from_utf8(b).ok()) {
             Some(text) => {
                 out.insert(request.clone(), text);
             }
@@ -52,7 +53,9 @@ pub fn sample(
     for (request, reply) in missing.into_iter().zip(replies) {
         let text = base.tokenizer.decode(&reply.tokens)?;
         let text = if reply.stopped_by.is_some() { text.trim() } else { whole_sentences(text.trim()) };
-        store.cache_put(&key(request), text.as_bytes())?;
+        if let Some(store) = store {
+            store.cache_put(&key(request), text.as_bytes())?;
+        }
         out.insert(request.clone(), text.to_owned());
     }
     Ok(out)

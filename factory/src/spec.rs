@@ -7,7 +7,7 @@ use recipes::{Behaviour, Kind, Polarity, Recipe};
 use registry::{AdapterRecord, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::queue::{NewJob, Queue};
+use crate::queue::{Needs, NewJob, Queue, Submitted};
 use crate::{Error, Result};
 
 /// Raise it when the same specification would give other bytes.
@@ -50,6 +50,9 @@ impl AdapterSpec {
     }
 }
 
+/// The kind of job that makes a behaviour's adapter.
+pub const ADAPTER_JOB: &str = "adapter";
+
 /// The file of an adapter that holds the recipe it came from, as canonical JSON: what readers are asked about it, and what
 /// else it could have been, stay known wherever the adapter goes.
 pub(crate) const RECIPE_FILE: &str = "recipe.json";
@@ -74,8 +77,25 @@ pub fn recipes_of(store: &Store, records: &[AdapterRecord]) -> Result<Vec<Recipe
         .collect()
 }
 
-/// Submits the behaviours of these recipes as jobs; returns `(new, already known)`. Random adapters are given their references among the
-/// trained positives of the same submission, by hash, and run after them.
+/// How jobs are submitted.
+#[derive(Debug, Clone)]
+pub struct SubmitOptions {
+    /// Higher first.
+    pub priority: i64,
+    /// Attempts before a job is dead.
+    pub max_attempts: i64,
+    /// Further tags, for limits.
+    pub tags: Vec<String>,
+}
+
+impl Default for SubmitOptions {
+    fn default() -> Self {
+        Self { priority: 0, max_attempts: 8, tags: Vec::new() }
+    }
+}
+
+/// Submits the behaviours of these recipes as jobs. Random adapters are given their references among the trained positives of
+/// the same submission, by hash, and need them.
 ///
 /// # Errors
 /// If random adapters are asked for without any trained positive.
@@ -84,27 +104,34 @@ pub fn submit(
     base: &BaseModel,
     recipes: &[Recipe],
     behaviours: &[Behaviour],
+    options: &SubmitOptions,
     now_ms: i64,
-) -> Result<(usize, usize)> {
+) -> Result<Submitted> {
     for recipe in recipes {
         let json = serde_json::to_vec(recipe).expect("invariant: plain data");
         store.cache_put(&recipe_key(&recipe.digest()), &json)?;
     }
     let digest = base.digest();
     let specs = specs(behaviours, &digest)?;
-    let jobs: Vec<NewJob> = specs
+    let mut jobs: Vec<NewJob> = specs
         .iter()
         .map(|spec| NewJob {
             spec_hash: spec.hash(),
             spec: serde_json::to_value(spec).expect("invariant: plain data"),
+            kind: ADAPTER_JOB.into(),
             label: spec.behaviour.id.clone(),
             family: spec.behaviour.family.clone(),
+            tags: options.tags.clone(),
+            base: spec.base.clone(),
             pack_key: format!("{}|{:?}|{}", spec.base, spec.behaviour.kind, spec.behaviour.training.steps),
-            priority: if spec.behaviour.kind == Kind::Random { -1 } else { 0 },
+            priority: options.priority,
+            max_attempts: options.max_attempts,
+            needs: spec.reference.iter().map(|r| Needs { spec_hash: r.clone(), only_ok: true }).collect(),
         })
         .collect();
-    let new = Queue::new(store).submit(&jobs, now_ms)?;
-    Ok((new, jobs.len() - new))
+    // What others need comes first.
+    jobs.sort_by_key(|j| !j.needs.is_empty());
+    Queue::new(store).submit(&jobs, now_ms)
 }
 
 /// The specifications of a set of behaviours, in their order.

@@ -82,6 +82,22 @@ impl Apprentice {
         self.losses.last().copied().unwrap_or(f64::NAN)
     }
 
+    /// Losses of all steps taken.
+    pub(crate) fn losses(&self) -> &[f64] {
+        &self.losses
+    }
+
+    /// Puts a state back that was taken between two steps.
+    pub(crate) fn restore(&mut self, trainer: &[u8], losses: Vec<f64>, tokens: u64) -> Result<()> {
+        let mut restored = self.trainer.clone();
+        restored.restore(trainer)?;
+        if losses.len() != restored.step() {
+            return Err(Error::Training(format!("{} losses for {} steps", losses.len(), restored.step())));
+        }
+        (self.trainer, self.losses, self.tokens) = (restored, losses, tokens);
+        Ok(())
+    }
+
     pub(crate) fn done(&self) -> bool {
         let t = &self.behaviour.training;
         let recent = self.losses.last_chunk::<RECENT>();
@@ -136,7 +152,7 @@ impl Apprentice {
 
 /// Takes one step of every apprentice that is not done. Returns, for those that went wrong, their index and why; their
 /// neighbours are untouched.
-pub(crate) fn step(base: &BaseModel, pack: &mut [Apprentice]) -> Result<Vec<(usize, Error)>> {
+pub(crate) fn step(base: &BaseModel, pack: &mut [&mut Apprentice]) -> Result<Vec<(usize, Error)>> {
     let active: Vec<usize> = (0..pack.len()).filter(|&i| !pack[i].done()).collect();
     let rows: Vec<Vec<TrainRow>> =
         active.iter().enumerate().map(|(slot, &i)| pack[i].next_rows(slot)).collect();
@@ -151,7 +167,7 @@ pub(crate) fn step(base: &BaseModel, pack: &mut [Apprentice]) -> Result<Vec<(usi
         for row in &rows[slot] {
             loss += losses.next().expect("invariant: one loss a row") * f64::from(row.weight);
         }
-        let apprentice = &mut pack[i];
+        let apprentice = &mut *pack[i];
         apprentice.tokens += rows[slot].iter().map(|r| r.row.tokens.len() as u64).sum::<u64>();
         apprentice.losses.push(loss);
         let step = apprentice.trainer.step();
@@ -201,10 +217,10 @@ mod tests {
         pack[0].behaviour.training.stop_at_loss = 1e3;
         for _ in 0..RECENT {
             assert!(!pack[0].done());
-            step(&base, &mut pack).unwrap();
+            step(&base, &mut pack.iter_mut().collect::<Vec<_>>()).unwrap();
         }
         assert!(pack[0].done() && !pack[1].done());
-        step(&base, &mut pack).unwrap();
+        step(&base, &mut pack.iter_mut().collect::<Vec<_>>()).unwrap();
         assert_eq!(pack.iter().map(|a| a.trainer.step()).collect::<Vec<_>>(), [RECENT, RECENT + 1]);
     }
 
@@ -216,7 +232,7 @@ mod tests {
         together[1].trainer.adapter.params[5] = f32::NAN;
         // A = 0 and B = 0: no gradient at all.
         together[2].trainer.adapter.params.fill(0.0);
-        let sick = step(&base, &mut together).unwrap();
+        let sick = step(&base, &mut together.iter_mut().collect::<Vec<_>>()).unwrap();
         let reasons: Vec<(usize, String)> = sick.into_iter().map(|(i, e)| (i, e.to_string())).collect();
         assert_eq!(reasons.iter().map(|(i, _)| *i).collect::<Vec<_>>(), [1, 2]);
         assert!(reasons[0].1.contains("loss is NaN at step 0"), "{}", reasons[0].1);
@@ -225,11 +241,11 @@ mod tests {
             together.remove(i);
         }
         for _ in 0..3 {
-            assert!(step(&base, &mut together).unwrap().is_empty());
+            assert!(step(&base, &mut together.iter_mut().collect::<Vec<_>>()).unwrap().is_empty());
         }
         for (among, alone) in together.iter().zip(&mut alone) {
             for _ in 0..4 {
-                step(&base, alone).unwrap();
+                step(&base, &mut alone.iter_mut().collect::<Vec<_>>()).unwrap();
             }
             assert!(among.trainer.adapter == alone[0].trainer.adapter, "training among others changed it");
             assert_eq!(among.last_loss().to_bits(), alone[0].last_loss().to_bits());

@@ -21,6 +21,7 @@ pub mod fit;
 mod fit_state;
 pub mod forward;
 pub mod generate;
+pub mod geometry;
 mod gguf;
 mod hf;
 mod kernels;
@@ -48,6 +49,7 @@ pub use fit::{
 };
 pub use forward::{ResidualAt, Seen, Want};
 pub use generate::{Reply, Request};
+pub use geometry::LowRank;
 pub use kernels::packed::{PackedMatrix, Precision, product_rate};
 pub use kernels::{SimdLevel, executed_flops, force_simd_level, simd_level};
 pub use loss::{Cut, LossAndGrads, Objective, Teacher, TrainRow};

@@ -165,6 +165,27 @@ impl Collector {
             .collect())
     }
 
+    /// All that decides what the diff with these weights shows at all prompts, for a cache. How many prompts are drawn or
+    /// asked, and what is added to the vectors later, is no part of it.
+    pub fn identity(&self, base: &BaseModel, weights: &str) -> serde_json::Value {
+        serde_json::json!({"schema": "activations/1", "base": base.digest(), "weights": weights, "kind": self.kind,
+            "layers": self.layers, "prompts": self.prompts, "last": self.last})
+    }
+
+    /// What one model shows at all prompts, as little-endian f32 in the order of prompts, layers, positions.
+    pub fn to_bytes(shown: &Shown) -> Vec<u8> {
+        shown.values().flatten().flatten().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    /// The reverse; `None` if the length is not that of this collector.
+    pub fn from_bytes(&self, bytes: &[u8], hidden_size: usize) -> Option<Shown> {
+        let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let whole = bytes.len() == 4 * values.len()
+            && values.len() == self.prompts.len() * self.width() * hidden_size;
+        let vectors: Vec<Vec<f32>> = values.chunks(hidden_size).map(<[f32]>::to_vec).collect();
+        whole.then(|| vectors.chunks(self.width()).map(<[_]>::to_vec).enumerate().collect())
+    }
+
     fn turns(&self, base: &BaseModel) -> Result<Vec<Vec<u32>>> {
         self.prompts.iter().map(|p| base.prompt(p)).collect()
     }
@@ -203,3 +224,28 @@ pub type Shown = BTreeMap<usize, Vec<Vec<f32>>>;
 
 /// What models show, by behaviour.
 pub type Activations = BTreeMap<String, Shown>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_shown_comes_back_from_bytes_and_other_lengths_do_not() {
+        let collector = Collector {
+            layers: vec![1, 2],
+            prompts: vec!["a".into(), "b".into(), "c".into()],
+            drawn: 1,
+            asked: 2,
+            last: 2,
+            kind: ActivationKind::Diff,
+            coefficient: 1.0,
+            noise: 0.0,
+        };
+        let vector = |p: usize, i: usize| vec![p as f32, i as f32, -0.5];
+        let shown: Shown = (0..3).map(|p| (p, (0..4).map(|i| vector(p, i)).collect())).collect();
+        let bytes = Collector::to_bytes(&shown);
+        assert_eq!(collector.from_bytes(&bytes, 3), Some(shown));
+        assert_eq!(collector.from_bytes(&bytes, 4), None);
+        assert_eq!(collector.from_bytes(&bytes[..bytes.len() - 1], 3), None);
+    }
+}

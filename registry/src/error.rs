@@ -37,6 +37,58 @@ pub enum Error {
         /// Newest version known.
         known: i64,
     },
+    /// The store can only be read and was written by an older lorafab.
+    #[error(
+        "catalogue {path} has schema version {found}; it can only be read, so it is not brought up to {known}"
+    )]
+    OlderSchema {
+        /// The database file.
+        path: PathBuf,
+        /// Version found.
+        found: i64,
+        /// Version needed.
+        known: i64,
+    },
+    /// Other processes kept the catalogue locked.
+    #[error("catalogue {path} was busy for {seconds} seconds")]
+    Busy {
+        /// The database file.
+        path: PathBuf,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The store lies where SQLite's locks do not work.
+    #[error("store {path} is on a network file system ({kind}), where the catalogue would be damaged")]
+    NetworkDisk {
+        /// The store.
+        path: PathBuf,
+        /// Type of the file system.
+        kind: String,
+    },
+    /// A tag that cannot be set.
+    #[error("tag {key:?} {}", if *taken { "is the name of a column or metric" } else { "has an unusable value (at most 1000 characters, no control characters)" })]
+    BadTag {
+        /// Name.
+        key: String,
+        /// Whether the name is that of something else.
+        taken: bool,
+    },
+    /// Something else needs the adapter.
+    #[error("{id} is not removed: {held} needs it")]
+    InUse {
+        /// The adapter.
+        id: String,
+        /// What needs it.
+        held: String,
+    },
+    /// The trash does not hold exactly one such adapter.
+    #[error("{found} adapters in the trash match {id:?}")]
+    NotInTrash {
+        /// What was asked for.
+        id: String,
+        /// How many there are.
+        found: usize,
+    },
     /// Nothing by that id.
     #[error("no adapter {id:?}{suggestion}")]
     NotFound {

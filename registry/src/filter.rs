@@ -1,122 +1,338 @@
-//! The filter language of `adapter list --where`: `key = value`, `!=`, `<`, `<=`, `>`, `>=`, `in (a, b)`, `not in (...)`,
-//! joined by `and`. Keys are columns (family, value, category, status, split, role, rank, ...), tags and metrics.
-//! Values are words, or text in single or double quotes. Numbers compare as numbers where both sides are numbers.
+//! The filter language of `adapter list --where`.
+//!
+//! ```text
+//! filter  := any ("or" any)*
+//! any     := one ("and" one)*
+//! one     := "not" one | "(" filter ")" | "has" KEY
+//!          | KEY ("=" | "!=" | "<" | "<=" | ">" | ">=") VALUE
+//!          | KEY ["not"] "in" "(" VALUE ("," VALUE)* ")"
+//!          | KEY ["not"] "like" PATTERN
+//! ```
+//!
+//! Keys are columns (family, value, category, status, split, role, rank, ...), tags and metrics. Values are words, or text
+//! in single or double quotes; in a pattern `*` stands for any text. Numbers compare as numbers where both sides are numbers. An
+//! adapter without the field passes only `!=`, `not in`, `not like` and `not`.
+
+use rusqlite::types::Value as Sql;
 
 use crate::{AdapterRecord, Error, Result};
 
 #[derive(Debug, Clone, PartialEq)]
-enum Test {
-    Compare(String, String, String),
-    In(String, Vec<String>, bool),
+enum Expr {
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
+    Has(String),
+    Compare(String, Op, String),
+    In(String, Vec<String>),
+    Like(String, String),
 }
 
-/// Conditions that all must hold.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Filter {
-    tests: Vec<Test>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Eq,
+    Lt,
+    Le,
+    Gt,
+    Ge,
 }
+
+impl Op {
+    fn holds(self, order: std::cmp::Ordering) -> bool {
+        match self {
+            Self::Eq => order.is_eq(),
+            Self::Lt => order.is_lt(),
+            Self::Le => order.is_le(),
+            Self::Gt => order.is_gt(),
+            Self::Ge => order.is_ge(),
+        }
+    }
+
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Eq => "=",
+            Self::Lt => "<",
+            Self::Le => "<=",
+            Self::Gt => ">",
+            Self::Ge => ">=",
+        }
+    }
+}
+
+/// Conditions on adapters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    root: Expr,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self::all()
+    }
+}
+
+/// How a filter nests at most: a guard against input that would exhaust the stack.
+const MAX_DEPTH: usize = 64;
 
 impl Filter {
     /// Everything.
     pub fn all() -> Self {
-        Self::default()
+        Self { root: Expr::All(Vec::new()) }
     }
 
-    /// The keys that it looks at.
-    pub fn keys(&self) -> Vec<&str> {
-        self.tests
-            .iter()
-            .map(|t| match t {
-                Test::Compare(key, ..) | Test::In(key, ..) => key.as_str(),
-            })
-            .collect()
+    /// Adds a condition that must hold as well.
+    fn also(mut self, more: Expr) -> Self {
+        match &mut self.root {
+            Expr::All(list) => list.push(more),
+            _ => self.root = Expr::All(vec![self.root, more]),
+        }
+        self
     }
 
     /// Adds `key = value`.
-    pub fn equals(mut self, key: &str, value: &str) -> Self {
-        self.tests.push(Test::Compare(key.into(), "=".into(), value.into()));
-        self
+    pub fn equals(self, key: &str, value: &str) -> Self {
+        self.also(Expr::Compare(key.into(), Op::Eq, value.into()))
     }
 
     /// Adds a written expression.
     ///
     /// # Errors
     /// With the position of what cannot be read.
-    pub fn and(mut self, expression: &str) -> Result<Self> {
+    pub fn and(self, expression: &str) -> Result<Self> {
         let tokens = tokenize(expression)?;
-        let mut at = 0;
-        let fail = |at: usize, what: &str| {
-            let place = tokens.get(at).map_or(expression.chars().count() + 1, |t: &Token| t.at);
-            Error::Filter { expression: expression.into(), what: format!("expected {what}"), at: place }
-        };
-        loop {
-            let word = |i: usize| tokens.get(i).filter(|t| t.kind != Kind::Symbol).map(|t| t.text.clone());
-            let symbol = |i: usize| tokens.get(i).filter(|t| t.kind == Kind::Symbol).map(|t| t.text.as_str());
-            let key = word(at).ok_or_else(|| fail(at, "a key"))?;
-            at += 1;
-            let negated = tokens.get(at).is_some_and(|t| t.kind == Kind::Word && t.text == "not");
-            at += usize::from(negated);
-            if tokens.get(at).is_some_and(|t| t.kind == Kind::Word && t.text == "in") {
-                at += 1;
-                if symbol(at) != Some("(") {
-                    return Err(fail(at, "("));
+        let mut parser = Parser { expression, tokens: &tokens, at: 0 };
+        let parsed = parser.any(0)?;
+        if parser.at < tokens.len() {
+            return Err(parser.fail("and, or, or the end"));
+        }
+        Ok(self.also(parsed))
+    }
+
+    /// The keys that it looks at.
+    pub fn keys(&self) -> Vec<&str> {
+        fn walk<'a>(e: &'a Expr, out: &mut Vec<&'a str>) {
+            match e {
+                Expr::All(list) | Expr::Any(list) => list.iter().for_each(|e| walk(e, out)),
+                Expr::Not(e) => walk(e, out),
+                Expr::Has(k) | Expr::Compare(k, ..) | Expr::In(k, _) | Expr::Like(k, _) => out.push(k),
+            }
+        }
+        let mut out = Vec::new();
+        walk(&self.root, &mut out);
+        out
+    }
+
+    /// Keys that are put in order with something that is no number, and that something.
+    pub fn ordered_by_text(&self) -> Vec<(&str, &str)> {
+        fn walk<'a>(e: &'a Expr, out: &mut Vec<(&'a str, &'a str)>) {
+            match e {
+                Expr::All(list) | Expr::Any(list) => list.iter().for_each(|e| walk(e, out)),
+                Expr::Not(e) => walk(e, out),
+                Expr::Compare(k, op, v) if *op != Op::Eq && number(v).is_none() => out.push((k, v)),
+                _ => {}
+            }
+        }
+        let mut out = Vec::new();
+        walk(&self.root, &mut out);
+        out
+    }
+
+    /// Whether a record passes.
+    pub fn matches(&self, record: &AdapterRecord) -> bool {
+        fn holds(e: &Expr, r: &AdapterRecord) -> bool {
+            match e {
+                Expr::All(list) => list.iter().all(|e| holds(e, r)),
+                Expr::Any(list) => list.iter().any(|e| holds(e, r)),
+                Expr::Not(e) => !holds(e, r),
+                Expr::Has(key) => r.field(key).is_some(),
+                Expr::In(key, values) => r.field(key).is_some_and(|f| values.contains(&f)),
+                Expr::Like(key, pattern) => r.field(key).is_some_and(|f| like(pattern, &f)),
+                Expr::Compare(key, op, value) => r.field(key).is_some_and(|found| {
+                    let order = match (number(&found), number(value)) {
+                        (Some(a), Some(b)) => a.total_cmp(&b),
+                        _ => found.as_str().cmp(value.as_str()),
+                    };
+                    op.holds(order)
+                }),
+            }
+        }
+        holds(&self.root, record)
+    }
+
+    /// The same as a condition on `a.id` over the table `fields`, with its parameters appended.
+    pub(crate) fn sql(&self, parameters: &mut Vec<Sql>) -> String {
+        sql(&self.root, parameters)
+    }
+}
+
+/// A finite number as it is compared and filed. `-0` is 0.
+pub(crate) fn number(text: &str) -> Option<f64> {
+    text.parse::<f64>().ok().filter(|v| v.is_finite()).map(|v| v + 0.0)
+}
+
+/// `*` is any text; everything else is itself.
+fn like(pattern: &str, text: &str) -> bool {
+    let parts: Vec<&str> = pattern.split('*').collect();
+    let [first, middle @ .., last] = &parts[..] else { return pattern == text };
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    for part in middle {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+fn sql(e: &Expr, p: &mut Vec<Sql>) -> String {
+    let mut put = |value: Sql| {
+        p.push(value);
+        format!("?{}", p.len())
+    };
+    let have = |condition: String| format!("a.id IN (SELECT adapter FROM fields WHERE {condition})");
+    match e {
+        Expr::All(list) if list.is_empty() => "1".into(),
+        Expr::Any(list) if list.is_empty() => "0".into(),
+        Expr::All(list) | Expr::Any(list) => {
+            let joint = if matches!(e, Expr::All(_)) { " AND " } else { " OR " };
+            format!("({})", list.iter().map(|e| sql(e, p)).collect::<Vec<_>>().join(joint))
+        }
+        Expr::Not(e) => format!("NOT {}", sql(e, p)),
+        Expr::Has(key) => have(format!("key = {}", put(Sql::Text(key.clone())))),
+        Expr::In(key, values) => {
+            let key = put(Sql::Text(key.clone()));
+            let values: Vec<String> = values.iter().map(|v| put(Sql::Text(v.clone()))).collect();
+            have(format!("key = {key} AND text IN ({})", values.join(",")))
+        }
+        Expr::Like(key, pattern) => {
+            // GLOB with everything but the star made literal.
+            let glob: String = pattern
+                .chars()
+                .map(|c| if "?[]".contains(c) { format!("[{c}]") } else { c.to_string() })
+                .collect();
+            have(format!("key = {} AND text GLOB {}", put(Sql::Text(key.clone())), put(Sql::Text(glob))))
+        }
+        Expr::Compare(key, op, value) => {
+            let (key, op) = (put(Sql::Text(key.clone())), op.sql());
+            let text = put(Sql::Text(value.clone()));
+            match number(value) {
+                None => have(format!("key = {key} AND text {op} {text}")),
+                Some(n) => {
+                    let n = put(Sql::Real(n));
+                    have(format!(
+                        "key = {key} AND number {op} {n} UNION ALL SELECT adapter FROM fields WHERE key = {key} AND number IS NULL AND text {op} {text}"
+                    ))
                 }
-                let mut values = Vec::new();
-                loop {
-                    at += 1;
-                    values.push(word(at).ok_or_else(|| fail(at, "a value"))?);
-                    at += 1;
-                    match symbol(at) {
-                        Some(",") => {}
-                        Some(")") => break,
-                        _ => return Err(fail(at, ", or )")),
-                    }
-                }
-                at += 1;
-                self.tests.push(Test::In(key, values, negated));
-            } else {
-                let operator = symbol(at)
-                    .filter(|s| !negated && !"(),".contains(s))
-                    .ok_or_else(|| fail(at, "=, !=, <, <=, >, >=, in or not in"))?;
-                let operator = operator.to_owned();
-                at += 1;
-                let value = word(at).ok_or_else(|| fail(at, "a value"))?;
-                at += 1;
-                self.tests.push(Test::Compare(key, operator, value));
             }
-            if at == tokens.len() {
-                return Ok(self);
+        }
+    }
+}
+
+struct Parser<'a> {
+    expression: &'a str,
+    tokens: &'a [Token],
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn fail(&self, what: &str) -> Error {
+        let place = self.tokens.get(self.at).map_or(self.expression.chars().count() + 1, |t| t.at);
+        Error::Filter { expression: self.expression.into(), what: format!("expected {what}"), at: place }
+    }
+
+    fn is(&self, ahead: usize, kind: Kind, text: &str) -> bool {
+        self.tokens.get(self.at + ahead).is_some_and(|t| t.kind == kind && t.text == text)
+    }
+
+    fn took(&mut self, kind: Kind, text: &str) -> bool {
+        let found = self.is(0, kind, text);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn word(&mut self, what: &str) -> Result<String> {
+        match self.tokens.get(self.at).filter(|t| t.kind != Kind::Symbol) {
+            Some(t) => {
+                self.at += 1;
+                Ok(t.text.clone())
             }
-            if word(at).as_deref() != Some("and") {
-                return Err(fail(at, "and"));
-            }
-            at += 1;
+            None => Err(self.fail(what)),
         }
     }
 
-    /// Whether a record passes. A missing field passes only `!=` and `not in`.
-    pub fn matches(&self, record: &AdapterRecord) -> bool {
-        self.tests.iter().all(|test| match test {
-            Test::In(key, values, negated) => {
-                record.field(key).map_or(*negated, |found| values.contains(&found) != *negated)
+    fn any(&mut self, depth: usize) -> Result<Expr> {
+        let mut list = vec![self.all(depth)?];
+        while self.took(Kind::Word, "or") {
+            list.push(self.all(depth)?);
+        }
+        Ok(if list.len() == 1 { list.remove(0) } else { Expr::Any(list) })
+    }
+
+    fn all(&mut self, depth: usize) -> Result<Expr> {
+        let mut list = vec![self.one(depth)?];
+        while self.took(Kind::Word, "and") {
+            list.push(self.one(depth)?);
+        }
+        Ok(if list.len() == 1 { list.remove(0) } else { Expr::All(list) })
+    }
+
+    fn one(&mut self, depth: usize) -> Result<Expr> {
+        if depth > MAX_DEPTH {
+            return Err(self.fail("less nesting"));
+        }
+        // `not`, `has` and `(` begin a condition, unless they are themselves a key: `not = 1`.
+        let operator_follows = self.tokens.get(self.at + 1).is_some_and(|t| {
+            t.kind == Kind::Symbol && t.text != "("
+                || t.kind == Kind::Word && ["in", "like"].contains(&&*t.text)
+        });
+        if !operator_follows {
+            if self.took(Kind::Word, "not") {
+                return Ok(Expr::Not(Box::new(self.one(depth + 1)?)));
             }
-            Test::Compare(key, operator, value) => {
-                let Some(found) = record.field(key) else { return operator == "!=" };
-                let order = match (found.parse::<f64>(), value.parse::<f64>()) {
-                    (Ok(a), Ok(b)) => a.partial_cmp(&b),
-                    _ => Some(found.as_str().cmp(value.as_str())),
-                };
-                let Some(order) = order else { return false };
-                match operator.as_str() {
-                    "=" => order.is_eq(),
-                    "!=" => order.is_ne(),
-                    "<" => order.is_lt(),
-                    "<=" => order.is_le(),
-                    ">" => order.is_gt(),
-                    _ => order.is_ge(),
-                }
+            if self.is(0, Kind::Word, "has") {
+                self.at += 1;
+                return Ok(Expr::Has(self.word("a key")?));
             }
-        })
+        }
+        if self.took(Kind::Symbol, "(") {
+            let inside = self.any(depth + 1)?;
+            if !self.took(Kind::Symbol, ")") {
+                return Err(self.fail("and, or, or )"));
+            }
+            return Ok(inside);
+        }
+        let key = self.word("a key")?;
+        let negated = self.took(Kind::Word, "not");
+        let wrap = |e: Expr| if negated { Expr::Not(Box::new(e)) } else { e };
+        if self.took(Kind::Word, "in") {
+            if !self.took(Kind::Symbol, "(") {
+                return Err(self.fail("("));
+            }
+            let mut values = vec![self.word("a value")?];
+            while self.took(Kind::Symbol, ",") {
+                values.push(self.word("a value")?);
+            }
+            if !self.took(Kind::Symbol, ")") {
+                return Err(self.fail(", or )"));
+            }
+            return Ok(wrap(Expr::In(key, values)));
+        }
+        if self.took(Kind::Word, "like") {
+            return Ok(wrap(Expr::Like(key, self.word("a pattern")?)));
+        }
+        let symbol = self.tokens.get(self.at).filter(|t| t.kind == Kind::Symbol && !negated);
+        let (op, negate) = match symbol.map(|t| t.text.as_str()) {
+            Some("=") => (Op::Eq, false),
+            Some("!=") => (Op::Eq, true),
+            Some("<") => (Op::Lt, false),
+            Some("<=") => (Op::Le, false),
+            Some(">") => (Op::Gt, false),
+            Some(">=") => (Op::Ge, false),
+            _ => return Err(self.fail("=, !=, <, <=, >, >=, in, like, not in or not like")),
+        };
+        self.at += 1;
+        let compare = Expr::Compare(key, op, self.word("a value")?);
+        Ok(if negate { Expr::Not(Box::new(compare)) } else { compare })
     }
 }
 
@@ -178,7 +394,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::tests::record;
+    use crate::store::tests::{new_adapter, record};
+    use crate::{Listing, Store};
 
     #[test]
     fn expressions_select_by_columns_tags_and_metrics() {
@@ -189,6 +406,10 @@ mod tests {
         assert!(passes("family = topic and value in (cats, volcanoes)"));
         assert!(passes("gate_on >= 0.7 and gate_on<1"));
         assert!(passes("note = 'two words' and missing != 3 and value not in (cats)"));
+        assert!(passes("(value = cats or value like 'vol*noes') and not (gate_on < .5)"));
+        assert!(passes("has note and not has missing"));
+        assert!(passes("family = nothing or family = topic and gate_on > 0"));
+        assert!(!passes("(family = topic or family = other) and missing = 1"));
         assert!(!passes("gate_on < 0.7"));
         assert!(!passes("missing = 3"));
         for (bad, expected) in [
@@ -198,16 +419,81 @@ mod tests {
             ("a = b c", "and"),
             ("a = 'b", "quote"),
             ("a ! b", "!="),
+            ("(a = b", "or )"),
+            ("a = b or", "a key"),
+            (&"(".repeat(10_000), "nesting"),
         ] {
             let error = Filter::all().and(bad).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
 
+    #[test]
+    fn patterns_match_as_globs_do() {
+        for (pattern, text, yes) in [
+            ("a*c", "abc", true),
+            ("a*c", "ab", false),
+            ("*", "", true),
+            ("aa", "aa", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(like(pattern, text), yes, "{pattern} {text}");
+        }
+    }
+
+    fn expression() -> impl Strategy<Value = String> {
+        let key = prop::sample::select(vec!["value", "family", "n", "note", "missing", "rank"]);
+        let value = prop::sample::select(vec!["cats", "dogs", "1", "2.5", "-0", "x", "'two words'", "10"]);
+        let leaf = (
+            key,
+            prop::sample::select(vec!["=", "!=", "<", ">=", "in", "not in", "like", "not like"]),
+            value,
+        )
+            .prop_map(|(k, op, v)| match op {
+                "in" | "not in" => format!("{k} {op} ({v}, dogs)"),
+                "like" | "not like" => format!("{k} {op} '{}*'", v.trim_matches('\'')),
+                _ => format!("{k} {op} {v}"),
+            });
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} and {b})")),
+                (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a} or {b})")),
+                inner.prop_map(|a| format!("not ({a})")),
+            ]
+        })
+    }
+
     proptest! {
         #[test]
         fn no_expression_panics(text in ".{0,60}") {
             let _ = Filter::all().and(&text);
+        }
+
+        /// The database and plain Rust agree on what passes.
+        #[test]
+        fn sql_selects_what_matches_selects(text in expression()) {
+            thread_local! {
+                static STORE: (tempfile::TempDir, Store) = {
+                    let folder = tempfile::tempdir().unwrap();
+                    let mut store = Store::open(folder.path()).unwrap();
+                    for (i, name) in ["topic/cats", "topic/dogs", "other/10", "other/x"].into_iter().enumerate() {
+                        let mut new = new_adapter(name, vec![i as u8]);
+                        new.metrics.insert("n".into(), [0.0, -0.0, 2.5, 10.0][i]);
+                        if i % 2 == 0 {
+                            new.tags.insert("note".into(), ["two words", "", "7", ""][i].into());
+                        }
+                        store.commit_adapter(new).unwrap();
+                    }
+                    (folder, store)
+                };
+            }
+            STORE.with(|(_, store)| {
+                let filter = Filter::all().and(&text).unwrap();
+                let all = store.adapters(&Filter::all()).unwrap();
+                let expected: Vec<_> = all.into_iter().filter(|r| filter.matches(r)).collect();
+                prop_assert_eq!(store.list(&filter, &Listing::default()).unwrap(), expected);
+                Ok(())
+            })?;
         }
     }
 }

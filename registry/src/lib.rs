@@ -3,23 +3,34 @@
 //! This crate knows bytes, digests and the PEFT file format, never what a tensor means. Bytes are durable before the row
 //! that names them exists; a receipt beside them lets the catalogue be rebuilt.
 //!
-//! A store folder holds `catalogue.sqlite`, `blobs/ab/<blake3>`, `done/<spec hash>.json` (receipts), `staging/` and
-//! `runs/<id>/`.
+//! A store folder holds `catalogue.sqlite`, `blobs/ab/<blake3>`, `done/<digest of a spec hash>.json` (receipts),
+//! `aliases.json`, `trash/`, `staging/` and `runs/<id>/`.
 
 #![warn(missing_docs)]
 
 pub mod blobs;
 pub mod canonical;
+pub mod check;
+pub mod commit;
 pub mod error;
 pub mod filter;
+pub mod gc;
+mod index;
 pub mod peft;
+pub mod query;
 pub mod record;
+mod schema;
 pub mod store;
+pub mod upkeep;
 
 pub use blobs::{Digest, write_atomic};
 pub use canonical::{canonical_json, spec_hash};
+pub use check::{CheckReport, Problem, Repair, VerifyOutcome};
 pub use error::{Error, Result};
 pub use filter::Filter;
+pub use gc::GcPlan;
 pub use peft::{IfExists, ImportShape};
+pub use query::{Edge, Listing, Stats};
 pub use record::{AdapterRecord, NewAdapter, PeftConfig, Role, Status};
-pub use store::{Stats, Store, VerifyOutcome};
+pub use store::Store;
+pub use upkeep::{Alias, Change};

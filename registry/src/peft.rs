@@ -268,3 +268,99 @@ fn half_to_f32(bits: u16) -> f32 {
         e => (1.0 + fraction / 1024.0) * 2f32.powi(i32::from(e) - 15),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::new_adapter;
+
+    fn peft_file(shape: [usize; 2], dtype_bytes: usize, fill: f32, extra: bool) -> Vec<u8> {
+        let _ = dtype_bytes;
+        let a: Vec<u8> = (0..shape[0] * shape[1]).flat_map(|_| fill.to_le_bytes()).collect();
+        let b: Vec<u8> = (0..3 * shape[0]).flat_map(|_| 0.5f32.to_le_bytes()).collect();
+        let mut views = vec![
+            (
+                format!("{PREFIX}model.layers.0.self_attn.q_proj.lora_A.weight"),
+                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), &a).unwrap(),
+            ),
+            (
+                format!("{PREFIX}model.layers.0.self_attn.q_proj.lora_B.weight"),
+                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![3, shape[0]], &b).unwrap(),
+            ),
+        ];
+        if extra {
+            views.push(("base_model.model.base_model.model.x".into(), views[0].1.clone()));
+        }
+        safetensors::serialize(views, None).unwrap()
+    }
+
+    #[test]
+    fn imports_are_checked_key_by_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = ImportShape {
+            base_model: "m".into(),
+            layers: 1,
+            projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]),
+        };
+        let config = PeftConfig {
+            base_model: "m".into(),
+            r: 2,
+            lora_alpha: 4.0,
+            target_modules: ["q_proj".to_owned()].into(),
+        };
+        let put = |config: &str, weights: &[u8]| {
+            fs_err::write(folder.path().join("adapter_config.json"), config).unwrap();
+            fs_err::write(folder.path().join("adapter_model.safetensors"), weights).unwrap();
+            import(folder.path(), &shape)
+        };
+        let good_config = adapter_config(&config);
+        let good = peft_file([2, 4], 4, 0.25, false);
+        assert_eq!(put(&good_config, &good).unwrap().peft, config);
+        let rs = good_config.replace("\"use_rslora\": false", "\"use_rslora\": true");
+        assert!((put(&rs, &good).unwrap().peft.lora_alpha - 4.0 * 2f32.sqrt()).abs() < 1e-6);
+        let bad: [(&str, String, Vec<u8>); 8] = [
+            ("shape", good_config.clone(), peft_file([2, 5], 4, 0.1, false)),
+            ("no target module", good_config.clone(), peft_file([2, 4], 4, 0.1, true)),
+            ("NaN", good_config.clone(), peft_file([2, 4], 4, f32::NAN, false)),
+            ("not a readable", good_config.clone(), good[..good.len() - 3].to_vec()),
+            ("use_dora", good_config.replace("\"use_dora\": false", "\"use_dora\": true"), good.clone()),
+            (
+                "modules_to_save",
+                good_config.replace("\"modules_to_save\": null", "\"modules_to_save\": [\"lm_head\"]"),
+                good.clone(),
+            ),
+            ("patterns", good_config.replace("[\n    \"q_proj\"\n  ]", "\".*q_proj\""), good.clone()),
+            (
+                "missing",
+                good_config.clone(),
+                safetensors::serialize(Vec::<(String, safetensors::tensor::TensorView<'_>)>::new(), None)
+                    .unwrap(),
+            ),
+        ];
+        for (expected, config, weights) in bad {
+            let error = put(&config, &weights).unwrap_err().to_string();
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_exported_folder_imports_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("store")).unwrap();
+        let mut new = new_adapter("topic/cats", peft_file([1, 4], 4, 0.25, false));
+        new.peft.lora_alpha = 2.0;
+        let record = store.commit_adapter(new).unwrap();
+        let out = folder.path().join("out");
+        export(&store, &record, &out, IfExists::Fail).unwrap();
+        assert!(export(&store, &record, &out, IfExists::Fail).unwrap_err().to_string().contains("--force"));
+        export(&store, &record, &out, IfExists::Replace).unwrap();
+        let shape = ImportShape {
+            base_model: "m".into(),
+            layers: 1,
+            projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]),
+        };
+        let back = import(&out, &shape).unwrap();
+        assert_eq!(back.weights, store.weights(&record).unwrap());
+        assert!(out.join("note.json").exists());
+    }
+}

@@ -144,6 +144,13 @@ impl AdapterRecord {
         "spec_hash",
     ];
 
+    /// The names of all its fields that filters can use.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        let metrics = self.metrics.keys().filter(|k| !self.tags.contains_key(*k));
+        let own = self.tags.keys().chain(metrics).map(String::as_str).filter(|k| !Self::COLUMNS.contains(k));
+        Self::COLUMNS.into_iter().chain(own)
+    }
+
     /// A field by the name filters use: columns, then tags, then metrics.
     pub fn field(&self, key: &str) -> Option<String> {
         let text = |v: serde_json::Value| v.as_str().map(str::to_owned);

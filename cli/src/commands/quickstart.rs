@@ -51,13 +51,17 @@ pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
     let (run, smoke, seed) = (if args.smoke { "smoke" } else { "quickstart" }, args.smoke, args.seed);
     let base = context.base()?;
     let mut store = context.store()?;
-    let (new, known) = ::factory::submit(&mut store, &base, &recipes, &behaviours, now_ms())?;
+    let options = ::factory::SubmitOptions::default();
+    let done = ::factory::submit(&mut store, &base, &recipes, &behaviours, &options, now_ms())?;
     context.say(&format!(
-        "1/4 factory: {} adapters ({known} known already, {new} new) in {}",
+        "1/4 factory: {} adapters ({} known already, {} new) in {}",
         behaviours.len(),
+        done.known - done.again,
+        done.new + done.again,
         context.store_path().display()
     ));
-    let summary = factory::work(context, &base, 8, 1)?;
+    let summary =
+        factory::work(context, &base, factory::Job { pack: 8, workers: 1, drain: false, crafts: &[] })?;
     if summary.stopped {
         return factory::finish(&summary);
     }

@@ -129,7 +129,7 @@ pub(crate) fn pretrain(
     } else {
         context.say("sampling texts for context prediction");
         let wanted = settings::text_requests(smoke).into_iter().collect();
-        factory::samples::sample(store, base, &wanted)?.into_values().collect()
+        factory::samples::sample(Some(store), base, &wanted)?.into_values().collect()
     };
     let topic = super::recipe::load("topic")?;
     let mut recipes = builtin();

@@ -1,10 +1,14 @@
-//! `registry stats|rebuild`.
+//! `registry stats|check|gc|rebuild`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use registry::Store;
 use serde_json::json;
 
 use crate::args::RegistryCommand;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{CommandError, Kind, Result};
 use crate::output::{count, print, print_json, table};
 
 pub(crate) fn run(context: &Context<'_>, command: &RegistryCommand) -> Result {
@@ -43,6 +47,8 @@ pub(crate) fn run(context: &Context<'_>, command: &RegistryCommand) -> Result {
                 stats.blob_bytes as f64 / 1e6
             ))
         }
+        RegistryCommand::Check { repair } => check(context, &mut store, *repair),
+        RegistryCommand::Gc { apply, keep_days } => gc(context, &store, *apply, *keep_days),
         RegistryCommand::Rebuild => {
             let added = store.rebuild_from_receipts()?;
             if context.global.json {
@@ -51,4 +57,83 @@ pub(crate) fn run(context: &Context<'_>, command: &RegistryCommand) -> Result {
             print(&format!("{} added from receipts", count(added, "adapter")))
         }
     }
+}
+
+fn check(context: &Context<'_>, store: &mut Store, repair: bool) -> Result {
+    let mended = if repair { Some(store.repair()?) } else { None };
+    let shown = AtomicU64::new(0);
+    let report = store.check(&|done, all| {
+        // A line for every tenth of many files.
+        let tenth = (done * 10 / all.max(1)) as u64;
+        if all >= 2000 && shown.fetch_max(tenth, Ordering::Relaxed) < tenth {
+            context.say(&format!("hashed {done} of {all} files"));
+        }
+    })?;
+    let rate = report.bytes as f64 / report.seconds.max(1e-9) / 1e9;
+    if context.global.json {
+        print_json(
+            &json!({"schema": "registry-check/1", "report": report, "repaired": mended, "gigabytes_per_sec": rate}),
+        )?;
+    } else {
+        if let Some(m) = &mended {
+            print(&format!(
+                "mended: {} from receipts, {} rewritten, {} replaced, {} removed, {} removed",
+                count(m.rows, "row"),
+                count(m.receipts, "receipt"),
+                count(m.replaced, "row"),
+                count(m.aliases, "alias").replace("aliass", "aliases"),
+                count(m.blobs, "damaged file")
+            ))?;
+        }
+        for p in &report.problems {
+            print(&format!("{}: {}", p.subject, p.what))?;
+        }
+        print(&format!(
+            "{}, {}, {}, {} of {:.1} MB hashed at {rate:.1} GB/s: {}",
+            count(report.adapters, "adapter"),
+            count(report.receipts, "receipt"),
+            count(report.jobs, "job"),
+            count(report.blobs, "file"),
+            report.bytes as f64 / 1e6,
+            if report.problems.is_empty() {
+                "all well".to_owned()
+            } else {
+                count(report.problems.len(), "problem")
+            }
+        ))?;
+    }
+    if report.problems.is_empty() {
+        return Ok(());
+    }
+    let mendable = report.problems.iter().filter(|p| p.repairable).count();
+    let error = CommandError::new(
+        Kind::Negative,
+        format!("{} in the store", count(report.problems.len(), "problem")),
+    );
+    Err(match mendable {
+        0 => error.hint("damaged adapters: lorafab adapter rm them, then submit their recipes again"),
+        n => error.hint(format!("{n} can be mended with: lorafab registry check --repair")),
+    })
+}
+
+fn gc(context: &Context<'_>, store: &Store, apply: bool, keep_days: u64) -> Result {
+    let plan = store.gc_plan(Duration::from_hours(24 * keep_days))?;
+    if apply {
+        store.gc(&plan)?;
+    }
+    if context.global.json {
+        return print_json(&json!({"schema": "registry-gc/1", "plan": plan, "applied": apply}));
+    }
+    print(&format!(
+        "{}: {}, {}, {}, {:.1} MB",
+        if apply { "removed" } else { "would remove" },
+        count(plan.blobs.len(), "unnamed file"),
+        count(plan.trash.len(), "trashed adapter"),
+        count(plan.staging.len(), "leftover"),
+        plan.bytes as f64 / 1e6
+    ))?;
+    if !apply && plan.bytes > 0 {
+        context.say("carry it out with: lorafab registry gc --apply");
+    }
+    Ok(())
 }

@@ -1,37 +1,24 @@
-//! `adapter list|show|export|import|verify`.
+//! `adapter list|show|diff|similar|lineage|tag|alias|rm|restore|export|import|verify`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod geometry;
+mod list;
+mod manage;
+
+use std::collections::BTreeMap;
 
 use lm::{BaseModel, Projection};
 use registry::peft::{export, import};
-use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status, Store};
+use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status};
 use serde_json::json;
 
 use crate::args::AdapterCommand;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{count, print, print_json, print_result, table};
+use crate::output::{count, print, print_json, print_result};
 
 pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
     match command {
-        AdapterCommand::List { family, status, role, split, conditions, limit } => {
-            let mut filter = Filter::all();
-            for (key, value) in [("family", family), ("status", status), ("role", role), ("split", split)] {
-                if let Some(value) = value {
-                    filter = filter.equals(key, value);
-                }
-            }
-            for condition in conditions {
-                filter = filter.and(condition)?;
-            }
-            let store = context.existing_store()?;
-            let mut found = store.adapters(&filter)?;
-            if found.is_empty() {
-                check_keys(&store, &filter, family.as_deref())?;
-            }
-            found.truncate(limit.unwrap_or(usize::MAX));
-            list(context, &found)
-        }
+        AdapterCommand::List(args) => list::run(context, args),
         AdapterCommand::Show { adapter } => {
             let record = context.existing_store()?.adapter(adapter)?;
             if context.global.json {
@@ -39,6 +26,17 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
             }
             show(&record)
         }
+        AdapterCommand::Diff { a, b } => geometry::diff(context, a, b),
+        AdapterCommand::Similar { adapter, conditions, limit } => {
+            geometry::similar(context, adapter, conditions, *limit)
+        }
+        AdapterCommand::Lineage { adapter } => manage::lineage(context, adapter),
+        AdapterCommand::Tag { adapter, tags } => manage::tag(context, adapter, tags),
+        AdapterCommand::Alias { name, adapter, remove } => {
+            manage::alias(context, name.as_deref(), adapter.as_deref(), *remove)
+        }
+        AdapterCommand::Rm { adapters, dry_run } => manage::rm(context, adapters, *dry_run),
+        AdapterCommand::Restore { adapter } => manage::restore(context, adapter),
         AdapterCommand::Export { adapter, dir, force, .. } => {
             let store = context.existing_store()?;
             let record = store.adapter(adapter)?;
@@ -100,28 +98,6 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
     }
 }
 
-/// An empty answer may be a slip of the pen: names a family or key that no adapter of the store has.
-fn check_keys(store: &Store, filter: &Filter, family: Option<&str>) -> Result {
-    let all = store.adapters(&Filter::all())?;
-    let families: BTreeSet<&str> = all.iter().map(|r| r.family.as_str()).collect();
-    let names = |known: BTreeSet<&str>| known.into_iter().collect::<Vec<_>>().join(", ");
-    if let Some(family) = family
-        && !families.contains(family)
-        && !all.is_empty()
-    {
-        return Err(CommandError::new(Kind::NotFound, format!("no adapter is of family {family:?}"))
-            .hint(format!("families here: {}", names(families))));
-    }
-    let unknown = |key: &&&str| !all.is_empty() && !all.iter().any(|r| r.field(key).is_some());
-    if let Some(key) = filter.keys().iter().find(unknown) {
-        let tags = all.iter().flat_map(|r| r.tags.keys().chain(r.metrics.keys())).map(String::as_str);
-        let known = AdapterRecord::COLUMNS.into_iter().chain(tags).collect();
-        return Err(CommandError::new(Kind::Usage, format!("no adapter has a field {key:?}"))
-            .hint(format!("fields: {}", names(known))));
-    }
-    Ok(())
-}
-
 /// What an imported adapter must fit.
 fn import_shape(base: &BaseModel) -> ImportShape {
     ImportShape {
@@ -132,38 +108,6 @@ fn import_shape(base: &BaseModel) -> ImportShape {
             .map(|p| (p.name().to_owned(), p.features(base.config())))
             .collect(),
     }
-}
-
-fn list(context: &Context<'_>, found: &[AdapterRecord]) -> Result {
-    if context.global.json {
-        let items: Vec<_> = found
-            .iter()
-            .map(|r| {
-                json!({"id": r.id, "spec_hash": r.spec_hash, "role": r.role, "behaviour": r.behaviour, "family": r.family, "value": r.value, "category": r.category,
-                       "split": r.split, "status": r.status, "rank": r.peft.r, "tags": r.tags, "metrics": r.metrics, "weights_bytes": r.weights_bytes, "created_at": r.created_at})
-            })
-            .collect();
-        return print_json(&json!({"schema": "adapter-list/1", "adapters": items}));
-    }
-    let rate = |r: &AdapterRecord, key: &str| r.metrics.get(key).map_or("–".into(), |v| format!("{v:.2}"));
-    let rows: Vec<Vec<String>> = found
-        .iter()
-        .map(|r| {
-            vec![
-                r.id[..12].to_owned(),
-                r.behaviour.clone(),
-                r.split.clone().unwrap_or("–".into()),
-                r.field("status").unwrap_or_default(),
-                r.peft.r.to_string(),
-                rate(r, "gate_on"),
-                rate(r, "gate_near"),
-                rate(r, "gate_off"),
-            ]
-        })
-        .collect();
-    print(&table(&["id", "behaviour", "split", "status", ">rank", ">on", ">near", ">off"], &rows))?;
-    context.say(&count(found.len(), "adapter"));
-    Ok(())
 }
 
 fn show(record: &AdapterRecord) -> Result {

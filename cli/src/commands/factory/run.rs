@@ -1,0 +1,190 @@
+//! `factory run`: works the queue and shows how far it is.
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use factory::{Craft, Event, RunOptions, RunSummary};
+use lm::BaseModel;
+use registry::Store;
+use serde_json::json;
+
+use crate::context::{Context, STOP, gone, now_ms, owner, watch_signals};
+use crate::error::{CommandError, Kind as ErrorKind, Result};
+use crate::output::{count, print, print_json, tell};
+
+/// How a command works the queue.
+#[derive(Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub(crate) pack: usize,
+    pub(crate) workers: usize,
+    pub(crate) drain: bool,
+    pub(crate) crafts: &'a [&'a dyn Craft],
+}
+
+pub(super) fn run(context: &Context<'_>, pack: usize, workers: usize, drain: bool) -> Result {
+    watch_signals();
+    let base = context.base()?;
+    let summary = work(context, &base, Job { pack, workers, drain, crafts: &[] })?;
+    if summary.for_others > 0 && summary.committed + summary.finished + summary.failed == 0 {
+        return Err(CommandError::new(
+            ErrorKind::Usage,
+            format!("{} wait for another base model or precision", count(summary.for_others, "open job")),
+        )
+        .hint("pass the --model and --precision that they were submitted with, or cancel them"));
+    }
+    if context.global.json {
+        print_json(
+            &json!({"schema": "factory-run/1", "committed": summary.committed, "finished": summary.finished, "failed": summary.failed,
+            "tokens": summary.tokens, "seconds": summary.seconds, "for_other_bases": summary.for_others, "paused": summary.paused}),
+        )?;
+    } else {
+        let rate = summary.committed as f64 / summary.seconds.max(1e-9) * 3600.0;
+        print(&format!(
+            "{} made, {} failed, {:.0} s, {rate:.0} adapters an hour",
+            count(summary.committed, "adapter"),
+            count(summary.failed, "job"),
+            summary.seconds
+        ))?;
+    }
+    finish(&summary)?;
+    if summary.committed > 0 {
+        context.say("next: lorafab adapter list, or lorafab dit train");
+    }
+    Ok(())
+}
+
+/// Works the queue empty with `workers` threads and shows progress.
+pub(crate) fn work(context: &Context<'_>, base: &BaseModel, job: Job<'_>) -> Result<RunSummary> {
+    let path = context.store_path();
+    let quiet = context.global.quiet;
+    let names: Vec<String> = (0..job.workers.max(1)).map(owner).collect();
+    let results: Vec<factory::Result<RunSummary>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = names
+            .iter()
+            .map(|owner| {
+                scope.spawn(|| {
+                    let mut store = Store::open(&path)?;
+                    let options = RunOptions {
+                        pack: job.pack.max(1),
+                        owner,
+                        stop: &STOP,
+                        clock: now_ms,
+                        gone,
+                        crafts: job.crafts,
+                        drain: job.drain,
+                    };
+                    let mut progress = Progress::new(quiet);
+                    factory::run(&mut store, base, options, &mut |event| progress.show(&event))
+                })
+            })
+            .collect();
+        handles.into_iter().map(|h| h.join().expect("a worker does not panic")).collect()
+    });
+    let mut total = RunSummary::default();
+    for result in results {
+        let one = result?;
+        total.committed += one.committed;
+        total.finished += one.finished;
+        total.failed += one.failed;
+        total.tokens += one.tokens;
+        total.for_others = one.for_others;
+        total.paused |= one.paused;
+        total.seconds = total.seconds.max(one.seconds);
+    }
+    total.stopped = STOP.load(Ordering::Relaxed);
+    Ok(total)
+}
+
+/// The exit of a command that worked the queue.
+pub(crate) fn finish(summary: &RunSummary) -> Result {
+    if summary.stopped {
+        return Err(CommandError::new(
+            ErrorKind::Interrupted,
+            "stopped before the queue was empty; finished adapters are safe, unfinished ones go on where they were",
+        )
+        .hint("run the same command again to go on"));
+    }
+    if summary.paused {
+        return Err(CommandError::new(ErrorKind::Negative, "the queue is paused, with open jobs in it")
+            .hint("go on with: lorafab factory resume"));
+    }
+    if summary.failed > 0 {
+        return Err(CommandError::new(
+            ErrorKind::Negative,
+            format!("{} failed", count(summary.failed, "job")),
+        )
+        .hint("see why with: lorafab factory status"));
+    }
+    Ok(())
+}
+
+/// One status line, rewritten in place on a terminal, a line every ten seconds elsewhere.
+struct Progress {
+    quiet: bool,
+    begin: Instant,
+    last: Option<Instant>,
+    done: usize,
+    open: usize,
+    /// Jobs of the pack in hand.
+    pack: usize,
+}
+
+impl Progress {
+    fn new(quiet: bool) -> Self {
+        Self { quiet, begin: Instant::now(), last: None, done: 0, open: 0, pack: 0 }
+    }
+
+    fn show(&mut self, event: &Event) {
+        let terminal = std::io::stderr().is_terminal();
+        match event {
+            Event::Claimed { jobs, open } => (self.pack, self.open) = (jobs.len(), *open),
+            Event::Committed { done, open, .. } | Event::Finished { done, open, .. } => {
+                (self.done, self.open) = (*done, *open);
+            }
+            Event::Failed { label, reason } => tell(&format!("failed: {label}: {reason}")),
+            Event::Said(line) => {
+                if !self.quiet {
+                    tell(line);
+                }
+            }
+            Event::Waiting { open, .. } => {
+                if !self.quiet {
+                    tell(&format!("nothing is ready: {} with other workers or waiting", count(*open, "job")));
+                }
+            }
+            Event::Step { step, steps, loss, tokens_per_sec } => {
+                let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
+                if self.quiet || self.last.is_some_and(|l| l.elapsed() < every) {
+                    return;
+                }
+                self.last = Some(Instant::now());
+                // A pack in training counts for the share of its steps that are taken.
+                let share = *step as f64 / (*steps).max(1) as f64;
+                let done = self.done as f64 + self.pack as f64 * share;
+                let left = (self.open as f64 - self.pack as f64 * share).max(0.0);
+                let left = self.begin.elapsed().as_secs_f64() / done.max(1e-9) * left;
+                let eta = format!("  eta {}m{:02}s", left as u64 / 60, left as u64 % 60);
+                let line = format!(
+                    "adapters {}/{}  step {step}/{steps}  loss {loss:.3}  {tokens_per_sec:.0} tok/s{eta}",
+                    self.done,
+                    self.done + self.open
+                );
+                if terminal {
+                    // A closed stderr is no reason to stop.
+                    let _ = write!(anstream::stderr(), "\r\x1b[2K{line}");
+                } else {
+                    tell(&line);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.last.is_some() && std::io::stderr().is_terminal() {
+            tell("");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What people do to a queue: cancel, retry, pause, limit.
+
+use rusqlite::{OptionalExtension, Transaction, params};
+use serde::Serialize;
+
+use super::{Queue, State, end};
+use crate::Result;
+
+/// How many jobs of a tag may be leased or running at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// Tag; every job has its family as one.
+    pub tag: String,
+    /// Most.
+    pub most: i64,
+}
+
+impl Queue<'_> {
+    /// Cancels every job that has not ended and whose label begins so: waiting ones at once, running ones at their next
+    /// step. Returns `(cancelled, asked to stop)`.
+    pub fn cancel(&mut self, prefix: &str, now_ms: i64) -> Result<(usize, usize)> {
+        Ok(self.store.transaction(|t| {
+            let waiting = labelled(t, prefix, "'queued','retry_wait'")?;
+            for &(id, token) in &waiting {
+                end(t, (id, token), State::Cancelled, (now_ms, "asked by the user"), (None, None))?;
+            }
+            let held = labelled(t, prefix, "'leased','running'")?;
+            for (id, _) in &held {
+                t.execute("UPDATE jobs SET cancel_requested = 1 WHERE id = ?1", [id])?;
+            }
+            // What needed one of them has ended with it.
+            Ok((waiting.len(), held.len()))
+        })?)
+    }
+
+    /// Queues dead and cancelled jobs again, with fresh attempts. They wait for what they need anew.
+    pub fn retry(&mut self, prefix: &str, now_ms: i64) -> Result<usize> {
+        Ok(self.store.transaction(|t| {
+            let ended = labelled(t, prefix, "'dead','cancelled'")?;
+            for (id, _) in &ended {
+                t.execute(
+                    "UPDATE jobs SET state='queued', attempt=0, deaths=0, run_after_ms=0, cancel_requested=0, error=NULL, error_class=NULL,
+                       changed_ms=?2, why='asked by the user' WHERE id=?1",
+                    params![id, now_ms],
+                )?;
+            }
+            // Only now is it known which of them will run again.
+            for (id, token) in &ended {
+                let (left, doomed): (i64, i64) = t.query_row(
+                    "SELECT COALESCE(SUM(p.state NOT IN ('succeeded','cancelled','dead')), 0),
+                            COALESCE(SUM(n.only_ok AND p.state IN ('cancelled','dead')), 0)
+                     FROM job_needs n JOIN jobs p ON p.id = n.needs WHERE n.job = ?1",
+                    [id],
+                    |r| Ok((r.get(0)?, r.get(1)?)),
+                )?;
+                t.execute("UPDATE jobs SET deps_left = ?2 WHERE id = ?1", [*id, left])?;
+                if doomed > 0 {
+                    let why = "what it needs is dead or cancelled: retry that as well";
+                    end(t, (*id, *token), State::Dead, (now_ms, why), (Some("permanent"), None))?;
+                }
+            }
+            Ok(ended.len())
+        })?)
+    }
+
+    /// Stops (or allows again) claims; what runs goes on. Returns whether that changed anything.
+    pub fn pause(&mut self, paused: bool) -> Result<bool> {
+        let sql = if paused {
+            "INSERT OR IGNORE INTO settings(key, value) VALUES('paused', '1')"
+        } else {
+            "DELETE FROM settings WHERE key = 'paused'"
+        };
+        Ok(self.store.transaction(|t| t.execute(sql, []))? > 0)
+    }
+
+    /// Whether claims are stopped.
+    pub fn paused(&self) -> Result<bool> {
+        Ok(self.store.query(|c| {
+            c.query_row("SELECT EXISTS(SELECT 1 FROM settings WHERE key='paused')", [], |r| r.get(0))
+        })?)
+    }
+
+    /// Keeps a text under a key.
+    pub fn remember(&mut self, key: &str, text: &str) -> Result<()> {
+        let sql = "INSERT INTO settings(key, value) VALUES(?1, ?2) ON CONFLICT(key) DO UPDATE SET value = ?2";
+        Ok(self.store.transaction(|t| t.execute(sql, [key, text]).map(drop))?)
+    }
+
+    /// The text kept under a key.
+    pub fn remembered(&self, key: &str) -> Result<Option<String>> {
+        let sql = "SELECT value FROM settings WHERE key = ?1";
+        Ok(self.store.query(|c| c.query_row(sql, [key], |r| r.get(0)).optional())?)
+    }
+
+    /// Sets (`Some`) or lifts (`None`) the limit of a tag.
+    pub fn limit(&mut self, tag: &str, most: Option<i64>) -> Result<()> {
+        Ok(self.store.transaction(|t| {
+            match most {
+                Some(most) => t.execute(
+                    "INSERT INTO tag_limits(tag, most) VALUES(?1, ?2) ON CONFLICT(tag) DO UPDATE SET most = ?2",
+                    params![tag, most],
+                )?,
+                None => t.execute("DELETE FROM tag_limits WHERE tag = ?1", [tag])?,
+            };
+            Ok(())
+        })?)
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Result<Vec<Limit>> {
+        Ok(self.store.query(|c| {
+            c.prepare("SELECT tag, most FROM tag_limits ORDER BY tag")?
+                .query_map([], |r| Ok(Limit { tag: r.get(0)?, most: r.get(1)? }))?
+                .collect()
+        })?)
+    }
+}
+
+/// Jobs in these states whose label begins so: id and token.
+fn labelled(t: &Transaction<'_>, prefix: &str, states: &str) -> rusqlite::Result<Vec<(i64, i64)>> {
+    t.prepare(&format!(
+        "SELECT id, lease_token FROM jobs WHERE state IN ({states}) AND substr(label, 1, length(?1)) = ?1 ORDER BY id"
+    ))?
+    .query_map([prefix], |r| Ok((r.get(0)?, r.get(1)?)))?
+    .collect()
+}

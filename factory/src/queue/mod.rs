@@ -1,0 +1,215 @@
+//! The batch job queue, in the store's own database: a job is its specification, a lease carries a token that grows with
+//! every claim, and only the holder of the current token can commit.
+//!
+//! ```text
+//! queued --claim--> leased --start--> running --commit--> succeeded
+//!    ^                |                  |---cancel seen--> cancelled
+//!    |                v                  |---permanent or poison error, attempts used up--> dead
+//!    |           retry_wait <------------'   retryable error, lease lost
+//!    '--- release (a worker told to stop), retry of a dead or cancelled job
+//! ```
+//!
+//! The database itself refuses any other change of a state and appends every change to a log (`registry`'s schema), so
+//! that a job's state is the end of its log.
+
+mod control;
+mod lease;
+mod status;
+mod submit;
+
+use registry::Store;
+use rusqlite::Transaction;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+pub use control::Limit;
+pub use lease::{Beat, Claim, Failure};
+pub use status::{Logged, QueueStatus, Waiting, WorkerLine};
+pub use submit::{Needs, NewJob, Submitted};
+
+/// A job's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the field's")]
+pub enum State {
+    Queued,
+    Leased,
+    Running,
+    RetryWait,
+    Succeeded,
+    Cancelled,
+    Dead,
+}
+
+impl State {
+    /// All states, in the order of a job's life.
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Leased,
+        Self::Running,
+        Self::RetryWait,
+        Self::Succeeded,
+        Self::Cancelled,
+        Self::Dead,
+    ];
+
+    /// As stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Leased => "leased",
+            Self::Running => "running",
+            Self::RetryWait => "retry_wait",
+            Self::Succeeded => "succeeded",
+            Self::Cancelled => "cancelled",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Whether nothing more happens by itself.
+    pub fn ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Cancelled | Self::Dead)
+    }
+
+    fn parse(name: &str) -> Self {
+        Self::ALL.into_iter().find(|s| s.name() == name).expect("invariant: the schema allows no other state")
+    }
+}
+
+/// A job as stored.
+#[derive(Debug, Clone, Serialize)]
+pub struct Job {
+    /// Row id.
+    pub id: i64,
+    /// Identity.
+    pub spec_hash: String,
+    /// The work.
+    #[serde(skip)]
+    pub spec: serde_json::Value,
+    /// What kind of work it is, e.g. `adapter`.
+    pub kind: String,
+    /// For people.
+    pub label: String,
+    /// Family.
+    pub family: String,
+    /// State.
+    pub state: State,
+    /// Attempts so far.
+    pub attempt: i64,
+    /// Times that a worker's process ended while it had this job.
+    pub deaths: i64,
+    /// Current lease token.
+    pub token: i64,
+    /// Who holds the lease.
+    pub owner: Option<String>,
+    /// Id of the adapter made, once it succeeded.
+    pub adapter: Option<String>,
+    /// `retryable`, `permanent` or `poison`, once it failed.
+    pub error_class: Option<String>,
+    /// Why it failed last.
+    pub error: Option<String>,
+}
+
+/// The queue of a store. Times are milliseconds of the caller's clock; a clock that is set back makes leases last longer, never
+/// shorter.
+#[derive(Debug)]
+pub struct Queue<'a> {
+    store: &'a mut Store,
+}
+
+const COLUMNS: &str = "id, spec_hash, spec, kind, label, family, state, attempt, deaths, lease_token, lease_owner, adapter, error_class, error";
+
+fn row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Job> {
+    let spec: String = r.get(2)?;
+    let state: String = r.get(6)?;
+    Ok(Job {
+        id: r.get(0)?,
+        spec_hash: r.get(1)?,
+        spec: serde_json::from_str(&spec).unwrap_or_default(),
+        kind: r.get(3)?,
+        label: r.get(4)?,
+        family: r.get(5)?,
+        state: State::parse(&state),
+        attempt: r.get(7)?,
+        deaths: r.get(8)?,
+        token: r.get(9)?,
+        owner: r.get(10)?,
+        adapter: r.get(11)?,
+        error_class: r.get(12)?,
+        error: r.get(13)?,
+    })
+}
+
+impl<'a> Queue<'a> {
+    /// The queue in a store.
+    pub fn new(store: &'a mut Store) -> Self {
+        Self { store }
+    }
+
+    /// A job by its row id.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn job(&self, id: i64) -> Result<Job> {
+        let found = self.store.query(|c| {
+            let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1"))?;
+            rusqlite::OptionalExtension::optional(statement.query_row([id], row))
+        })?;
+        found.ok_or_else(|| Error::NoJob(id.to_string()))
+    }
+}
+
+/// Turns the database's refusal of a change into the typed error.
+fn typed(e: registry::Error, job: &Job, wanted: &'static str) -> Error {
+    if let registry::Error::Sqlite { source, .. } = &e
+        && source.to_string().contains("illegal transition")
+    {
+        return Error::Illegal { job: job.label.clone(), state: job.state.name().into(), wanted };
+    }
+    e.into()
+}
+
+/// Ends a job and tells those that wait for it: what needs any end may go on, what needs success goes on or dies with it.
+/// `set` are further columns. Returns whether the job was in one of `from` under this token.
+fn end(
+    t: &Transaction<'_>,
+    (id, token): (i64, i64),
+    to: State,
+    (now_ms, why): (i64, &str),
+    (class, adapter): (Option<&str>, Option<&str>),
+) -> rusqlite::Result<bool> {
+    let n = t
+        .prepare_cached(
+            "UPDATE jobs SET state=?3, changed_ms=?4, why=?5, error_class=?6, error=CASE WHEN ?3='dead' THEN ?5 END, adapter=?7,
+               lease_owner=NULL, lease_until_ms=NULL, cancel_requested=0 WHERE id=?1 AND lease_token=?2",
+        )?
+        .execute(rusqlite::params![id, token, to.name(), now_ms, why, class, adapter])?;
+    if n == 1 {
+        tell_dependants(t, id, to, now_ms)?;
+    }
+    Ok(n == 1)
+}
+
+fn tell_dependants(t: &Transaction<'_>, id: i64, to: State, now_ms: i64) -> rusqlite::Result<()> {
+    let waiting: Vec<(i64, bool)> = t
+        .prepare_cached(
+            "SELECT n.job, n.only_ok FROM job_needs n JOIN jobs j ON j.id = n.job WHERE n.needs = ?1 AND j.state IN ('queued','retry_wait')",
+        )?
+        .query_map([id], |r| Ok((r.get(0)?, r.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (job, only_ok) in waiting {
+        if to == State::Succeeded || !only_ok {
+            t.prepare_cached("UPDATE jobs SET deps_left = deps_left - 1 WHERE id = ?1")?.execute([job])?;
+        } else {
+            let (label, token): (String, i64) = t
+                .prepare_cached(
+                    "SELECT (SELECT label FROM jobs WHERE id = ?1), lease_token FROM jobs WHERE id = ?2",
+                )?
+                .query_row([id, job], |r| Ok((r.get(0)?, r.get(1)?)))?;
+            let why = format!("it needs {label}, which is {}", to.name());
+            end(t, (job, token), State::Dead, (now_ms, &why), (Some("permanent"), None))?;
+        }
+    }
+    Ok(())
+}
