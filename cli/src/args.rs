@@ -170,12 +170,114 @@ pub(crate) enum FactoryCommand {
         #[arg(long, conflicts_with = "most")]
         none: bool,
     },
+    /// Work through a Slurm cluster
+    #[command(subcommand)]
+    Slurm(SlurmCommand),
     /// Say what the open jobs will cost, at the rate of finished ones
     Plan {
         /// Compare the last plan with what its jobs came to cost
         #[arg(long)]
         check: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SlurmCommand {
+    /// Hand the ready jobs to Slurm as an array of tasks
+    Submit(SlurmSubmit),
+    /// Show how far manifests are
+    Status {
+        /// Folder that all nodes see
+        #[arg(long, value_name = "DIR")]
+        shared: PathBuf,
+        /// Only this manifest
+        #[arg(long)]
+        manifest: Option<String>,
+    },
+    /// Cancel a manifest's tasks; what is finished is taken in, the rest goes back to the queue
+    Cancel {
+        /// Folder that all nodes see
+        #[arg(long, value_name = "DIR")]
+        shared: PathBuf,
+        /// The manifest
+        manifest: String,
+    },
+    /// Take finished adapters into the catalogue; run it where the store's disk is
+    Ingest {
+        /// Folder that all nodes see
+        #[arg(long, value_name = "DIR")]
+        shared: PathBuf,
+        /// Only this manifest
+        #[arg(long)]
+        manifest: Option<String>,
+        /// The array still runs: jobs without a result stay with it
+        #[arg(long)]
+        running: bool,
+    },
+    /// Work on one shard (what a task of the array runs)
+    Work {
+        /// Folder that all nodes see
+        #[arg(long, value_name = "DIR")]
+        shared: PathBuf,
+        /// The manifest
+        #[arg(long)]
+        manifest: String,
+        /// Number of the shard
+        #[arg(long)]
+        shard: usize,
+        /// Adapters trained in one batch
+        #[arg(long, default_value_t = 8, value_parser = at_least_one)]
+        pack: usize,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SlurmSubmit {
+    /// Folder that all nodes see
+    #[arg(long, value_name = "DIR")]
+    pub(crate) shared: PathBuf,
+    /// Jobs of one task; a task should take 10 to 30 minutes
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) per_task: usize,
+    /// At most so many jobs in all
+    #[arg(long, default_value_t = 100_000, value_parser = at_least_one)]
+    pub(crate) most: usize,
+    /// Tasks that run at once
+    #[arg(long, default_value_t = 50, value_parser = at_least_one)]
+    pub(crate) at_once: usize,
+    /// Adapters trained in one batch
+    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
+    pub(crate) pack: usize,
+    /// Partition
+    #[arg(long)]
+    pub(crate) partition: Option<String>,
+    /// Account
+    #[arg(long)]
+    pub(crate) account: Option<String>,
+    /// Time limit of a task, as Slurm writes it
+    #[arg(long)]
+    pub(crate) time: Option<String>,
+    /// Cores of a task
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
+    pub(crate) cpus: usize,
+    /// GPUs of a task
+    #[arg(long)]
+    pub(crate) gpus: Option<usize>,
+    /// Seconds before the time limit at which a task is told to write its checkpoint
+    #[arg(long, default_value_t = 120)]
+    pub(crate) grace: u32,
+    /// Hours for which the jobs are the cluster's
+    #[arg(long, default_value_t = 72)]
+    pub(crate) lease_hours: u32,
+    /// Node whose disk holds the store: a job there takes the adapters in when the array has ended
+    #[arg(long)]
+    pub(crate) ingest_node: Option<String>,
+    /// Further line for sbatch, e.g. --sbatch=--constraint=genoa
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) sbatch: Vec<String>,
+    /// Print the script, and submit nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -273,16 +375,21 @@ pub(crate) enum AdapterCommand {
         adapter: String,
         /// Folder to write
         dir: PathBuf,
-        /// Format
-        #[arg(long, default_value = "peft", value_parser = ["peft"])]
-        format: String,
         /// Replace the folder if it exists and holds an adapter
         #[arg(long)]
         force: bool,
     },
-    /// Take in a PEFT folder
+    /// Write adapters with all that belongs to them into one tar file
+    Bundle {
+        /// File to write
+        file: PathBuf,
+        /// Condition, as in `adapter list`; all adapters without one
+        #[arg(long = "where", value_name = "EXPR")]
+        conditions: Vec<String>,
+    },
+    /// Take in a PEFT folder, or a bundle
     Import {
-        /// Folder with adapter_config.json and adapter_model.safetensors
+        /// Folder with adapter_config.json and adapter_model.safetensors, or a bundle's tar file
         dir: PathBuf,
         /// Name to file it under
         #[arg(long)]

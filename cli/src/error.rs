@@ -143,6 +143,9 @@ impl From<factory::Error> for CommandError {
                 .hint("jobs are named by label, e.g. topic/cats; see: lorafab factory status"),
             e @ factory::Error::ManyJobs { .. } => Self::from_error(Kind::NotFound, &e)
                 .hint("name one by its id or specification hash: lorafab factory logs HASH"),
+            e @ (factory::Error::Manifest { .. } | factory::Error::OtherBase { .. }) => {
+                Self::from_error(Kind::Usage, &e)
+            }
             e @ factory::Error::NoReference(_) => Self::from_error(Kind::Usage, &e)
                 .hint("submit a trained family with it, e.g.: lorafab factory submit topic random"),
             other => Self::from_error(Kind::Environment, &other),

@@ -87,6 +87,22 @@ pub enum Error {
         /// Why.
         what: String,
     },
+    /// A manifest cannot be used.
+    #[error("manifest {path}: {what}")]
+    Manifest {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// A folder or file of the shared folder is not what it should be.
+    #[error("{path}: {what}")]
+    Parcel {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// Why.
+        what: String,
+    },
     /// Training went wrong for good.
     #[error("{0}")]
     Training(String),

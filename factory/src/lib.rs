@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 pub(crate) mod checkpoint;
+pub mod cluster;
 pub mod error;
 pub mod gate;
 pub(crate) mod keeper;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lm::{Adapter, BaseModel};
 use recipes::{Kind, SampleRequest};
@@ -63,6 +63,9 @@ pub struct Workshop<'a> {
     floors: Floors,
 }
 
+/// A process that dies loses at most so much training (and one step).
+const CHECKPOINT_EVERY: Duration = Duration::from_mins(1);
+
 struct Member {
     index: usize,
     spec_hash: String,
@@ -90,6 +93,7 @@ impl<'a> Workshop<'a> {
         watch: &mut dyn FnMut(&Progress) -> Result<Watch>,
     ) -> Result<Vec<Outcome>> {
         let begin = Instant::now();
+        let mut kept = begin;
         let mut outcomes: Vec<Option<Outcome>> = specs.iter().map(|_| None).collect();
         let mut members = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
@@ -120,6 +124,12 @@ impl<'a> Workshop<'a> {
                     / members.len().max(1) as f64,
                 tokens_per_sec: tokens as f64 / begin.elapsed().as_secs_f64(),
             };
+            if kept.elapsed() >= CHECKPOINT_EVERY {
+                kept = Instant::now();
+                for m in members.iter().filter(|m| !m.apprentice.done()) {
+                    checkpoint::write(&self.checkpoints, &m.spec_hash, &m.apprentice)?;
+                }
+            }
             match watch(&progress)? {
                 Watch::Without(dropped) => {
                     for index in dropped {

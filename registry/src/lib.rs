@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod blobs;
+pub mod bundle;
 pub mod canonical;
 pub mod check;
 pub mod commit;

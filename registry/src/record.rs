@@ -48,8 +48,9 @@ pub struct PeftConfig {
     pub target_modules: BTreeSet<String>,
 }
 
-/// A finished adapter on its way into the catalogue.
-#[derive(Debug, Clone)]
+/// A finished adapter on its way into the catalogue. As JSON it is without its files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewAdapter {
     /// Identity of the work that made it.
     pub spec_hash: String,
@@ -76,12 +77,14 @@ pub struct NewAdapter {
     /// Shape and scale.
     pub peft: PeftConfig,
     /// `adapter_model.safetensors`.
+    #[serde(skip)]
     pub weights: Vec<u8>,
     /// Ids of adapters it was made from.
     pub parents: Vec<String>,
     /// Digests and versions: recipe, data, base, trainer.
     pub lineage: BTreeMap<String, String>,
     /// Further files to export with it (e.g. `ao_config.json`).
+    #[serde(skip)]
     pub extra_files: BTreeMap<String, Vec<u8>>,
 }
 

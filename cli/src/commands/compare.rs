@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use compare::{
     Comparison, Reader, Readers, RunInputs, Supervision, assemble, same_supervision, score_items, to_csv,
@@ -41,7 +42,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
                 context.say("warning: these readers were trained on different episodes or seeds, so their arms are not comparable; train them again on the store as it is");
             }
             let comparison =
-                score(context, &store, &s, &found.iter().collect::<Vec<_>>(), run, false, *seed)?;
+                score(context, &store, &s, &found.iter().collect::<Vec<_>>(), run, false, *seed, &STOP)?;
             if context.global.json {
                 print_json(&to_json(&comparison))
             } else {
@@ -49,9 +50,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             }
         }
         CompareCommand::Report { run, csv, html } => {
-            let path = report_of(&store, run.as_deref())?;
-            let comparison: Comparison = serde_json::from_str(&fs_err::read_to_string(&path)?)
-                .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", path.display())))?;
+            let comparison = filed(&store, run.as_deref())?;
             if let Some(file) = html {
                 write_atomic(file, to_html(&comparison).as_bytes())?;
                 return print(&file.display().to_string());
@@ -65,6 +64,18 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             }
         }
     }
+}
+
+/// A reader by its id.
+pub(crate) fn from_record(store: &Store, base: &lm::BaseModel, id: &str) -> Result<Reader> {
+    Ok(compare::readers::from_record(store, base, store.adapter(id)?)?)
+}
+
+/// A run's comparison, as filed.
+pub(crate) fn filed(store: &Store, run: Option<&str>) -> Result<Comparison> {
+    let path = report_of(store, run)?;
+    serde_json::from_str(&fs_err::read_to_string(&path)?)
+        .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", path.display())))
 }
 
 /// The file of a run's comparison: the one named, or the newest.
@@ -106,6 +117,7 @@ pub(crate) fn score(
     run: &str,
     smoke: bool,
     seed: u64,
+    stop: &AtomicBool,
 ) -> Result<Comparison> {
     let folder = store.run_dir(run)?;
     let of = |arm: compare::Arm| readers.iter().find(|r| r.budget.arm == arm);
@@ -146,7 +158,7 @@ pub(crate) fn score(
             oracle_scratch: oracle(compare::Arm::OracleScratch)?,
         },
         seed,
-        stop: &STOP,
+        stop,
     };
     let items = score_items(inputs, &mut |arm| {
         context.say(&format!("asking {} {} test questions under each control", arm.name(), episodes.len()));

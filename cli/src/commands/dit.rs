@@ -2,7 +2,7 @@
 
 use super::readers::{ANSWER_TOKENS, ask, describe, supervision, train_dit};
 use crate::args::DitCommand;
-use crate::context::{Context, watch_signals};
+use crate::context::{Context, STOP, watch_signals};
 use crate::error::Result;
 use crate::output::print_result;
 
@@ -14,7 +14,7 @@ pub(crate) fn run(context: &Context<'_>, command: &DitCommand) -> Result {
             let mut store = context.store()?;
             let s = supervision(&store, &base, &args.family, None, false, args.seed)?;
             context.say(&describe(&s));
-            let reader = train_dit(context, &mut store, &s, false, args.steps, args.seed)?;
+            let reader = train_dit(context, &mut store, &s, false, args.steps, args.seed, &STOP)?;
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         DitCommand::Ask(args) => ask(context, args, &["dit"], |base, reader, diff, question| {

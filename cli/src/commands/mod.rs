@@ -5,6 +5,7 @@ mod compare;
 mod dit;
 mod doctor;
 mod factory;
+mod graph;
 mod oracle;
 mod quickstart;
 mod readers;

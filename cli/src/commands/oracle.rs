@@ -4,7 +4,7 @@ use compare::Oracle;
 
 use super::readers::{ANSWER_TOKENS, ask, describe, find, posttrain, pretrain, supervision};
 use crate::args::OracleCommand;
-use crate::context::{Context, watch_signals};
+use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
 use crate::output::print_result;
 
@@ -30,7 +30,7 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             });
             let texts = texts.transpose()?;
             let base = context.base()?;
-            let reader = pretrain(context, &mut context.store()?, &base, texts, false, *steps, *seed)?;
+            let reader = pretrain(context, &mut context.store()?, &base, texts, false, *steps, *seed, &STOP)?;
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         OracleCommand::Posttrain { reader: args, from, scratch } => {
@@ -44,7 +44,8 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             };
             let s = supervision(&store, &base, &args.family, None, false, args.seed)?;
             context.say(&describe(&s));
-            let reader = posttrain(context, &mut store, &s, start.as_ref(), false, args.steps, args.seed)?;
+            let reader =
+                posttrain(context, &mut store, &s, start.as_ref(), false, args.steps, args.seed, &STOP)?;
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         OracleCommand::Ask(args) => {

@@ -2,7 +2,7 @@
 
 use recipes::{Behaviour, Recipe, builtin, select};
 
-use super::{factory, readers};
+use super::{factory, graph};
 use crate::args::QuickstartArgs;
 use crate::context::{Context, now_ms, watch_signals};
 use crate::error::Result;
@@ -54,34 +54,29 @@ pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
     let options = ::factory::SubmitOptions::default();
     let done = ::factory::submit(&mut store, &base, &recipes, &behaviours, &options, now_ms())?;
     context.say(&format!(
-        "1/4 factory: {} adapters ({} known already, {} new) in {}",
+        "factory: {} adapters ({} known already, {} new) in {}",
         behaviours.len(),
         done.known - done.again,
         done.new + done.again,
         context.store_path().display()
     ));
+    let plan = graph::Plan { run, smoke, seed };
+    let (comparison, _) = graph::submit(&mut store, &base, &behaviours, plan)?;
+    context.say("then, in the same queue: a DIT adapter, three oracles, the comparison");
+    let known = graph::job(&mut store, &comparison)?;
+    if known.state == ::factory::State::Succeeded && super::compare::filed(&store, Some(run)).is_err() {
+        // Its files were removed.
+        ::factory::Queue::new(&mut store).again(&known, now_ms())?;
+    }
+    let crafts = graph::crafts(context);
+    let crafts: Vec<&dyn ::factory::Craft> = crafts.iter().map(|c| c as &dyn ::factory::Craft).collect();
     let summary =
-        factory::work(context, &base, factory::Job { pack: 8, workers: 1, drain: false, crafts: &[] })?;
+        factory::work(context, &base, factory::Job { pack: 8, workers: 1, drain: false, crafts: &crafts })?;
     if summary.stopped {
         return factory::finish(&summary);
     }
-    let s = readers::supervision(&store, &base, &[], Some(&behaviours), smoke, seed)?;
-    context.say(&format!("2/4 dit: {}", readers::describe(&s)));
-    let dit = readers::train_dit(context, &mut store, &s, smoke, None, seed)?;
-    context.say("3/4 oracles: pretrained, from scratch, post-trained");
-    let pretrained = readers::pretrain(context, &mut store, &base, None, smoke, None, seed)?;
-    let scratch = readers::posttrain(context, &mut store, &s, None, smoke, None, seed)?;
-    let posttrained = readers::posttrain(context, &mut store, &s, Some(&pretrained), smoke, None, seed)?;
-    context.say("4/4 comparison");
-    let comparison = super::compare::score(
-        context,
-        &store,
-        &s,
-        &[&dit, &pretrained, &scratch, &posttrained],
-        run,
-        smoke,
-        seed,
-    )?;
+    graph::succeeded(&graph::job(&mut store, &comparison)?)?;
+    let comparison = super::compare::filed(&store, Some(run))?;
     if context.global.json {
         print_json(&::compare::to_json(&comparison))?;
     } else {

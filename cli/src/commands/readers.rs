@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use compare::readers::{SMOKE, dit_adapter, from_record, posttrained_oracle, pretrained_oracle};
@@ -13,7 +14,7 @@ use registry::{AdapterRecord, Filter, Role, Store};
 use serde_json::json;
 
 use crate::args::AskArgs;
-use crate::context::{Context, STOP};
+use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json};
 
@@ -109,10 +110,11 @@ pub(crate) fn train_dit(
     smoke: bool,
     steps: Option<usize>,
     seed: u64,
+    stop: &AtomicBool,
 ) -> Result<Reader> {
     let fit = settings::reader_fit(smoke, steps, seed);
     let mut report = progress(context, "dit", fit.max_steps);
-    Ok(dit_adapter(store, s, &fit, &STOP, &mut report)?)
+    Ok(dit_adapter(store, s, &fit, stop, &mut report)?)
 }
 
 pub(crate) fn pretrain(
@@ -123,6 +125,7 @@ pub(crate) fn pretrain(
     smoke: bool,
     steps: Option<usize>,
     seed: u64,
+    stop: &AtomicBool,
 ) -> Result<Reader> {
     let texts = if let Some(texts) = corpus {
         texts
@@ -136,7 +139,7 @@ pub(crate) fn pretrain(
     recipes.extend(::factory::recipes_of(store, &newest_of_each(store, base)?)?);
     let config = settings::pretrain_config(&topic, &recipes, texts, smoke, steps, seed);
     let mut report = progress(context, "oracle pretrain", config.fit.max_steps);
-    Ok(pretrained_oracle(store, base, &Collector::standard(base), &config, smoke, &STOP, &mut report)?)
+    Ok(pretrained_oracle(store, base, &Collector::standard(base), &config, smoke, stop, &mut report)?)
 }
 
 pub(crate) fn posttrain(
@@ -147,6 +150,7 @@ pub(crate) fn posttrain(
     smoke: bool,
     steps: Option<usize>,
     seed: u64,
+    stop: &AtomicBool,
 ) -> Result<Reader> {
     let fit = settings::oracle_fit(smoke, steps, seed);
     let mut report = progress(
@@ -158,7 +162,7 @@ pub(crate) fn posttrain(
     let collector = from
         .and_then(|r| r.lens.as_ref().map(|l| l.collector.clone()))
         .unwrap_or_else(|| Collector::standard(s.base));
-    Ok(posttrained_oracle(store, s, &collector, from, &fit, &STOP, &mut report)?)
+    Ok(posttrained_oracle(store, s, &collector, from, &fit, stop, &mut report)?)
 }
 
 /// Longest answer to a question asked by hand.

@@ -63,6 +63,16 @@ impl Queue<'_> {
         })?)
     }
 
+    /// Queues a job again that succeeded, because what it made is gone.
+    ///
+    /// # Errors
+    /// [`crate::Error::Illegal`] if it has not ended.
+    pub fn again(&mut self, job: &super::Job, now_ms: i64) -> Result<()> {
+        let sql = "UPDATE jobs SET state='queued', attempt=0, deaths=0, run_after_ms=0, adapter=NULL, changed_ms=?2, why='what it made is gone' WHERE id=?1";
+        let done = self.store.transaction(|t| t.execute(sql, [job.id, now_ms]));
+        done.map(drop).map_err(|e| super::typed(e, job, "queued again"))
+    }
+
     /// Stops (or allows again) claims; what runs goes on. Returns whether that changed anything.
     pub fn pause(&mut self, paused: bool) -> Result<bool> {
         let sql = if paused {

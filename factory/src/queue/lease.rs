@@ -195,10 +195,16 @@ impl Queue<'_> {
             if !holds_any(t, job)? {
                 return Ok(false);
             }
-            let (attempt, most): (i64, i64) =
-                t.query_row("SELECT attempt, max_attempts FROM jobs WHERE id=?1", [job.id], |r| {
-                    Ok((r.get(0)?, r.get(1)?))
-                })?;
+            let (attempt, most, cancel): (i64, i64, bool) = t.query_row(
+                "SELECT attempt, max_attempts, cancel_requested FROM jobs WHERE id=?1",
+                [job.id],
+                |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
+            )?;
+            // Nobody wants it tried again.
+            if failure == Failure::Retryable && cancel {
+                end(t, (job.id, job.token), State::Cancelled, (now_ms, "asked by the user"), (None, None))?;
+                return Ok(false);
+            }
             if failure == Failure::Retryable && attempt < most {
                 wait(t, job.id, now_ms + backoff_ms(job.id, attempt), (now_ms, reason))?;
                 return Ok(false);
@@ -213,10 +219,12 @@ impl Queue<'_> {
         Ok(self.store.transaction(|t| {
             let mut back = t.prepare_cached(
                 "UPDATE jobs SET state='queued', attempt=attempt-1, lease_owner=NULL, lease_until_ms=NULL, changed_ms=?3, why='released'
-                 WHERE id=?1 AND lease_token=?2 AND state IN ('leased','running')",
+                 WHERE id=?1 AND lease_token=?2 AND state IN ('leased','running') AND cancel_requested=0",
             )?;
             for job in jobs {
-                back.execute(params![job.id, job.token, now_ms])?;
+                if back.execute(params![job.id, job.token, now_ms])? == 0 && holds_any(t, job)? {
+                    end(t, (job.id, job.token), State::Cancelled, (now_ms, "asked by the user"), (None, None))?;
+                }
             }
             Ok(())
         })?)

@@ -200,7 +200,12 @@ fn tell_dependants(t: &Transaction<'_>, id: i64, to: State, now_ms: i64) -> rusq
         .collect::<Result<_, _>>()?;
     for (job, only_ok) in waiting {
         if to == State::Succeeded || !only_ok {
-            t.prepare_cached("UPDATE jobs SET deps_left = deps_left - 1 WHERE id = ?1")?.execute([job])?;
+            // Counted anew, not counted down: what is needed may end twice, with a retry in between.
+            t.prepare_cached(
+                "UPDATE jobs SET deps_left = (SELECT COUNT(*) FROM job_needs n JOIN jobs p ON p.id = n.needs
+                   WHERE n.job = ?1 AND p.state NOT IN ('succeeded','cancelled','dead')) WHERE id = ?1",
+            )?
+            .execute([job])?;
         } else {
             let (label, token): (String, i64) = t
                 .prepare_cached(

@@ -216,7 +216,9 @@ impl Queue<'_> {
     /// Adds a line to the history of jobs.
     pub fn note(&mut self, jobs: &[(i64, String)], now_ms: i64) -> Result<()> {
         Ok(self.store.light_transaction(|t| {
-            let mut add = t.prepare_cached("INSERT INTO job_lines(job, at_ms, line) VALUES(?1, ?2, ?3)")?;
+            let mut add = t.prepare_cached(
+                "INSERT INTO job_lines(job, after_event, at_ms, line) VALUES(?1, (SELECT MAX(id) FROM events WHERE job = ?1), ?2, ?3)",
+            )?;
             for (job, line) in jobs {
                 add.execute(params![job, now_ms, line])?;
             }
@@ -224,12 +226,12 @@ impl Queue<'_> {
         })?)
     }
 
-    /// A job's history, oldest first.
+    /// A job's history in the order in which it happened, whatever the clock did.
     pub fn log(&self, job: i64) -> Result<Vec<Logged>> {
         Ok(self.store.query(|c| {
             c.prepare(
-                "SELECT at_ms, from_state, to_state, token, reason, 0 AS said, id FROM events WHERE job = ?1
-                 UNION ALL SELECT at_ms, '', '', 0, line, 1, id FROM job_lines WHERE job = ?1 ORDER BY 1, 6, 7",
+                "SELECT at_ms, from_state, to_state, token, reason, id AS event, 0 AS line FROM events WHERE job = ?1
+                 UNION ALL SELECT at_ms, '', '', 0, line, after_event, id FROM job_lines WHERE job = ?1 ORDER BY 6, 7",
             )?
             .query_map([job], |r| {
                 Ok(Logged { at_ms: r.get(0)?, from: r.get(1)?, to: r.get(2)?, token: r.get(3)?, text: r.get(4)? })

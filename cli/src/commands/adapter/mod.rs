@@ -3,12 +3,10 @@
 mod geometry;
 mod list;
 mod manage;
+mod transfer;
 
-use std::collections::BTreeMap;
-
-use lm::{BaseModel, Projection};
-use registry::peft::{export, import};
-use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status};
+use registry::peft::export;
+use registry::{AdapterRecord, Filter, IfExists};
 use serde_json::json;
 
 use crate::args::AdapterCommand;
@@ -43,37 +41,8 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
             export(&store, &record, dir, if *force { IfExists::Replace } else { IfExists::Fail })?;
             print_result(context.global.json, "adapter-export/1", "folder", &dir.display().to_string())
         }
-        AdapterCommand::Import { dir, name } => {
-            let base = context.base()?;
-            let imported = import(dir, &import_shape(&base))?;
-            let label = name.clone().unwrap_or_else(|| {
-                dir.file_name().map_or_else(|| "imported".into(), |n| n.to_string_lossy().into_owned())
-            });
-            if label.is_empty() || label.len() > 100 || label.chars().any(char::is_control) {
-                return Err(CommandError::new(Kind::Usage, format!("{label:?} is not a usable name"))
-                    .hint("pass --name"));
-            }
-            let spec = json!({"schema": "import/1", "name": label, "base": base.digest(), "weights": registry::Digest::of(&imported.weights).as_str()});
-            let record = context.store()?.commit_adapter(NewAdapter {
-                spec_hash: registry::spec_hash(&spec),
-                spec,
-                role: Role::WeightDiff,
-                behaviour: format!("imported/{label}"),
-                family: "imported".into(),
-                value: label,
-                category: "imported".into(),
-                split: None,
-                status: Status::Untested,
-                tags: BTreeMap::new(),
-                metrics: BTreeMap::new(),
-                peft: imported.peft,
-                weights: imported.weights,
-                parents: Vec::new(),
-                lineage: BTreeMap::from([("base".to_owned(), base.digest())]),
-                extra_files: BTreeMap::new(),
-            })?;
-            print_result(context.global.json, "adapter-import/1", "id", &record.id)
-        }
+        AdapterCommand::Bundle { file, conditions } => transfer::bundle(context, file, conditions),
+        AdapterCommand::Import { dir, name } => transfer::import(context, dir, name.as_deref()),
         AdapterCommand::Verify { adapter } => {
             let store = context.existing_store()?;
             let filter = match adapter {
@@ -95,18 +64,6 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
                 )),
             }
         }
-    }
-}
-
-/// What an imported adapter must fit.
-fn import_shape(base: &BaseModel) -> ImportShape {
-    ImportShape {
-        base_model: base.name.clone(),
-        layers: base.config().num_hidden_layers,
-        projections: Projection::ALL
-            .iter()
-            .map(|p| (p.name().to_owned(), p.features(base.config())))
-            .collect(),
     }
 }
 

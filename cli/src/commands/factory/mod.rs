@@ -1,7 +1,8 @@
-//! `factory submit|run|status|logs|cancel|retry|pause|resume|limit|plan`.
+//! `factory submit|run|status|logs|cancel|retry|pause|resume|limit|slurm|plan`.
 
 mod plan;
 mod run;
+mod slurm;
 mod status;
 
 use factory::{Queue, SubmitOptions};
@@ -43,6 +44,7 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
         FactoryCommand::Pause => pause(context, true),
         FactoryCommand::Resume => pause(context, false),
         FactoryCommand::Limit { tag, most, none } => limit(context, tag.as_deref(), *most, *none),
+        FactoryCommand::Slurm(command) => slurm::run(context, command),
         FactoryCommand::Plan { check } => plan::run(context, *check),
     }
 }

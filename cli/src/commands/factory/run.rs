@@ -9,6 +9,7 @@ use lm::BaseModel;
 use registry::Store;
 use serde_json::json;
 
+use super::super::graph;
 use crate::context::{Context, STOP, gone, now_ms, owner, watch_signals};
 use crate::error::{CommandError, Kind as ErrorKind, Result};
 use crate::output::{count, print, print_json, tell};
@@ -25,7 +26,9 @@ pub(crate) struct Job<'a> {
 pub(super) fn run(context: &Context<'_>, pack: usize, workers: usize, drain: bool) -> Result {
     watch_signals();
     let base = context.base()?;
-    let summary = work(context, &base, Job { pack, workers, drain, crafts: &[] })?;
+    let crafts = graph::crafts(context);
+    let crafts: Vec<&dyn Craft> = crafts.iter().map(|c| c as &dyn Craft).collect();
+    let summary = work(context, &base, Job { pack, workers, drain, crafts: &crafts })?;
     if summary.for_others > 0 && summary.committed + summary.finished + summary.failed == 0 {
         return Err(CommandError::new(
             ErrorKind::Usage,

@@ -3,9 +3,12 @@
 //! Import accounts for every key: each one belongs to a target module of a layer that exists, in the expected shape, and
 //! none is missing. Options that are not implemented are refused by name, never ignored.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod config;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use config::Resolved;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
@@ -129,89 +132,62 @@ pub fn import(folder: &Path, shape: &ImportShape) -> Result<Imported> {
     let text = fs_err::read_to_string(&config_path)?;
     let config: Value = serde_json::from_str(&text)
         .map_err(|source| Error::Json { what: config_path.display().to_string(), source })?;
-    let peft = read_config(&config_path, &config, shape)?;
     let bytes = fs_err::read(&weights_path)?;
-    let weights = read_weights(&weights_path, &bytes, &peft, shape)?;
-    Ok(Imported { peft, weights })
+    read(&config_path, &config, &weights_path, &bytes, shape)
 }
 
-fn read_config(path: &Path, config: &Value, shape: &ImportShape) -> Result<PeftConfig> {
-    let refuse = |what: String| Err(Error::Refused { path: path.into(), what });
-    if config["peft_type"] != "LORA" {
-        return refuse(format!("peft_type {} is not \"LORA\"", config["peft_type"]));
+/// Checks a configuration and the bytes of a weights file; the paths are for the errors.
+///
+/// # Errors
+/// As [`import`].
+pub fn read(
+    config_path: &Path,
+    config: &Value,
+    weights_path: &Path,
+    bytes: &[u8],
+    shape: &ImportShape,
+) -> Result<Imported> {
+    let resolved = config::resolve(config_path, config, shape)?;
+    // What a uniform file takes is known before anything is made of it.
+    let entries: usize = resolved
+        .peft
+        .target_modules
+        .iter()
+        .map(|t| resolved.peft.r * (shape.projections[t].0 + shape.projections[t].1))
+        .sum();
+    if (entries * shape.layers * 4) as u64 > MAX_BYTES {
+        return Err(Error::Refused {
+            path: config_path.into(),
+            what: format!("rank {} makes an absurdly large adapter", resolved.peft.r),
+        });
     }
-    for key in ["use_dora", "fan_in_fan_out", "lora_bias"] {
-        if config[key] == Value::Bool(true) {
-            return refuse(format!("{key} is not implemented"));
-        }
-    }
-    if config["bias"].as_str().is_some_and(|b| b != "none") {
-        return refuse(format!("bias = {} is not implemented", config["bias"]));
-    }
-    for key in [
-        "rank_pattern",
-        "alpha_pattern",
-        "modules_to_save",
-        "layers_to_transform",
-        "megatron_config",
-        "layer_replication",
-    ] {
-        let empty = match &config[key] {
-            Value::Null => true,
-            Value::Object(o) => o.is_empty(),
-            Value::Array(a) => a.is_empty(),
-            _ => false,
-        };
-        if !empty {
-            return refuse(format!("{key} is not implemented"));
-        }
-    }
-    let r = config["r"].as_u64().filter(|r| (1..=4096).contains(r)).map(|r| r as usize);
-    let Some(r) = r else { return refuse(format!("r = {} is not a rank", config["r"])) };
-    let alpha = config["lora_alpha"].as_f64().filter(|a| a.is_finite() && *a != 0.0);
-    let Some(mut alpha) = alpha else {
-        return refuse(format!("lora_alpha = {} is not a usable number", config["lora_alpha"]));
-    };
-    if config["use_rslora"] == Value::Bool(true) {
-        // alpha / sqrt(r) written as alpha' / r.
-        alpha *= (r as f64).sqrt();
-    }
-    let Some(targets) = config["target_modules"].as_array() else {
-        return refuse(format!(
-            "target_modules = {} is not a list; patterns are not implemented",
-            config["target_modules"]
-        ));
-    };
-    let mut target_modules = BTreeSet::new();
-    for target in targets {
-        match target.as_str() {
-            Some(name) if shape.projections.contains_key(name) => target_modules.insert(name.to_owned()),
-            _ => return refuse(format!("target module {target} is none of the model's projections")),
-        };
-    }
-    if target_modules.is_empty() {
-        return refuse("target_modules is empty".into());
-    }
-    Ok(PeftConfig { base_model: shape.base_model.clone(), r, lora_alpha: alpha as f32, target_modules })
+    let weights = read_weights(weights_path, bytes, &resolved, shape)?;
+    Ok(Imported { peft: resolved.peft, weights })
 }
 
-fn read_weights(path: &Path, bytes: &[u8], peft: &PeftConfig, shape: &ImportShape) -> Result<Vec<u8>> {
+/// Where a projection lies in a transformers model of the Llama family.
+fn module_path(layer: usize, projection: &str) -> String {
+    let block = if projection.starts_with(['q', 'k', 'v', 'o']) { "self_attn" } else { "mlp" };
+    format!("model.layers.{layer}.{block}.{projection}")
+}
+
+/// Reads the factors of every targeted module and writes them in the uniform shape: ranks filled up with zeros, differing scales
+/// folded into B, modules without a difference as zeros.
+fn read_weights(path: &Path, bytes: &[u8], resolved: &Resolved, shape: &ImportShape) -> Result<Vec<u8>> {
     let refuse = |what: String| Error::Refused { path: path.into(), what };
     let file = SafeTensors::deserialize(bytes)
         .map_err(|e| refuse(format!("is not a readable safetensors file: {e}")))?;
     let mut expected: BTreeMap<String, [usize; 2]> = BTreeMap::new();
-    for layer in 0..shape.layers {
-        for target in &peft.target_modules {
-            let (input, output) = shape.projections[target];
-            let block = if target.starts_with(['q', 'k', 'v', 'o']) { "self_attn" } else { "mlp" };
-            let module = format!("{PREFIX}model.layers.{layer}.{block}.{target}");
-            expected.insert(format!("{module}.lora_A.weight"), [peft.r, input]);
-            expected.insert(format!("{module}.lora_B.weight"), [output, peft.r]);
-        }
+    for ((layer, target), module) in &resolved.modules {
+        let (input, output) = shape.projections[target];
+        let name = module_path(*layer, target);
+        expected.insert(format!("{name}.lora_A.weight"), [module.rank, input]);
+        expected.insert(format!("{name}.lora_B.weight"), [output, module.rank]);
     }
-    let mut tensors: BTreeMap<String, ([usize; 2], Vec<u8>)> = BTreeMap::new();
+    let mut tensors: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     for (name, view) in file.tensors() {
-        let standard = name.replace(".default.", ".");
+        // Saved with or without the wrapper's prefix and the adapter's name.
+        let standard = name.strip_prefix(PREFIX).unwrap_or(&name).replace(".default.", ".");
         let Some(shape) = expected.get(&standard) else {
             return Err(refuse(format!("tensor {name:?} belongs to no target module of the model")));
         };
@@ -224,12 +200,42 @@ fn read_weights(path: &Path, bytes: &[u8], peft: &PeftConfig, shape: &ImportShap
         if let Some(bad) = values.iter().find(|v| !v.is_finite() || v.abs() > 1e6) {
             return Err(refuse(format!("tensor {name:?} holds {bad}, which no adapter should")));
         }
-        tensors.insert(standard, (*shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        if tensors.insert(standard, values).is_some() {
+            return Err(refuse(format!("tensor {name:?} is there twice, under two spellings")));
+        }
     }
     if let Some(missing) = expected.keys().find(|k| !tensors.contains_key(*k)) {
         return Err(refuse(format!("tensor {missing:?} is missing")));
     }
-    let views: Vec<(&String, safetensors::tensor::TensorView<'_>)> = tensors
+    let r = resolved.peft.r;
+    let scaling = f64::from(resolved.peft.lora_alpha) / r as f64;
+    let mut out: BTreeMap<String, ([usize; 2], Vec<u8>)> = BTreeMap::new();
+    for layer in 0..shape.layers {
+        for target in &resolved.peft.target_modules {
+            let (input, output) = shape.projections[target];
+            let name = module_path(layer, target);
+            let (mut a, mut b) = (vec![0f32; r * input], vec![0f32; output * r]);
+            if let Some(module) = resolved.modules.get(&(layer, target.clone())) {
+                a[..module.rank * input].copy_from_slice(&tensors[&format!("{name}.lora_A.weight")]);
+                // 1 exactly where all scales are equal.
+                let share = if module.scaling.to_bits() == resolved.scaling.to_bits() {
+                    1.0
+                } else {
+                    module.scaling / scaling
+                };
+                let rows = tensors[&format!("{name}.lora_B.weight")].chunks_exact(module.rank);
+                for (to, from) in b.chunks_exact_mut(r).zip(rows) {
+                    for (to, from) in to.iter_mut().zip(from) {
+                        *to = (f64::from(*from) * share) as f32;
+                    }
+                }
+            }
+            let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+            out.insert(format!("{PREFIX}{name}.lora_A.weight"), ([r, input], bytes(&a)));
+            out.insert(format!("{PREFIX}{name}.lora_B.weight"), ([output, r], bytes(&b)));
+        }
+    }
+    let views: Vec<(&String, safetensors::tensor::TensorView<'_>)> = out
         .iter()
         .map(|(name, (shape, data))| {
             Ok((name, safetensors::tensor::TensorView::new(Dtype::F32, shape.to_vec(), data)?))
@@ -318,7 +324,7 @@ mod tests {
         assert_eq!(put(&good_config, &good).unwrap().peft, config);
         let rs = good_config.replace("\"use_rslora\": false", "\"use_rslora\": true");
         assert!((put(&rs, &good).unwrap().peft.lora_alpha - 4.0 * 2f32.sqrt()).abs() < 1e-6);
-        let bad: [(&str, String, Vec<u8>); 8] = [
+        let bad = [
             ("shape", good_config.clone(), peft_file([2, 5], 4, 0.1, false)),
             ("no target module", good_config.clone(), peft_file([2, 4], 4, 0.1, true)),
             ("NaN", good_config.clone(), peft_file([2, 4], 4, f32::NAN, false)),
@@ -329,7 +335,18 @@ mod tests {
                 good_config.replace("\"modules_to_save\": null", "\"modules_to_save\": [\"lm_head\"]"),
                 good.clone(),
             ),
-            ("patterns", good_config.replace("[\n    \"q_proj\"\n  ]", "\".*q_proj\""), good.clone()),
+            ("cannot be read", good_config.replace("[\n    \"q_proj\"\n  ]", "\"(q_proj\""), good.clone()),
+            ("names no module", good_config.replace("[\n    \"q_proj\"\n  ]", "\"q_proj\""), good.clone()),
+            (
+                "base model's own",
+                good_config.replace("\"init_lora_weights\": true", "\"init_lora_weights\": \"pissa\""),
+                good.clone(),
+            ),
+            (
+                "not known here",
+                good_config.replace("\"use_dora\": false", "\"use_magic\": true"),
+                good.clone(),
+            ),
             (
                 "missing",
                 good_config.clone(),
@@ -341,6 +358,83 @@ mod tests {
             let error = put(&config, &weights).unwrap_err().to_string();
             assert!(error.contains(expected), "{expected}: {error}");
         }
+    }
+
+    /// Entries of `scale * B A` of a module in an imported file.
+    fn product(imported: &Imported, layer: usize) -> Vec<f64> {
+        let file = SafeTensors::deserialize(&imported.weights).unwrap();
+        let read = |which: &str| {
+            let view = file
+                .tensor(&format!("{PREFIX}{}.lora_{which}.weight", module_path(layer, "q_proj")))
+                .unwrap();
+            to_f32(view.dtype(), view.data()).unwrap()
+        };
+        let (a, b, r) = (read("A"), read("B"), imported.peft.r);
+        let scale = f64::from(imported.peft.lora_alpha) / r as f64;
+        let entry = |o: usize, i: usize| {
+            (0..r).map(|k| f64::from(b[o * r + k]) * f64::from(a[k * 4 + i])).sum::<f64>() * scale
+        };
+        (0..3).flat_map(|o| (0..4).map(move |i| (o, i))).map(|(o, i)| entry(o, i)).collect()
+    }
+
+    #[test]
+    fn patterns_of_targets_ranks_and_alphas_mean_what_peft_means() {
+        let shape = ImportShape {
+            base_model: "m".into(),
+            layers: 3,
+            projections: BTreeMap::from([("q_proj".to_owned(), (4, 3)), ("down_proj".to_owned(), (3, 4))]),
+        };
+        // Layers 0 and 1 by a pattern; layer 1 of rank 1 and another alpha.
+        let config = json!({"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": r"model\.layers\.[01]\.self_attn\.q_proj",
+            "rank_pattern": {r"layers\.1\..*q_proj": 1}, "alpha_pattern": {r"1.self_attn.q_proj": 5.0}});
+        let values = |n: usize, seed: f32| (0..n).map(|i| (i as f32 + seed).sin()).collect::<Vec<f32>>();
+        let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let parts = [(0, 2, 1.0f32), (1, 1, 2.0)];
+        let data: Vec<(String, Vec<usize>, Vec<u8>)> = parts
+            .iter()
+            .flat_map(|&(layer, r, seed)| {
+                // Without the wrapper's prefix, and with the adapter's name.
+                let name = format!("model.layers.{layer}.self_attn.q_proj");
+                [
+                    (format!("{name}.lora_A.default.weight"), vec![r, 4], bytes(&values(r * 4, seed))),
+                    (format!("{name}.lora_B.default.weight"), vec![3, r], bytes(&values(3 * r, seed + 9.0))),
+                ]
+            })
+            .collect();
+        let views = data.iter().map(|(n, s, d)| {
+            (n.clone(), safetensors::tensor::TensorView::new(Dtype::F32, s.clone(), d).unwrap())
+        });
+        let file = safetensors::serialize(views, None).unwrap();
+        let path = Path::new("x");
+        for rslora in [false, true] {
+            let mut config = config.clone();
+            config["use_rslora"] = rslora.into();
+            let imported = read(path, &config, path, &file, &shape).unwrap();
+            assert_eq!((imported.peft.r, imported.peft.target_modules.len()), (2, 1));
+            for &(layer, r, seed) in &parts {
+                let alpha = if layer == 0 { 6.0 } else { 5.0 };
+                let scale = alpha / if rslora { (r as f64).sqrt() } else { r as f64 };
+                let (a, b) = (values(r * 4, seed), values(3 * r, seed + 9.0));
+                for (i, found) in product(&imported, layer).iter().enumerate() {
+                    let (o, c) = (i / 4, i % 4);
+                    let e: f64 = (0..r).map(|k| f64::from(b[o * r + k]) * f64::from(a[k * 4 + c])).sum();
+                    assert!(
+                        (found - e * scale).abs() < 1e-5,
+                        "layer {layer} rslora {rslora}: {found} {}",
+                        e * scale
+                    );
+                }
+            }
+            assert!(product(&imported, 2).iter().all(|v| *v == 0.0));
+        }
+        let mut list = config.clone();
+        list["target_modules"] = json!(["self_attn.q_proj"]);
+        let missing = read(path, &list, path, &file, &shape).unwrap_err().to_string();
+        assert!(missing.contains("layers.2") && missing.contains("missing"), "{missing}");
+        list["target_modules"] = json!(["c_attn"]);
+        assert!(
+            read(path, &list, path, &file, &shape).unwrap_err().to_string().contains("none of the model's")
+        );
     }
 
     #[test]

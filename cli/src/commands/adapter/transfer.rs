@@ -1,0 +1,140 @@
+//! `adapter import|bundle`: adapters from elsewhere, and for elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lm::{Adapter, BaseModel, Batch, LowRank, Projection, Row, Want};
+use registry::peft::Imported;
+use registry::{AdapterRecord, Filter, ImportShape, NewAdapter, Role, Status, bundle as bundles};
+use serde_json::json;
+
+use super::list::check_keys;
+use crate::context::Context;
+use crate::error::{CommandError, Kind, Result};
+use crate::output::{count, print, print_json, print_result};
+
+/// Norm of a whole difference above which it is taken for damage: a hundred times that of any adapter made here.
+const ABSURD_NORM: f64 = 1e5;
+
+pub(super) fn import(context: &Context<'_>, path: &Path, name: Option<&str>) -> Result {
+    if path.is_file() {
+        return unbundle(context, path);
+    }
+    let base = context.base()?;
+    let imported = registry::peft::import(path, &shape(&base))?;
+    let label = name.map_or_else(
+        || path.file_name().map_or_else(|| "imported".into(), |n| n.to_string_lossy().into_owned()),
+        str::to_owned,
+    );
+    if label.is_empty() || label.len() > 100 || label.chars().any(char::is_control) {
+        return Err(
+            CommandError::new(Kind::Usage, format!("{label:?} is not a usable name")).hint("pass --name")
+        );
+    }
+    let effect = effect(&base, &imported)
+        .map_err(|what| CommandError::new(Kind::Usage, format!("{}: {what}", path.display())))?;
+    let spec = json!({"schema": "import/1", "name": label, "base": base.digest(), "weights": registry::Digest::of(&imported.weights).as_str()});
+    let record = context.store()?.commit_adapter(NewAdapter {
+        spec_hash: registry::spec_hash(&spec),
+        spec,
+        role: Role::WeightDiff,
+        behaviour: format!("imported/{label}"),
+        family: "imported".into(),
+        value: label,
+        category: "imported".into(),
+        split: None,
+        status: Status::Untested,
+        tags: BTreeMap::new(),
+        metrics: BTreeMap::from([("logit_change".to_owned(), effect)]),
+        peft: imported.peft,
+        weights: imported.weights,
+        parents: Vec::new(),
+        lineage: BTreeMap::from([("base".to_owned(), base.digest())]),
+        extra_files: BTreeMap::new(),
+    })?;
+    context.say(&format!("largest change of a logit on one prompt: {effect:.3}"));
+    print_result(context.global.json, "adapter-import/1", "id", &record.id)
+}
+
+/// What an imported adapter must fit.
+fn shape(base: &BaseModel) -> ImportShape {
+    ImportShape {
+        base_model: base.name.clone(),
+        layers: base.config().num_hidden_layers,
+        projections: Projection::ALL
+            .iter()
+            .map(|p| (p.name().to_owned(), p.features(base.config())))
+            .collect(),
+    }
+}
+
+/// The on/off check: by how much the logits after one prompt differ with the adapter. An adapter that holds numbers and changes
+/// nothing was not applied, whatever its file says.
+fn effect(base: &BaseModel, imported: &Imported) -> std::result::Result<f64, String> {
+    let norm = weigh(&imported.weights, imported.peft.lora_alpha / imported.peft.r as f32)?;
+    let config = factory::load::adapter_config(&imported.peft).map_err(|e| e.to_string())?;
+    let adapter =
+        Adapter::from_safetensors(base.config(), config, &imported.weights).map_err(|e| e.to_string())?;
+    let prompt = base.prompt("Tell me something.").map_err(|e| e.to_string())?;
+    let last = prompt.len() - 1;
+    let rows = vec![Row::plain(prompt.clone()), Row::with_adapters(prompt, vec![0])];
+    let want = Want { logits: vec![last], residual: vec![] };
+    let seen = base
+        .decoder
+        .forward(&Batch { adapters: vec![&adapter], rows }, &[want.clone(), want])
+        .map_err(|e| e.to_string())?;
+    let change = seen[0].logits[0]
+        .iter()
+        .zip(&seen[1].logits[0])
+        .map(|(off, on)| f64::from((off - on).abs()))
+        .fold(0.0, |a: f64, b| if b.is_nan() { f64::NAN } else { a.max(b) });
+    if !change.is_finite() {
+        return Err("with the adapter the model's logits are no numbers".into());
+    }
+    if norm > 0.0 && change == 0.0 {
+        return Err(
+            "its weights are not zero, yet the model's logits are the same with and without it".into()
+        );
+    }
+    Ok(change)
+}
+
+/// Norm of a weights file's difference, if it is one that an adapter can have.
+fn weigh(weights: &[u8], scale: f32) -> std::result::Result<f64, String> {
+    let norm = LowRank::from_safetensors(weights, scale).map_err(|e| e.to_string())?.norm();
+    if norm.is_finite() && norm < ABSURD_NORM {
+        Ok(norm)
+    } else {
+        Err(format!("the norm of its weight difference is {norm:.3e}, which no working adapter has"))
+    }
+}
+
+fn unbundle(context: &Context<'_>, file: &Path) -> Result {
+    let weighed = |record: &AdapterRecord, weights: &[u8]| {
+        weigh(weights, record.peft.lora_alpha / record.peft.r as f32).map(drop)
+    };
+    let done = bundles::import(&mut context.store()?, file, &weighed)?;
+    if context.global.json {
+        return print_json(
+            &json!({"schema": "adapter-unbundle/1", "added": done.added, "known": done.known}),
+        );
+    }
+    print(&format!("{} added, {} known", count(done.added.len(), "adapter"), done.known.len()))
+}
+
+pub(super) fn bundle(context: &Context<'_>, file: &Path, conditions: &[String]) -> Result {
+    let store = context.existing_store()?;
+    let mut filter = Filter::all();
+    for condition in conditions {
+        filter = filter.and(condition)?;
+    }
+    check_keys(&store, &filter, std::iter::empty(), None)?;
+    let records = store.adapters(&filter)?;
+    if records.is_empty() {
+        return Err(CommandError::new(Kind::NotFound, "no adapter passes the conditions")
+            .hint("see which do with: lorafab adapter list --where ..."));
+    }
+    bundles::export(&store, &records, file)?;
+    context.say(&count(records.len(), "adapter"));
+    print_result(context.global.json, "adapter-bundle/1", "file", &file.display().to_string())
+}

@@ -1,0 +1,245 @@
+//! A comparison as jobs: the readers' training and the comparison itself go through the same queue as the adapters, and wait for
+//! what they need. Whatever is interrupted goes on where it was.
+
+use std::sync::atomic::AtomicBool;
+
+use factory::queue::{Needs, NewJob};
+use factory::{Craft, Failed, Failure, Job, Queue, State};
+use lm::BaseModel;
+use recipes::Behaviour;
+use registry::Store;
+use serde::{Deserialize, Serialize};
+
+use super::{compare, readers};
+use crate::context::{Context, now_ms};
+use crate::error::{CommandError, Kind, Result};
+
+/// One kind of work of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Work {
+    Dit,
+    OraclePretrained,
+    OracleScratch,
+    OraclePosttrained,
+    Compare,
+}
+
+impl Work {
+    const ALL: [Self; 5] =
+        [Self::Dit, Self::OraclePretrained, Self::OracleScratch, Self::OraclePosttrained, Self::Compare];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dit => "dit",
+            Self::OraclePretrained => "oracle-pretrained",
+            Self::OracleScratch => "oracle-scratch",
+            Self::OraclePosttrained => "oracle-posttrained",
+            Self::Compare => "compare",
+        }
+    }
+}
+
+/// A job's specification. Its hash is the job's identity.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spec {
+    schema: String,
+    work: Work,
+    base: String,
+    trainer_version: u32,
+    /// The adapters that readers are trained and tested on, by specification; none: all that the store has when it runs.
+    adapters: Vec<String>,
+    /// Jobs whose readers this work takes, by specification.
+    readers: Vec<String>,
+    seed: u64,
+    smoke: bool,
+    /// Name of the run that a comparison is filed as.
+    run: Option<String>,
+}
+
+const SCHEMA: &str = "reader-job/1";
+
+/// What a comparison is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) run: &'a str,
+    pub(crate) smoke: bool,
+    pub(crate) seed: u64,
+}
+
+/// Queues the readers and the comparison of these adapters; returns the comparison's specification hash and how many jobs are
+/// new.
+pub(crate) fn submit(
+    store: &mut Store,
+    base: &BaseModel,
+    behaviours: &[Behaviour],
+    plan: Plan<'_>,
+) -> Result<(String, usize)> {
+    let digest = base.digest();
+    let adapters: Vec<String> =
+        factory::specs(behaviours, &digest)?.iter().map(factory::AdapterSpec::hash).collect();
+    let mut jobs: Vec<NewJob> = Vec::new();
+    for work in Work::ALL {
+        let of =
+            |work: Work| jobs.iter().find(|j: &&NewJob| j.kind == work.name()).map(|j| j.spec_hash.clone());
+        let readers: Vec<String> = match work {
+            Work::OraclePosttrained => of(Work::OraclePretrained).into_iter().collect(),
+            Work::Compare => jobs.iter().map(|j| j.spec_hash.clone()).collect(),
+            _ => Vec::new(),
+        };
+        let spec = Spec {
+            schema: SCHEMA.into(),
+            work,
+            base: digest.clone(),
+            trainer_version: factory::spec::TRAINER_VERSION,
+            adapters: adapters.clone(),
+            readers: readers.clone(),
+            seed: plan.seed,
+            smoke: plan.smoke,
+            run: (work == Work::Compare).then(|| plan.run.to_owned()),
+        };
+        let value = serde_json::to_value(&spec).expect("invariant: plain data");
+        let spec_hash = registry::spec_hash(&value);
+        // An adapter that could not be made is left out; a reader that could not be trained is not.
+        let mut needs: Vec<Needs> =
+            adapters.iter().map(|a| Needs { spec_hash: a.clone(), only_ok: false }).collect();
+        needs.extend(readers.into_iter().map(|r| Needs { spec_hash: r, only_ok: true }));
+        jobs.push(NewJob {
+            spec: value,
+            kind: work.name().into(),
+            label: format!("{}/{}", work.name(), plan.run),
+            family: work.name().into(),
+            tags: vec!["reader".into()],
+            base: digest.clone(),
+            pack_key: spec_hash.clone(),
+            priority: 0,
+            max_attempts: 8,
+            needs,
+            spec_hash,
+        });
+    }
+    let compare = jobs.last().map(|j| j.spec_hash.clone()).unwrap_or_default();
+    let done = Queue::new(store).submit(&jobs, now_ms())?;
+    Ok((compare, done.new))
+}
+
+/// The job of a specification.
+pub(crate) fn job(store: &mut Store, spec_hash: &str) -> Result<Job> {
+    Ok(Queue::new(store).find(spec_hash)?)
+}
+
+/// One kind of a comparison's work, as the factory's workers do it.
+pub(crate) struct Reading<'a> {
+    context: &'a Context<'a>,
+    work: Work,
+}
+
+/// All kinds.
+pub(crate) fn crafts<'a>(context: &'a Context<'a>) -> Vec<Reading<'a>> {
+    Work::ALL.into_iter().map(|work| Reading { context, work }).collect()
+}
+
+impl Craft for Reading<'_> {
+    fn kind(&self) -> &str {
+        self.work.name()
+    }
+
+    fn work(
+        &self,
+        store: &mut Store,
+        base: &BaseModel,
+        job: &Job,
+        stop: &AtomicBool,
+        _say: &mut dyn FnMut(String),
+    ) -> factory::Result<Option<String>, Failed> {
+        self.done(store, base, job, stop).map_err(|e| Failed {
+            interrupted: e.kind == Kind::Interrupted,
+            failure: if e.kind == Kind::Environment { Failure::Retryable } else { Failure::Permanent },
+            reason: std::iter::once(e.message).chain(e.causes).collect::<Vec<_>>().join(": "),
+        })
+    }
+}
+
+impl Reading<'_> {
+    fn done(
+        &self,
+        store: &mut Store,
+        base: &BaseModel,
+        job: &Job,
+        stop: &AtomicBool,
+    ) -> Result<Option<String>> {
+        let unreadable = |e: serde_json::Error| {
+            CommandError::new(
+                Kind::Usage,
+                format!("job {}: its specification cannot be read: {e}", job.label),
+            )
+        };
+        let spec: Spec = serde_json::from_value(job.spec.clone()).map_err(unreadable)?;
+        let (context, seed, smoke) = (self.context, spec.seed, spec.smoke);
+        let known = spec.schema == SCHEMA && spec.trainer_version == factory::spec::TRAINER_VERSION;
+        if !known || spec.work != self.work {
+            return Err(CommandError::new(
+                Kind::Usage,
+                format!("job {} was queued by another version of lorafab", job.label),
+            ));
+        }
+        let mut found = Vec::new();
+        for hash in &spec.readers {
+            let made = Queue::new(store).find(hash)?.adapter.unwrap_or_default();
+            found.push(compare::from_record(store, base, &made)?);
+        }
+        if self.work == Work::OraclePretrained {
+            let reader = readers::pretrain(context, store, base, None, smoke, None, seed, stop)?;
+            return Ok(Some(reader.record.id));
+        }
+        let behaviours: Vec<Behaviour> = spec
+            .adapters
+            .iter()
+            .map(|hash| -> Result<Behaviour> {
+                let job = Queue::new(store).find(hash)?;
+                serde_json::from_value(job.spec["behaviour"].clone()).map_err(unreadable)
+            })
+            .collect::<Result<_>>()?;
+        let s = readers::supervision(store, base, &[], Some(&behaviours), smoke, seed)?;
+        let reader = match self.work {
+            Work::Dit => {
+                context.say(&readers::describe(&s));
+                readers::train_dit(context, store, &s, smoke, None, seed, stop)?
+            }
+            Work::OracleScratch => readers::posttrain(context, store, &s, None, smoke, None, seed, stop)?,
+            Work::OraclePosttrained => {
+                readers::posttrain(context, store, &s, found.first(), smoke, None, seed, stop)?
+            }
+            Work::OraclePretrained | Work::Compare => {
+                let run = spec.run.as_deref().unwrap_or("compare");
+                compare::score(
+                    context,
+                    store,
+                    &s,
+                    &found.iter().collect::<Vec<_>>(),
+                    run,
+                    smoke,
+                    seed,
+                    stop,
+                )?;
+                return Ok(None);
+            }
+        };
+        Ok(Some(reader.record.id))
+    }
+}
+
+/// What became of a comparison's job, as an error if it did not succeed.
+pub(crate) fn succeeded(job: &Job) -> Result {
+    match job.state {
+        State::Succeeded => Ok(()),
+        State::Dead => Err(CommandError::new(
+            Kind::Negative,
+            format!("{} failed: {}", job.label, job.error.as_deref().unwrap_or("no reason is known")),
+        )
+        .hint("see its history with: lorafab factory logs; try again with: lorafab factory retry")),
+        state => Err(CommandError::new(Kind::Negative, format!("{} is {}", job.label, state.name()))
+            .hint("go on with: lorafab factory run")),
+    }
+}

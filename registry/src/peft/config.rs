@@ -1,0 +1,219 @@
+//! Reading an `adapter_config.json` from elsewhere: which module gets a difference, of which rank, at which scale.
+//!
+//! The rules are PEFT's (huggingface/peft, `src/peft/tuners/lora/config.py`, `tuners_utils.py`, `utils/other.py`): a list names
+//! modules by their path or the end of it, a text is a pattern that the whole path must match, patterns for ranks and alphas
+//! match the end of a path.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use regex::{Regex, RegexBuilder};
+use serde_json::Value;
+
+use super::ImportShape;
+use crate::{Error, PeftConfig, Result};
+
+/// One targeted module.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Module {
+    pub(super) rank: usize,
+    /// alpha / r, or alpha / sqrt(r).
+    pub(super) scaling: f64,
+}
+
+/// Every targeted module by layer and projection, and the uniform shape that holds them all.
+#[derive(Debug, PartialEq)]
+pub(super) struct Resolved {
+    pub(super) modules: BTreeMap<(usize, String), Module>,
+    pub(super) peft: PeftConfig,
+    /// The scale that the uniform shape has, before it is rounded into `lora_alpha`.
+    pub(super) scaling: f64,
+}
+
+/// Options that must be off, because they change what the weights mean and are not implemented.
+const OFF: [&str; 8] = [
+    "use_dora",
+    "fan_in_fan_out",
+    "lora_bias",
+    "use_qalora",
+    "use_bdlora",
+    "ensure_weight_tying",
+    "monteclora_config",
+    "use_lily",
+];
+/// Options that must be empty, for the same reason.
+const EMPTY: [&str; 14] = [
+    "modules_to_save",
+    "layers_to_transform",
+    "layers_pattern",
+    "layer_replication",
+    "megatron_config",
+    "exclude_modules",
+    "target_parameters",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "velora_config",
+];
+/// Options that are read, or do not change what the weights mean.
+const READ: [&str; 22] = [
+    "peft_type",
+    "task_type",
+    "base_model_name_or_path",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "bias",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "inference_mode",
+    "init_lora_weights",
+    "revision",
+    "auto_mapping",
+    "peft_version",
+    "megatron_core",
+    "qalora_group_size",
+    "runtime_config",
+    "base_model_class",
+    "parent_library",
+    "lora_ga_config",
+];
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(o) => o.is_empty(),
+        Value::Array(a) => a.is_empty(),
+        Value::Bool(b) => !b,
+        _ => false,
+    }
+}
+
+/// A pattern of Python's `re`, as far as Rust's `regex` has it (no look-around, no back-references): bounded in size and time.
+fn pattern(path: &Path, key: &str, text: &str, whole: bool) -> Result<Regex> {
+    let wrapped = if whole { format!("^(?:{text})$") } else { format!(r"^(.*\.)?(?:{text})$") };
+    RegexBuilder::new(&wrapped).size_limit(1 << 20).build().map_err(|e| Error::Refused {
+        path: path.into(),
+        what: format!(
+            "{key}: pattern {text:?} cannot be read: {}",
+            e.to_string().lines().last().unwrap_or_default()
+        ),
+    })
+}
+
+pub(super) fn resolve(path: &Path, config: &Value, shape: &ImportShape) -> Result<Resolved> {
+    let refuse = |what: String| Err(Error::Refused { path: path.into(), what });
+    let Some(options) = config.as_object() else { return refuse("is not an object".into()) };
+    if config["peft_type"] != "LORA" {
+        return refuse(format!("peft_type {} is not \"LORA\"", config["peft_type"]));
+    }
+    for key in OFF.iter().chain(&EMPTY) {
+        if !is_empty(&config[*key]) {
+            return refuse(format!("{key} is not implemented"));
+        }
+    }
+    for (key, value) in options {
+        let known =
+            READ.contains(&key.as_str()) || OFF.contains(&key.as_str()) || EMPTY.contains(&key.as_str());
+        if !known && !is_empty(value) {
+            return refuse(format!(
+                "option {key:?} is not known here, and might change what the weights mean"
+            ));
+        }
+    }
+    if config["bias"].as_str().is_some_and(|b| b != "none") {
+        return refuse(format!("bias = {} is not implemented", config["bias"]));
+    }
+    if let Some(init) = config["init_lora_weights"].as_str()
+        && !["gaussian", "orthogonal"].contains(&init)
+    {
+        return refuse(format!(
+            "init_lora_weights = {init:?} may have changed the base model's own weights; save the adapter converted to a plain LoRA"
+        ));
+    }
+    let rank_of = |value: &Value| value.as_u64().filter(|r| (1..=4096).contains(r)).map(|r| r as usize);
+    let alpha_of = |value: &Value| value.as_f64().filter(|a| a.is_finite() && *a != 0.0 && a.abs() < 1e6);
+    // Absent means PEFT's default.
+    let default = |key: &str| if config[key].is_null() { Value::from(8) } else { config[key].clone() };
+    let (r, lora_alpha) = (default("r"), default("lora_alpha"));
+    let Some(rank) = rank_of(&r) else { return refuse(format!("r = {r} is not a rank")) };
+    let Some(alpha) = alpha_of(&lora_alpha) else {
+        return refuse(format!("lora_alpha = {lora_alpha} is not a usable number"));
+    };
+    let mut ranks: Vec<(Regex, usize)> = Vec::new();
+    for (key, value) in config["rank_pattern"].as_object().into_iter().flatten() {
+        let Some(rank) = rank_of(value) else {
+            return refuse(format!("rank_pattern: {key:?} = {value} is not a rank"));
+        };
+        ranks.push((pattern(path, "rank_pattern", key, false)?, rank));
+    }
+    let mut alphas: Vec<(Regex, f64)> = Vec::new();
+    for (key, value) in config["alpha_pattern"].as_object().into_iter().flatten() {
+        let Some(alpha) = alpha_of(value) else {
+            return refuse(format!("alpha_pattern: {key:?} = {value} is not a usable number"));
+        };
+        alphas.push((pattern(path, "alpha_pattern", key, false)?, alpha));
+    }
+    let rslora = config["use_rslora"] == Value::Bool(true);
+    let mut modules = BTreeMap::new();
+    for (layer, projection, module) in paths(shape) {
+        if !targeted(path, &config["target_modules"], shape, &module)? {
+            continue;
+        }
+        let rank = ranks.iter().find(|(p, _)| p.is_match(&module)).map_or(rank, |(_, r)| *r);
+        let alpha = alphas.iter().find(|(p, _)| p.is_match(&module)).map_or(alpha, |(_, a)| *a);
+        let scaling = alpha / if rslora { (rank as f64).sqrt() } else { rank as f64 };
+        modules.insert((layer, projection), Module { rank, scaling });
+    }
+    if modules.is_empty() {
+        return refuse(format!("target_modules = {} names no module of the model", config["target_modules"]));
+    }
+    // The shape that holds all: the largest rank, the scale of the first module; what has less is filled up with zeros.
+    let rank = modules.values().map(|m| m.rank).max().unwrap_or(rank);
+    let scaling = modules.values().next().map_or(1.0, |m| m.scaling);
+    let peft = PeftConfig {
+        base_model: shape.base_model.clone(),
+        r: rank,
+        lora_alpha: (scaling * rank as f64) as f32,
+        target_modules: modules.keys().map(|(_, p)| p.clone()).collect(),
+    };
+    Ok(Resolved { modules, peft, scaling })
+}
+
+/// Every projection of the model: layer, name, path.
+pub(super) fn paths(shape: &ImportShape) -> impl Iterator<Item = (usize, String, String)> {
+    (0..shape.layers).flat_map(move |layer| {
+        shape.projections.keys().map(move |p| (layer, p.clone(), super::module_path(layer, p)))
+    })
+}
+
+fn targeted(path: &Path, targets: &Value, shape: &ImportShape, module: &str) -> Result<bool> {
+    let refuse = |what: String| Err(Error::Refused { path: path.into(), what });
+    match targets {
+        Value::String(all) if all == "all-linear" => Ok(true),
+        Value::String(text) if text.len() <= 10_000 => {
+            Ok(pattern(path, "target_modules", text, true)?.is_match(module))
+        }
+        Value::Array(list) if list.len() <= 10_000 => {
+            let mut found = false;
+            for target in list {
+                let Some(name) = target.as_str() else {
+                    return refuse(format!("target module {target} is no text"));
+                };
+                let ends = |module: &str| module == name || module.ends_with(&format!(".{name}"));
+                found |= ends(module);
+                // A name that no module of the model has is a slip or another model's.
+                if !ends(module) && !paths(shape).any(|(_, _, m)| ends(&m)) {
+                    return refuse(format!("target module {target} is none of the model's projections"));
+                }
+            }
+            Ok(found)
+        }
+        other => refuse(format!("target_modules = {other} is neither a list nor a pattern")),
+    }
+}
