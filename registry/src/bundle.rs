@@ -305,7 +305,10 @@ mod tests {
         };
         refused(&changed(&|r| r.value = "a\u{1b}[2J".into()), "control characters");
         refused(&changed(&|r| r.spec_hash = "other".into()), "its id is not");
-        refused(&changed(&|r| r.extra_files = [("../x".to_owned(), r.weights.clone())].into()), "not a name");
+        refused(
+            &changed(&|r| r.extra_files = [("../x".to_owned(), r.extra_files["note.json"].clone())].into()),
+            "not a name",
+        );
         std::fs::write(&path, &good).unwrap();
         let heavy = import(&mut other, &path, &|_, _| Err("is too heavy".into())).unwrap_err();
         assert!(heavy.to_string().contains("topic/cats: is too heavy"), "{heavy}");

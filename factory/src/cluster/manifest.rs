@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use registry::{Digest, PeftConfig, Store, write_atomic};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::queue::{Claim, Job, Queue};
 use crate::spec::{ADAPTER_JOB, AdapterSpec, recipe_key};
@@ -47,8 +46,8 @@ pub struct Manifest {
     pub base: String,
     /// Tasks of each shard.
     pub shards: Vec<Vec<Task>>,
-    /// Recipe files by their digest.
-    pub(super) recipes: BTreeMap<String, Value>,
+    /// Recipe files, as they are, by their digest.
+    pub(super) recipes: BTreeMap<String, String>,
     /// Adapters that tasks need, by specification.
     pub(super) inputs: BTreeMap<String, Input>,
 }
@@ -160,9 +159,9 @@ fn write(store: &mut Store, shared: &Path, base: &str, packs: &[Vec<Job>]) -> Re
                 .map_err(|source| Error::Spec { job: job.label.clone(), source })?;
             let digest = &spec.behaviour.recipe_digest;
             if let Some(recipe) = store.cache_get(&recipe_key(digest))? {
-                let value = serde_json::from_slice(&recipe)
-                    .map_err(|source| Error::Spec { job: job.label.clone(), source })?;
-                manifest.recipes.insert(digest.clone(), value);
+                // The adapter carries these very bytes: they are part of its identity.
+                let text = String::from_utf8_lossy(&recipe).into_owned();
+                manifest.recipes.insert(digest.clone(), text);
             }
             if let Some(needed) = &spec.reference {
                 let record = store.adapter_by_spec(needed)?.ok_or_else(|| {

@@ -94,8 +94,7 @@ pub fn work(
         let wanted: BTreeSet<_> = specs.iter().flat_map(|s| s.behaviour.sample_requests()).collect();
         let samples = sample(None, base, &wanted)?;
         let reference = |spec: &AdapterSpec| input(shared, manifest, base, spec);
-        let recipe =
-            |digest: &str| Ok(manifest.recipes.get(digest).map(|r| registry::canonical_json(r).into_bytes()));
+        let recipe = |digest: &str| Ok(manifest.recipes.get(digest).map(|r| r.clone().into_bytes()));
         let outcomes = workshop.make(&specs, &samples, &reference, &recipe, &mut |p| {
             touch()?;
             report(p);
