@@ -39,17 +39,38 @@ impl fmt::Display for Digest {
     }
 }
 
+/// A file whose bytes are on the disk beside their place, and which appears there by one rename.
+pub(crate) struct Staged<'a> {
+    path: &'a Path,
+    temp: tempfile::NamedTempFile,
+}
+
+impl<'a> Staged<'a> {
+    pub(crate) fn write(path: &'a Path, bytes: &[u8]) -> Result<Self> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs_err::create_dir_all(folder)?;
+        let named = |e: std::io::Error| named(path, &e);
+        let mut temp = tempfile::NamedTempFile::new_in(folder).map_err(named)?;
+        temp.write_all(bytes).map_err(named)?;
+        temp.as_file().sync_all().map_err(named)?;
+        Ok(Self { path, temp })
+    }
+
+    /// Puts the file in its place, durably.
+    pub(crate) fn publish(self) -> Result<()> {
+        self.temp.persist(self.path).map_err(|e| named(self.path, &e.error))?;
+        fs_err::File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(())
+    }
+}
+
+fn named(path: &Path, e: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(e.kind(), format!("writing {}: {e}", path.display()))
+}
+
 /// Writes a file durably: temporary file beside it, sync, rename, sync of the folder.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs_err::create_dir_all(folder)?;
-    let named = |e: std::io::Error| std::io::Error::new(e.kind(), format!("writing {}: {e}", path.display()));
-    let mut temp = tempfile::NamedTempFile::new_in(folder).map_err(named)?;
-    temp.write_all(bytes).map_err(named)?;
-    temp.as_file().sync_all().map_err(named)?;
-    temp.persist(path).map_err(|e| named(e.error))?;
-    fs_err::File::open(folder)?.sync_all()?;
-    Ok(())
+    Staged::write(path, bytes)?.publish()
 }
 
 fn path_of(root: &Path, digest: &Digest) -> PathBuf {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use crate::blobs::Staged;
 use crate::record::{AdapterRecord, NewAdapter};
 use crate::store::check_name;
-use crate::{Digest, Error, Result, Store, index, write_atomic};
+use crate::{Digest, Error, Result, Store, index};
 
 impl Store {
     /// Adds an adapter: bytes, receipt, row, in this order. The same `spec_hash` again returns the first record.
@@ -26,7 +27,9 @@ impl Store {
             Some(record) => record,
             None => self.make_durable(new)?,
         };
-        let receipt = self.receipt_path(&record.spec_hash);
+        let path = self.receipt_path(&record.spec_hash);
+        // Its bytes are written before the catalogue is locked: others wait for a rename only.
+        let receipt = Staged::write(&path, receipt_text(&record).as_bytes())?;
         let mut receipt_error = None;
         let committed = self.transaction(|t| {
             if !also(t, &record)? {
@@ -38,7 +41,7 @@ impl Store {
             }
             // A refused commit leaves no receipt that the next rebuild would bring back; a kill after the receipt leaves
             // an adapter that was agreed to, and that the rebuild finds.
-            if let Err(e) = write_atomic(&receipt, receipt_text(&record).as_bytes()) {
+            if let Err(e) = receipt.publish() {
                 receipt_error = Some(e);
                 return Err(rusqlite::Error::QueryReturnedNoRows);
             }

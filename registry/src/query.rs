@@ -53,18 +53,18 @@ impl Store {
     pub fn list(&self, filter: &Filter, listing: &Listing) -> Result<Vec<AdapterRecord>> {
         let mut parameters = Vec::new();
         let condition = filter.sql(&mut parameters);
-        let mut order = String::new();
-        for (key, descending) in &listing.sort {
+        let (mut joins, mut order) = (String::new(), String::new());
+        for (i, (key, descending)) in listing.sort.iter().enumerate() {
             parameters.push(Sql::Text(key.clone()));
             let (n, direction) = (parameters.len(), if *descending { "DESC" } else { "ASC" });
+            let _ = write!(joins, " LEFT JOIN fields s{i} ON s{i}.adapter = a.id AND s{i}.key = ?{n}");
             for column in ["number", "text"] {
-                let value = format!("(SELECT {column} FROM fields WHERE adapter = a.id AND key = ?{n})");
-                let _ = write!(order, "{value} {direction} NULLS LAST, ");
+                let _ = write!(order, "s{i}.{column} {direction} NULLS LAST, ");
             }
         }
         let limit = listing.limit.map_or(-1, |n| n as i64);
         let sql = format!(
-            "SELECT a.record FROM adapters a WHERE {condition} ORDER BY {order}a.behaviour, a.id LIMIT {limit}"
+            "SELECT a.record FROM adapters a{joins} WHERE {condition} ORDER BY {order}a.behaviour, a.id LIMIT {limit}"
         );
         let rows: Vec<String> = self.query(|c| {
             c.prepare_cached(&sql)?.query_map(rusqlite::params_from_iter(parameters), |r| r.get(0))?.collect()

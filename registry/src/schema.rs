@@ -75,10 +75,11 @@ CREATE TRIGGER jobs_submitted AFTER INSERT ON jobs BEGIN
 CREATE TRIGGER events_kept BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are only ever appended'); END;
 CREATE TRIGGER events_fixed BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are only ever appended'); END;
 
-CREATE TABLE fields(adapter TEXT NOT NULL REFERENCES adapters(id) ON DELETE CASCADE, key TEXT NOT NULL, text TEXT NOT NULL, number REAL) STRICT;
+CREATE TABLE fields(
+  adapter TEXT NOT NULL REFERENCES adapters(id) ON DELETE CASCADE, key TEXT NOT NULL, text TEXT NOT NULL, number REAL,
+  PRIMARY KEY(adapter, key)) STRICT, WITHOUT ROWID;
 CREATE INDEX fields_text ON fields(key, text, adapter);
 CREATE INDEX fields_number ON fields(key, number, adapter) WHERE number IS NOT NULL;
-CREATE INDEX fields_adapter ON fields(adapter);
 CREATE TABLE edges(child TEXT NOT NULL REFERENCES adapters(id) ON DELETE CASCADE, kind TEXT NOT NULL, parent TEXT NOT NULL,
   PRIMARY KEY(child, kind, parent)) STRICT, WITHOUT ROWID;
 CREATE INDEX edges_back ON edges(parent);

@@ -40,6 +40,14 @@ fn no_room(source: &rusqlite::Error) -> bool {
 /// How long a write waits for another process's before it is an error.
 const BUSY: Duration = Duration::from_mins(1);
 
+/// Time between two tries. SQLite's own handler sleeps ever longer, which leaves the database idle between workers.
+const RETRY: Duration = Duration::from_micros(500);
+
+fn wait_for_writer(tries: i32) -> bool {
+    std::thread::sleep(RETRY);
+    RETRY * u32::try_from(tries).unwrap_or(0) < BUSY
+}
+
 /// File systems over a network, by the type that `/proc/mounts` gives. SQLite's write-ahead log needs memory shared between
 /// processes of one host and does not work there (SQLite documentation, "Write-Ahead Logging").
 const NETWORK: [&str; 12] = [
@@ -114,11 +122,14 @@ impl Store {
         let path = root.join("catalogue.sqlite");
         let wrap = |source| Error::Sqlite { path: path.clone(), source };
         let mut connection = Connection::open(&path).map_err(wrap)?;
-        connection.busy_timeout(BUSY).map_err(wrap)?;
+        connection.busy_handler(Some(wait_for_writer)).map_err(wrap)?;
         connection.set_prepared_statement_cache_capacity(64);
         connection.pragma_update(None, "journal_mode", "WAL").map_err(wrap)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(wrap)?;
         connection.pragma_update(None, "foreign_keys", "ON").map_err(wrap)?;
+        // Pages of the log before it is copied into the database, and kibibytes of page cache: for a hundred thousand jobs.
+        connection.pragma_update(None, "wal_autocheckpoint", 8000).map_err(wrap)?;
+        connection.pragma_update(None, "cache_size", -64_000).map_err(wrap)?;
         let known = MIGRATIONS.len() as i64;
         let version = |c: &Connection| c.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0));
         // Most often there is nothing to do, and no need to wait for a writer.
