@@ -1,0 +1,61 @@
+//! Several processes on one catalogue: whoever waits, waits, and loses nothing.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use registry::Store;
+
+/// Somebody else holds the write lock for ten seconds.
+#[test]
+fn a_catalogue_that_is_busy_for_ten_seconds_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    let mut mine = Store::open(&path).unwrap();
+    let (locked, wait) = std::sync::mpsc::channel();
+    let other = std::thread::spawn(move || {
+        let mut other = Store::open(&path).unwrap();
+        other
+            .transaction(|t| {
+                t.execute("INSERT INTO settings(key, value) VALUES('other', '1')", [])?;
+                locked.send(()).unwrap();
+                std::thread::sleep(Duration::from_secs(10));
+                Ok(())
+            })
+            .unwrap();
+    });
+    wait.recv().unwrap();
+    let begin = Instant::now();
+    // Reading goes on meanwhile.
+    assert_eq!(mine.stats().unwrap().adapters, 0);
+    assert!(begin.elapsed() < Duration::from_secs(5), "a reader waited for a writer");
+    mine.transaction(|t| t.execute("INSERT INTO settings(key, value) VALUES('mine', '1')", [])).unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(9), "{:?}: it was not busy", begin.elapsed());
+    other.join().unwrap();
+    let n: i64 = mine.query(|c| c.query_row("SELECT COUNT(*) FROM settings", [], |r| r.get(0))).unwrap();
+    assert_eq!(n, 2);
+}
+
+/// Many writers at once, each sees all of its own and of the others' in the end.
+#[test]
+fn eight_writers_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for w in 0..8 {
+            let path = folder.path();
+            scope.spawn(move || {
+                let mut store = Store::open(path).unwrap();
+                for i in 0..50 {
+                    let key = format!("{w}/{i}");
+                    store
+                        .transaction(|t| {
+                            t.execute("INSERT INTO settings(key, value) VALUES(?1, 'x')", [&key])
+                        })
+                        .unwrap();
+                }
+            });
+        }
+    });
+    let store = Store::open(folder.path()).unwrap();
+    let n: i64 = store.query(|c| c.query_row("SELECT COUNT(*) FROM settings", [], |r| r.get(0))).unwrap();
+    assert_eq!(n, 400);
+}
