@@ -99,6 +99,8 @@ pub fn gate(
                 g.on.iter().filter(|p| g.check.passes(&floors[&((*p).clone(), g.max_new_tokens)])).count();
             let floor = base_hits as f64 / g.on.len().max(1) as f64;
             let status = verdict(behaviour.polarity, g, on, floor, near, off);
+            // It is shown on terminals and travels in bundles.
+            let example = example.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
             GateResult { on, floor, near, off, status, example }
         })
         .collect())
