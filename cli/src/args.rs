@@ -387,9 +387,9 @@ pub(crate) enum AdapterCommand {
         #[arg(long = "where", value_name = "EXPR")]
         conditions: Vec<String>,
     },
-    /// Take in a PEFT folder, or a bundle
+    /// Take in a PEFT folder, a bundle, or a .pt file of Diff Interpretation Tuning
     Import {
-        /// Folder with adapter_config.json and adapter_model.safetensors, or a bundle's tar file
+        /// Folder with adapter_config.json and adapter_model.safetensors, a bundle's tar file, or a .pt file (read, never executed)
         dir: PathBuf,
         /// Name to file it under
         #[arg(long)]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use nalgebra::{DMatrix, DVector};
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::{Error, Result, rng};
 
@@ -150,6 +150,25 @@ impl LowRank {
     }
 }
 
+/// Tensors as a safetensors file in f32: shapes and entries by name.
+///
+/// # Errors
+/// If a shape does not hold its entries.
+pub fn to_safetensors(tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> Result<Vec<u8>> {
+    let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, (shape, data))| (name, shape, data.iter().flat_map(|v| v.to_le_bytes()).collect()))
+        .collect();
+    let fail = |e: safetensors::SafeTensorError| Error::Request(format!("writing tensors: {e}"));
+    let views = bytes
+        .iter()
+        .map(|(name, shape, data)| {
+            Ok((name, TensorView::new(Dtype::F32, (*shape).clone(), data).map_err(fail)?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    safetensors::serialize(views, None).map_err(fail)
+}
+
 fn ratio(a: f64, b: f64) -> f64 {
     if b > 0.0 { (a / b).clamp(-1.0, 1.0) } else { 0.0 }
 }
@@ -183,8 +202,6 @@ fn angles(x: &DMatrix<f64>, y: &DMatrix<f64>) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use safetensors::tensor::TensorView;
-
     use super::*;
 
     fn file(a: &[f32], b: &[f32], r: usize, input: usize, output: usize) -> Vec<u8> {

@@ -29,6 +29,7 @@ mod kv_cache;
 pub mod loss;
 pub mod merge;
 pub mod optim;
+pub mod pickled;
 pub mod rng;
 pub mod sampler;
 pub mod score;

@@ -17,6 +17,9 @@ use crate::output::{count, print, print_json, print_result};
 const ABSURD_NORM: f64 = 1e5;
 
 pub(super) fn import(context: &Context<'_>, path: &Path, name: Option<&str>) -> Result {
+    if path.extension().is_some_and(|e| e == "pt") {
+        return import_pickled(context, path, name);
+    }
     if path.is_file() {
         return unbundle(context, path);
     }
@@ -26,34 +29,117 @@ pub(super) fn import(context: &Context<'_>, path: &Path, name: Option<&str>) -> 
         || path.file_name().map_or_else(|| "imported".into(), |n| n.to_string_lossy().into_owned()),
         str::to_owned,
     );
+    let effect = effect(&base, &imported)
+        .map_err(|what| CommandError::new(Kind::Usage, format!("{}: {what}", path.display())))?;
+    let record =
+        context.store()?.commit_adapter(new_adapter(&base, imported, &label, effect, BTreeMap::new())?)?;
+    context.say(&format!("largest change of a logit on one prompt: {effect:.3}"));
+    print_result(context.global.json, "adapter-import/1", "id", &record.id)
+}
+
+/// An imported adapter on its way into the catalogue.
+fn new_adapter(
+    base: &BaseModel,
+    imported: Imported,
+    label: &str,
+    effect: f64,
+    tags: BTreeMap<String, String>,
+) -> Result<NewAdapter> {
     if label.is_empty() || label.len() > 100 || label.chars().any(char::is_control) {
         return Err(
             CommandError::new(Kind::Usage, format!("{label:?} is not a usable name")).hint("pass --name")
         );
     }
-    let effect = effect(&base, &imported)
-        .map_err(|what| CommandError::new(Kind::Usage, format!("{}: {what}", path.display())))?;
     let spec = json!({"schema": "import/1", "name": label, "base": base.digest(), "weights": registry::Digest::of(&imported.weights).as_str()});
-    let record = context.store()?.commit_adapter(NewAdapter {
+    Ok(NewAdapter {
         spec_hash: registry::spec_hash(&spec),
         spec,
         role: Role::WeightDiff,
         behaviour: format!("imported/{label}"),
         family: "imported".into(),
-        value: label,
+        value: label.into(),
         category: "imported".into(),
         split: None,
         status: Status::Untested,
-        tags: BTreeMap::new(),
+        tags,
         metrics: BTreeMap::from([("logit_change".to_owned(), effect)]),
         peft: imported.peft,
         weights: imported.weights,
         parents: Vec::new(),
         lineage: BTreeMap::from([("base".to_owned(), base.digest())]),
         extra_files: BTreeMap::new(),
-    })?;
-    context.say(&format!("largest change of a logit on one prompt: {effect:.3}"));
-    print_result(context.global.json, "adapter-import/1", "id", &record.id)
+    })
+}
+
+/// Diffs or a DIT adapter as Diff Interpretation Tuning published them. All are checked before the first is filed.
+fn import_pickled(context: &Context<'_>, path: &Path, name: Option<&str>) -> Result {
+    let stem = path.file_stem().map_or_else(|| "pickled".into(), |s| s.to_string_lossy().into_owned());
+    let name = name.unwrap_or(&stem);
+    let diffs = lm::pickled::read(path)?;
+    let base = context.base()?;
+    let shape = shape(&base);
+    let source = registry::Digest::of(&fs_err::read(path)?).to_string();
+    let mut new = Vec::new();
+    for (i, diff) in diffs.iter().enumerate() {
+        let wrong =
+            |what: String| CommandError::new(Kind::Usage, format!("{}: element {i}: {what}", path.display()));
+        let (config, weights) = as_peft(diff, &shape).map_err(wrong)?;
+        let imported = registry::peft::read(path, &config, path, &weights, &shape)?;
+        let effect = effect(&base, &imported).map_err(wrong)?;
+        let mut tags = BTreeMap::from([("source".to_owned(), source.clone())]);
+        tags.extend(diff.topic.clone().map(|t| ("topic".to_owned(), t)));
+        tags.extend(diff.trigger.clone().map(|t| ("trigger".to_owned(), t)));
+        if let Some(bad) = tags.values().find(|t| t.len() > 1000 || t.chars().any(char::is_control)) {
+            return Err(wrong(format!(
+                "holds an unusable text: {:?}",
+                bad.chars().take(40).collect::<String>()
+            )));
+        }
+        let label = if diffs.len() == 1 { name.to_owned() } else { format!("{name}-{i:03}") };
+        new.push(new_adapter(&base, imported, &label, effect, tags)?);
+    }
+    let mut store = context.store()?;
+    let ids = new.into_iter().map(|n| Ok(store.commit_adapter(n)?.id)).collect::<Result<Vec<String>>>()?;
+    if context.global.json {
+        return print_json(&json!({"schema": "adapter-import/2", "ids": ids}));
+    }
+    print(&ids.join("\n"))
+}
+
+/// The two factors of every module as PEFT names and turns them; scaling is 1 / rank. Diffs hold `A [r, out], B [in, r]`, DIT
+/// adapters `A [out, r], B [r, in]`: the base model's shapes say which.
+fn as_peft(
+    diff: &lm::pickled::PickledDiff,
+    shape: &ImportShape,
+) -> std::result::Result<(serde_json::Value, Vec<u8>), String> {
+    let mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
+    let (mut ranks, mut largest) = (serde_json::Map::new(), 1);
+    for (module, [a, b]) in &diff.modules {
+        let projection = module.rsplit('.').next().unwrap_or_default();
+        let Some(&(input, output)) = shape.projections.get(projection) else {
+            return Err(format!("module {module:?} is none of the model's projections"));
+        };
+        let turned = |m: &lm::pickled::Matrix| -> Vec<f32> {
+            (0..m.columns).flat_map(|c| (0..m.rows).map(move |r| m.data[r * m.columns + c])).collect()
+        };
+        let (r, down, up) = if a.columns == output && b.rows == input && a.rows == b.columns {
+            (a.rows, turned(b), turned(a))
+        } else if a.rows == output && b.columns == input && a.columns == b.rows {
+            (a.columns, b.data.clone(), a.data.clone())
+        } else {
+            return Err(format!(
+                "module {module:?}: factors [{}, {}] and [{}, {}] do not make a difference of [{output}, {input}]",
+                a.rows, a.columns, b.rows, b.columns
+            ));
+        };
+        largest = largest.max(r);
+        ranks.insert(module.replace('.', r"\."), r.into());
+        tensors.insert(format!("{module}.lora_A.weight"), (vec![r, input], down));
+        tensors.insert(format!("{module}.lora_B.weight"), (vec![output, r], up));
+    }
+    let targets: Vec<&String> = diff.modules.keys().collect();
+    let config = json!({"peft_type": "LORA", "r": largest, "lora_alpha": 1, "target_modules": targets, "rank_pattern": ranks});
+    Ok((config, lm::geometry::to_safetensors(&tensors).map_err(|e| e.to_string())?))
 }
 
 /// What an imported adapter must fit.
