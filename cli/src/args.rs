@@ -386,6 +386,9 @@ pub(crate) enum AdapterCommand {
         /// Condition, as in `adapter list`; all adapters without one
         #[arg(long = "where", value_name = "EXPR")]
         conditions: Vec<String>,
+        /// Replace the file if it exists
+        #[arg(long)]
+        force: bool,
     },
     /// Take in a PEFT folder, a bundle, or a .pt file of Diff Interpretation Tuning
     Import {

@@ -87,6 +87,8 @@ impl From<registry::Error> for CommandError {
             | registry::Error::BadName(_)
             | registry::Error::BadTag { .. }
             | registry::Error::InUse { .. }
+            | registry::Error::MadeAgain { .. }
+            | registry::Error::LikeAnId(_)
             | registry::Error::Refused { .. } => Kind::Usage,
             _ => Kind::Environment,
         };
@@ -117,6 +119,9 @@ impl From<registry::Error> for CommandError {
                 "move the file away; lorafab registry rebuild then brings the adapters back from their receipts"
                     .to_owned(),
             ),
+            registry::Error::Rebuilt { .. } => {
+                Some("remove or mend those receipts; lorafab registry check lists them".to_owned())
+            }
             registry::Error::Damaged { .. } => {
                 Some("find what else is damaged with: lorafab adapter verify".to_owned())
             }

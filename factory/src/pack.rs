@@ -99,7 +99,11 @@ impl<'a> Workshop<'a> {
         for (index, spec) in specs.iter().enumerate() {
             match self.member(index, spec, samples, reference) {
                 Ok(member) => members.push(member),
-                Err(e) => outcomes[index] = Some(Outcome::Failed(Failure::Retryable, e)),
+                Err(e) => {
+                    let again = matches!(e, Error::Store(_) | Error::NoReference(_));
+                    let class = if again { Failure::Retryable } else { Failure::Permanent };
+                    outcomes[index] = Some(Outcome::Failed(class, e));
+                }
             }
         }
         let resumed: u64 = members.iter().map(|m| m.apprentice.tokens).sum();

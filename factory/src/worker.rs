@@ -358,8 +358,11 @@ impl Worker<'_> {
             // An earlier attempt may have been killed between the receipt and the row.
             if let Some(id) = self.store.adopt(&job.spec_hash)? {
                 let now_ms = self.now();
-                self.queue().finish(job, Some(&id), "its adapter was there already", now_ms)?;
-                self.summary.committed += 1;
+                match self.queue().finish(job, Some(&id), "its adapter was there already", now_ms) {
+                    Ok(()) => self.summary.committed += 1,
+                    Err(Error::LeaseLost(_)) => self.lost(job),
+                    Err(e) => return Err(e),
+                }
                 continue;
             }
             match read_spec(job, &self.digest) {

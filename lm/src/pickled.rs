@@ -113,7 +113,7 @@ fn weight(object: &Object, most: usize) -> usize {
             Object::Tuple(v) | Object::List(v) => left.extend(v),
             Object::Dict(v) => left.extend(v.iter().flat_map(|(k, v)| [k, v])),
             Object::Reduce { callable, args } | Object::Build { callable, args } => {
-                left.extend([&**callable, &**args])
+                left.extend([&**callable, &**args]);
             }
             Object::PersistentLoad(o) => left.push(o),
             _ => {}
@@ -178,7 +178,7 @@ impl File<'_> {
             match (key, value) {
                 (Object::Unicode(k), Object::Unicode(v)) if k == "topic" => topic = Some(v),
                 (Object::Unicode(k), Object::Unicode(v)) if k == "trigger" => {
-                    trigger = (v != "N/A").then_some(v)
+                    trigger = (v != "N/A").then_some(v);
                 }
                 // Three digits, as they were trained.
                 (Object::Unicode(k), Object::Int(v)) if k == "trigger" => trigger = Some(format!("{v:03}")),

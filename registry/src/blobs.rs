@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,9 @@ impl<'a> Staged<'a> {
         let folder = path.parent().unwrap_or(Path::new("."));
         fs_err::create_dir_all(folder)?;
         let named = |e: std::io::Error| named(path, &e);
-        let mut temp = tempfile::NamedTempFile::new_in(folder).map_err(named)?;
+        // As any file: who else may read it is the umask's affair.
+        let shared = std::fs::Permissions::from_mode(0o666);
+        let mut temp = tempfile::Builder::new().permissions(shared).tempfile_in(folder).map_err(named)?;
         temp.write_all(bytes).map_err(named)?;
         temp.as_file().sync_all().map_err(named)?;
         Ok(Self { path, temp })
@@ -77,6 +80,11 @@ fn path_of(root: &Path, digest: &Digest) -> PathBuf {
     root.join("blobs").join(&digest.0[..2]).join(&digest.0)
 }
 
+/// Whether a blob is there, unread.
+pub(crate) fn present(root: &Path, digest: &Digest) -> bool {
+    path_of(root, digest).exists()
+}
+
 /// Stores bytes under their digest; bytes already there are success.
 pub(crate) fn put(root: &Path, bytes: &[u8]) -> Result<Digest> {
     let digest = Digest::of(bytes);
@@ -84,6 +92,9 @@ pub(crate) fn put(root: &Path, bytes: &[u8]) -> Result<Digest> {
     // A file of the right length may still be damaged; `verify` finds that, and a rewrite here mends it.
     if !path.exists() || get(root, &digest).is_err() {
         write_atomic(&path, bytes)?;
+    } else if let Ok(file) = fs_err::OpenOptions::new().append(true).open(&path) {
+        // Young again: garbage collection takes it for part of a commit in progress.
+        let _ = file.file().set_modified(jiff::Timestamp::now().into());
     }
     Ok(digest)
 }

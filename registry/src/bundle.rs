@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::commit::{insert, receipt_text};
+use crate::commit::files;
 use crate::store::check_name;
-use crate::{AdapterRecord, Digest, Error, Result, Store, write_atomic};
+use crate::{AdapterRecord, Digest, Error, IfExists, Result, Store};
 
 const SCHEMA: &str = "bundle/1";
 const MANIFEST: &str = "manifest.json";
@@ -36,19 +37,22 @@ pub struct Unbundled {
     pub known: Vec<String>,
 }
 
-fn files(record: &AdapterRecord) -> impl Iterator<Item = &Digest> {
-    std::iter::once(&record.weights).chain(record.extra_files.values())
-}
-
 /// Writes a bundle: the same adapters give the same bytes.
 ///
 /// # Errors
 /// If a file cannot be read or written, or is damaged.
-pub fn export(store: &Store, records: &[AdapterRecord], path: &Path) -> Result<()> {
+pub fn export(store: &Store, records: &[AdapterRecord], path: &Path, if_exists: IfExists) -> Result<()> {
+    if path.exists() && if_exists == IfExists::Fail {
+        return Err(Error::Refused {
+            path: path.into(),
+            what: "already exists; pass --force to replace it".into(),
+        });
+    }
     let manifest = Manifest { schema: SCHEMA.into(), adapters: records.to_vec() };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(folder)?;
-    let temp = tempfile::NamedTempFile::new_in(folder)?;
+    let shared = std::fs::Permissions::from_mode(0o666);
+    let temp = tempfile::Builder::new().permissions(shared).tempfile_in(folder)?;
     let mut tar = tar::Builder::new(std::io::BufWriter::new(temp.as_file()));
     let mut put = |name: &str, bytes: &[u8]| -> Result<()> {
         let mut header = tar::Header::new_ustar();
@@ -66,6 +70,7 @@ pub fn export(store: &Store, records: &[AdapterRecord], path: &Path) -> Result<(
     drop(writer);
     temp.as_file().sync_all()?;
     temp.persist(path).map_err(|e| Error::Io(e.error))?;
+    fs_err::File::open(folder)?.sync_all()?;
     Ok(())
 }
 
@@ -76,7 +81,8 @@ pub type Weigh<'a> = &'a dyn Fn(&AdapterRecord, &[u8]) -> Result<(), String>;
 /// adapter's weights.
 ///
 /// # Errors
-/// One sentence about the first thing that is wrong; then the catalogue is as it was.
+/// One sentence about the first thing that is wrong; then the catalogue is as it was. If the disk fills up while adapters are taken
+/// in, those before are there, and reading the bundle again adds the others.
 pub fn import(store: &mut Store, path: &Path, weigh: Weigh<'_>) -> Result<Unbundled> {
     let mut file = std::io::BufReader::new(fs_err::File::open(path)?);
     let (manifest, blobs) = read(path, &mut file)?;
@@ -86,44 +92,62 @@ pub fn import(store: &mut Store, path: &Path, weigh: Weigh<'_>) -> Result<Unbund
             what: format!("{}: {what}", record.behaviour),
         };
         check_record(record).map_err(refuse)?;
-        weigh(record, &blobs[&record.weights]).map_err(refuse)?;
+        let weights = &blobs[&record.weights];
+        if weights.len() as u64 != record.weights_bytes {
+            return Err(refuse(format!(
+                "says that its weights have {} bytes; they have {}",
+                record.weights_bytes,
+                weights.len()
+            )));
+        }
+        weigh(record, weights).map_err(refuse)?;
     }
     for bytes in blobs.values() {
         store.put_blob(bytes)?;
     }
     let mut out = Unbundled::default();
     for record in &manifest.adapters {
-        if store.adapter_by_spec(&record.spec_hash)?.is_some() {
-            out.known.push(record.id.clone());
-            continue;
-        }
-        let receipt = store.receipt_path(&record.spec_hash);
-        store.transaction(|t| insert(t, record))?;
-        write_atomic(&receipt, receipt_text(record).as_bytes())?;
-        out.added.push(record.id.clone());
+        let added = store.admit(record)?;
+        if added { out.added.push(record.id.clone()) } else { out.known.push(record.id.clone()) }
     }
     Ok(out)
 }
 
+/// Files that an exported folder has of its own.
+const RESERVED: [&str; 3] = ["adapter_model.safetensors", "adapter_config.json", "lorafab.json"];
+
 /// Fields of a record that come to be paths, terminal output or keys.
 fn check_record(record: &AdapterRecord) -> Result<(), String> {
-    let texts = [&record.behaviour, &record.family, &record.value, &record.category, &record.spec_hash];
-    let tags = record.tags.iter().flat_map(|(k, v)| [k, v]);
-    for text in texts
-        .into_iter()
-        .chain(tags)
-        .chain(record.parents.iter())
-        .chain(record.lineage.iter().flat_map(|(k, v)| [k, v]))
-    {
-        if text.len() > 10_000 || text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-            return Err(format!(
-                "holds a text with control characters or over 10,000 long: {:?}",
-                text.chars().take(40).collect::<String>()
-            ));
+    // Whatever text it holds is shown on terminals some day.
+    let mut left = vec![serde_json::to_value(record).expect("invariant: plain data")];
+    while let Some(value) = left.pop() {
+        let texts: Vec<String> = match value {
+            serde_json::Value::String(s) => vec![s],
+            serde_json::Value::Array(list) => {
+                left.extend(list);
+                vec![]
+            }
+            serde_json::Value::Object(map) => {
+                let keys = map.keys().cloned().collect();
+                left.extend(map.into_iter().map(|(_, v)| v));
+                keys
+            }
+            _ => vec![],
+        };
+        for text in texts {
+            if text.len() > 100_000 || text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+                let shown: String = text.chars().take(40).collect();
+                return Err(format!("holds a text with control characters or over 100,000 long: {shown:?}"));
+            }
         }
     }
     for name in record.extra_files.keys() {
         check_name(name).map_err(|e| e.to_string())?;
+        if RESERVED.contains(&name.as_str()) {
+            return Err(format!(
+                "has a further file called {name}, which an export would write over the adapter's own"
+            ));
+        }
     }
     if record.behaviour.is_empty() || record.family.is_empty() {
         return Err("has no name".into());
@@ -236,8 +260,8 @@ mod tests {
         let b = store.commit_adapter(new_adapter("topic/dogs", vec![4])).unwrap();
         let a = store.tag(&a.id, &[("note", Some("x"))]).unwrap();
         let (one, two) = (folder.path().join("one.tar"), folder.path().join("two.tar"));
-        export(&store, &[a.clone(), b.clone()], &one).unwrap();
-        export(&store, &[a.clone(), b.clone()], &two).unwrap();
+        export(&store, &[a.clone(), b.clone()], &one, IfExists::Fail).unwrap();
+        export(&store, &[a.clone(), b.clone()], &two, IfExists::Fail).unwrap();
         assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap());
         let mut other = Store::open(&folder.path().join("b")).unwrap();
         let done = import(&mut other, &one, FINE).unwrap();

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use rusqlite::OptionalExtension;
 use serde::Serialize;
 
-use crate::commit::{insert, receipt_text};
+use crate::blobs::present;
+use crate::commit::{files, insert, parse, read_receipt, receipt_text};
 use crate::{AdapterRecord, Digest, Error, Filter, Result, Store, index, write_atomic};
 
 /// What is wrong with one thing.
@@ -82,6 +84,9 @@ fn hash_file(path: &Path, buffer: &mut [u8]) -> std::io::Result<String> {
     }
 }
 
+/// Records, and the rows that hold none: id and why.
+type Rows = (Vec<AdapterRecord>, Vec<(String, String)>);
+
 impl Store {
     /// Re-hashes the files of the adapters that pass the filter.
     pub fn verify(&self, filter: &Filter) -> Result<Vec<VerifyOutcome>> {
@@ -100,10 +105,40 @@ impl Store {
             .collect())
     }
 
+    /// The catalogue's records, and the ids of rows that hold none, with why.
+    fn readable(&self) -> Result<Rows> {
+        let rows: Vec<(String, String)> = self.query(|c| {
+            c.prepare("SELECT id, record FROM adapters ORDER BY behaviour, id")?
+                .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?
+                .collect()
+        })?;
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        for (id, json) in rows {
+            match serde_json::from_str(&json) {
+                Ok(record) => good.push(record),
+                Err(e) => bad.push((id, e.to_string())),
+            }
+        }
+        Ok((good, bad))
+    }
+
+    /// Whether an adapter's row and receipt are at odds, read under one lock: others write both under it.
+    fn at_odds(&self, spec_hash: &str) -> Result<bool> {
+        let path = self.receipt_path(spec_hash);
+        self.locked(|c| {
+            let row: Option<String> = c
+                .query_row("SELECT record FROM adapters WHERE spec_hash = ?1", [spec_hash], |r| r.get(0))
+                .optional()?;
+            let row = row.and_then(|j| parse(&j).ok());
+            let receipt = read_receipt(&path).ok();
+            Ok(row != receipt)
+        })
+    }
+
     /// Checks everything. Changes nothing; other processes may go on working.
     pub fn check(&self, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<CheckReport> {
         // Rows before blobs: what is committed meanwhile has its blobs, and is looked at the next time.
-        let rows = self.adapters(&Filter::all())?;
+        let (rows, unreadable) = self.readable()?;
         let begin = Instant::now();
         let blobs = self.blobs()?;
         let bytes = blobs.iter().map(|b| b.2).sum();
@@ -114,6 +149,9 @@ impl Store {
         let mut say = |subject: String, what: String, repairable: bool| {
             problems.push(Problem { subject, what, repairable });
         };
+        for (id, e) in unreadable {
+            say(format!("adapter {id}"), format!("its row cannot be read: {e}"), true);
+        }
         let mut named: BTreeMap<&Digest, &AdapterRecord> = BTreeMap::new();
         for row in &rows {
             for digest in std::iter::once(&row.weights).chain(row.extra_files.values()) {
@@ -155,14 +193,14 @@ impl Store {
                     seen.insert(&r.spec_hash);
                     match by_spec.get(r.spec_hash.as_str()) {
                         // One committed since the rows were read is no problem.
-                        None if self.adapter_by_spec(&r.spec_hash)?.is_none() => {
+                        None if self.at_odds(&r.spec_hash)? => {
                             say(
                                 r.behaviour.clone(),
                                 "has a receipt but no row in the catalogue".into(),
                                 true,
                             );
                         }
-                        Some(row) if *row != r => {
+                        Some(row) if *row != r && self.at_odds(&r.spec_hash)? => {
                             say(r.behaviour.clone(), "its row is not what its receipt says".into(), true);
                         }
                         _ => {}
@@ -171,13 +209,20 @@ impl Store {
             }
         }
         for row in &rows {
-            if !seen.contains(row.spec_hash.as_str()) && !self.receipt_path(&row.spec_hash).exists() {
+            if !seen.contains(row.spec_hash.as_str()) && self.at_odds(&row.spec_hash)? {
                 say(
                     row.behaviour.clone(),
                     "has a row but no receipt: a lost catalogue would lose it".into(),
                     true,
                 );
             }
+        }
+        let fields: i64 = self.query(|c| {
+            c.query_row("SELECT COUNT(*) FROM adapters a WHERE NOT EXISTS (SELECT 1 FROM fields WHERE adapter = a.id AND key = 'id')
+                 OR NOT EXISTS (SELECT 1 FROM fields WHERE adapter = a.id AND key = 'family' AND text = a.family)", [], |r| r.get(0))
+        })?;
+        if fields > 0 {
+            say("index".into(), format!("{fields} adapters are not filed as filters need them"), true);
         }
         for alias in self.aliases()? {
             if !rows.iter().any(|r| r.id == alias.adapter) {
@@ -206,7 +251,7 @@ impl Store {
         }
         let empty: Vec<String> = self.query(|c| {
             c.prepare(
-                "SELECT label FROM jobs j WHERE state = 'succeeded' AND adapter IS NOT NULL
+                "SELECT label FROM jobs j WHERE state = 'succeeded' AND adapter <> ''
                  AND NOT EXISTS (SELECT 1 FROM adapters a WHERE a.id = j.adapter) ORDER BY id",
             )?
             .query_map([], |r| r.get(0))?
@@ -231,7 +276,7 @@ impl Store {
     /// over a row that differs. Running it again changes nothing.
     pub fn repair(&mut self) -> Result<Repair> {
         let mut done = Repair::default();
-        let rows = self.adapters(&Filter::all())?;
+        let (rows, _) = self.readable()?;
         let blobs = self.blobs()?;
         let named: BTreeSet<&Digest> =
             rows.iter().flat_map(|r| std::iter::once(&r.weights).chain(r.extra_files.values())).collect();
@@ -243,28 +288,61 @@ impl Store {
                 done.blobs += 1;
             }
         }
-        for (_, receipt) in self.receipts()? {
+        // Each thing is read again and mended under one lock: whoever removes or tags an adapter meanwhile is not undone.
+        let paths: Vec<_> = self.receipts()?.into_iter().map(|(path, _)| path).collect();
+        let root = self.root.clone();
+        for path in paths {
             // One that cannot be read is reported by `check` and left for a person.
-            let Ok(receipt) = receipt else { continue };
-            match self.adapter_by_spec(&receipt.spec_hash)? {
-                None if self.get_blob(&receipt.weights).is_ok() => {
-                    done.rows += self.transaction(|t| insert(t, &receipt))?;
-                }
-                Some(row) if row != receipt => {
-                    self.transaction(|t| {
-                        t.execute("DELETE FROM adapters WHERE spec_hash = ?1", [&receipt.spec_hash])?;
-                        insert(t, &receipt)
-                    })?;
-                    done.replaced += 1;
-                }
-                _ => {}
+            let Ok(first) = read_receipt(&path) else { continue };
+            if files(&first).any(|d| self.get_blob(d).is_err()) {
+                continue;
             }
+            let (rows, replaced) = self.transaction(|t| {
+                let Ok(receipt) = read_receipt(&path) else { return Ok((0, 0)) };
+                if !files(&receipt).all(|d| present(&root, d)) {
+                    return Ok((0, 0));
+                }
+                let known: Option<String> = t
+                    .query_row(
+                        "SELECT record FROM adapters WHERE spec_hash = ?1",
+                        [&receipt.spec_hash],
+                        |r| r.get(0),
+                    )
+                    .optional()?;
+                match known {
+                    None => Ok((insert(t, &receipt)?, 0)),
+                    Some(json) if parse(&json).ok().as_ref() != Some(&receipt) => {
+                        t.execute("DELETE FROM adapters WHERE spec_hash = ?1", [&receipt.spec_hash])?;
+                        Ok((0, insert(t, &receipt)?))
+                    }
+                    Some(_) => Ok((0, 0)),
+                }
+            })?;
+            done.rows += rows;
+            done.replaced += replaced;
         }
         for row in &rows {
             let path = self.receipt_path(&row.spec_hash);
-            if !path.exists() {
-                write_atomic(&path, receipt_text(row).as_bytes())?;
-                done.receipts += 1;
+            let mut failed = None;
+            done.receipts += self.transaction(|t| {
+                let json: Option<String> = t
+                    .query_row("SELECT record FROM adapters WHERE spec_hash = ?1", [&row.spec_hash], |r| {
+                        r.get(0)
+                    })
+                    .optional()?;
+                let Some(record) = json.and_then(|j| parse(&j).ok()).filter(|_| !path.exists()) else {
+                    return Ok(0);
+                };
+                match write_atomic(&path, receipt_text(&record).as_bytes()) {
+                    Ok(()) => Ok(1),
+                    Err(e) => {
+                        failed = Some(e);
+                        Ok(0)
+                    }
+                }
+            })?;
+            if let Some(e) = failed {
+                return Err(e);
             }
         }
         self.restore_aliases()?;
@@ -273,8 +351,8 @@ impl Store {
         })?;
         self.transaction(|t| {
             t.execute(
-                "UPDATE jobs SET adapter = (SELECT a.id FROM adapters a WHERE a.spec_hash = jobs.spec_hash)
-                 WHERE state = 'succeeded' AND adapter IS NOT NULL AND adapter NOT IN (SELECT id FROM adapters)",
+                "UPDATE jobs SET adapter = COALESCE((SELECT a.id FROM adapters a WHERE a.spec_hash = jobs.spec_hash), '')
+                 WHERE state = 'succeeded' AND adapter <> '' AND adapter NOT IN (SELECT id FROM adapters)",
                 [],
             )?;
             index::rebuild(t)

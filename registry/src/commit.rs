@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::blobs::Staged;
+use crate::blobs::{Staged, present};
 use crate::record::{AdapterRecord, NewAdapter};
 use crate::store::check_name;
 use crate::{Digest, Error, Result, Store, index};
@@ -23,37 +23,76 @@ impl Store {
         new: NewAdapter,
         also: impl FnOnce(&Transaction<'_>, &AdapterRecord) -> rusqlite::Result<bool>,
     ) -> Result<Option<AdapterRecord>> {
-        let record = match self.adapter_by_spec(&new.spec_hash)? {
+        let spec_hash = new.spec_hash.clone();
+        let mut record = match self.adapter_by_spec(&spec_hash)? {
             Some(record) => record,
             None => self.make_durable(new)?,
         };
-        let path = self.receipt_path(&record.spec_hash);
+        let path = self.receipt_path(&spec_hash);
         // Its bytes are written before the catalogue is locked: others wait for a rename only.
         let receipt = Staged::write(&path, receipt_text(&record).as_bytes())?;
-        let mut receipt_error = None;
+        let root = self.root.clone();
+        let mut failed = None;
         let committed = self.transaction(|t| {
+            // A concurrent commit of the same spec may have won since: its row and receipt stand.
+            let known: Option<String> = t
+                .prepare_cached("SELECT record FROM adapters WHERE spec_hash = ?1")?
+                .query_row([&spec_hash], |r| r.get(0))
+                .optional()?;
+            if let Some(json) = &known {
+                match parse(json) {
+                    Ok(first) => record = first,
+                    Err(e) => {
+                        failed = Some(e);
+                        return Err(rusqlite::Error::QueryReturnedNoRows);
+                    }
+                }
+            }
             if !also(t, &record)? {
                 return Ok(false);
             }
-            // A concurrent commit of the same spec may have won since: its row and receipt stand.
-            if insert(t, &record)? == 0 {
+            if known.is_some() {
                 return Ok(true);
             }
+            // Nothing removes a blob while the catalogue is locked.
+            if let Some(missing) = files(&record).find(|d| !present(&root, d)) {
+                failed = Some(Error::Vanished { digest: missing.to_string() });
+                return Err(rusqlite::Error::QueryReturnedNoRows);
+            }
+            insert(t, &record)?;
             // A refused commit leaves no receipt that the next rebuild would bring back; a kill after the receipt leaves
             // an adapter that was agreed to, and that the rebuild finds.
             if let Err(e) = receipt.publish() {
-                receipt_error = Some(e);
+                failed = Some(e);
                 return Err(rusqlite::Error::QueryReturnedNoRows);
             }
             Ok(true)
         });
-        if let Some(e) = receipt_error {
+        if let Some(e) = failed {
             return Err(e);
         }
-        if !committed? {
-            return Ok(None);
+        Ok(committed?.then_some(record))
+    }
+
+    /// Adds a record from elsewhere whose blobs are here: receipt and row. `false` if the catalogue has its specification.
+    pub(crate) fn admit(&mut self, record: &AdapterRecord) -> Result<bool> {
+        let path = self.receipt_path(&record.spec_hash);
+        let receipt = Staged::write(&path, receipt_text(record).as_bytes())?;
+        let mut failed = None;
+        let added = self.transaction(|t| {
+            if insert(t, record)? == 0 {
+                return Ok(false);
+            }
+            if let Err(e) = receipt.publish() {
+                failed = Some(e);
+                return Err(rusqlite::Error::QueryReturnedNoRows);
+            }
+            Ok(true)
+        });
+        match failed {
+            Some(e) => Err(e),
+            None => added,
         }
-        self.adapter_by_spec(&record.spec_hash)
     }
 
     fn make_durable(&self, new: NewAdapter) -> Result<AdapterRecord> {
@@ -104,8 +143,7 @@ impl Store {
         }
         // One that cannot be read or whose bytes are damaged is made again, which writes both anew.
         let Ok(record) = read_receipt(&path) else { return Ok(None) };
-        let whole = std::iter::once(&record.weights).chain(record.extra_files.values());
-        if record.spec_hash != spec_hash || !whole.into_iter().all(|d| self.get_blob(d).is_ok()) {
+        if record.spec_hash != spec_hash || !files(&record).all(|d| self.get_blob(d).is_ok()) {
             return Ok(None);
         }
         self.transaction(|t| insert(t, &record))?;
@@ -140,14 +178,19 @@ impl Store {
     /// Adds every receipt's adapter that the catalogue lacks, and the aliases; returns how many adapters were added.
     ///
     /// # Errors
-    /// If a receipt or a weights file of one that is missing is damaged.
+    /// If a receipt or a file that it names is damaged; all others have been taken in.
     pub fn rebuild_from_receipts(&mut self) -> Result<usize> {
         let mut missing = Vec::new();
-        for (_, record) in self.receipts()? {
-            let record = record?;
-            if self.adapter_by_spec(&record.spec_hash)?.is_none() {
-                self.get_blob(&record.weights)?;
-                missing.push(record);
+        let mut bad = Vec::new();
+        for (path, record) in self.receipts()? {
+            let whole = record.and_then(|r| {
+                files(&r).try_for_each(|d| self.get_blob(d).map(drop))?;
+                Ok(r)
+            });
+            match whole {
+                Ok(r) if self.adapter_by_spec(&r.spec_hash)?.is_none() => missing.push(r),
+                Ok(_) => {}
+                Err(e) => bad.push(format!("{}: {e}", path.display())),
             }
         }
         let mut added = 0;
@@ -157,8 +200,16 @@ impl Store {
                 self.transaction(|t| part.iter().map(|r| insert(t, r)).sum::<rusqlite::Result<usize>>())?;
         }
         self.restore_aliases()?;
-        Ok(added)
+        match bad.len() {
+            0 => Ok(added),
+            n => Err(Error::Rebuilt { added, bad: n, first: bad.remove(0) }),
+        }
     }
+}
+
+/// The blobs that a record names.
+pub(crate) fn files(record: &AdapterRecord) -> impl Iterator<Item = &Digest> {
+    std::iter::once(&record.weights).chain(record.extra_files.values())
 }
 
 /// The text of a receipt.

@@ -73,6 +73,31 @@ pub enum Error {
         /// Whether the name is that of something else.
         taken: bool,
     },
+    /// A file was removed while a commit was under way.
+    #[error("blob {digest} vanished during the commit: try again")]
+    Vanished {
+        /// Digest.
+        digest: String,
+    },
+    /// Some receipts could not be used.
+    #[error("{added} adapters were brought back; {bad} receipts could not be used, the first: {first}")]
+    Rebuilt {
+        /// Adapters added.
+        added: usize,
+        /// Receipts left out.
+        bad: usize,
+        /// The first one's problem.
+        first: String,
+    },
+    /// An adapter in the trash was made again since.
+    #[error("{id} is in the catalogue again: the one in the trash stays there")]
+    MadeAgain {
+        /// Behaviour.
+        id: String,
+    },
+    /// A name that could be taken for an adapter's id.
+    #[error("{0:?} could be taken for the beginning of an id; choose a name with another letter than a to f")]
+    LikeAnId(String),
     /// Something else needs the adapter.
     #[error("{id} is not removed: {held} needs it")]
     InUse {

@@ -27,7 +27,12 @@ const IN_PROGRESS: Duration = Duration::from_hours(1);
 
 /// Age of a file; a clock set back makes it young, never old.
 fn age(path: &std::path::Path) -> Result<Duration> {
-    Ok(fs_err::symlink_metadata(path)?.modified()?.elapsed().unwrap_or_default())
+    match fs_err::symlink_metadata(path) {
+        Ok(meta) => Ok(meta.modified()?.elapsed().unwrap_or_default()),
+        // Gone meanwhile: nobody's garbage.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Duration::ZERO),
+        Err(e) => Err(e.into()),
+    }
 }
 
 impl Store {
@@ -50,6 +55,7 @@ impl Store {
         named.extend(cached.into_iter().filter_map(|d| Digest::try_from(d).ok()));
         // What a receipt names is kept, also while the catalogue is lost.
         for (_, record) in self.receipts()? {
+            // What an unreadable receipt names is not known: then nothing is garbage.
             let record = record?;
             named.insert(record.weights);
             named.extend(record.extra_files.into_values());
@@ -68,7 +74,12 @@ impl Store {
             }
         }
         for folder in ["staging", "blobs", "done"] {
-            self.leftovers(&self.root.join(folder), in_progress, folder == "staging", &mut plan.staging)?;
+            self.leftovers(
+                &self.root.join(folder),
+                (in_progress, grace),
+                folder == "staging",
+                &mut plan.staging,
+            )?;
         }
         for path in plan.blobs.iter().chain(&plan.trash).chain(&plan.staging) {
             plan.bytes += size(path)?;
@@ -76,24 +87,26 @@ impl Store {
         Ok(plan)
     }
 
-    /// Temporary files of interrupted writes; in `staging`, everything.
+    /// Temporary files of interrupted writes; in `staging`, everything. Training that was interrupted may go on for as long as
+    /// trash may come back.
     fn leftovers(
         &self,
         folder: &std::path::Path,
-        in_progress: Duration,
+        (in_progress, grace): (Duration, Duration),
         all: bool,
         out: &mut Vec<PathBuf>,
     ) -> Result<()> {
         for entry in fs_err::read_dir(folder)? {
             let path = entry?.path();
             let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
-            if (all || hidden) && age(&path)? >= in_progress {
-                // The checkpoint of a job that will go on is no leftover.
+            let state = path.extension().is_some_and(|e| e == "fit" || e == "checkpoint");
+            let least = if state { in_progress.max(grace) } else { in_progress };
+            if (all || hidden) && age(&path)? >= least {
                 if !self.is_checkpoint_of_open_job(&path)? {
                     out.push(path);
                 }
             } else if path.is_dir() && !all {
-                self.leftovers(&path, in_progress, all, out)?;
+                self.leftovers(&path, (in_progress, grace), all, out)?;
             }
         }
         Ok(())
@@ -112,26 +125,57 @@ impl Store {
         })
     }
 
-    /// Carries a plan out. What it names is gone afterwards, whoever else removed part of it.
-    pub fn gc(&self, plan: &GcPlan) -> Result<()> {
+    /// Carries a plan out. Each file is looked at once more, while nobody can commit: what was named or used since the plan was made
+    /// stays.
+    pub fn gc(&mut self, plan: &GcPlan) -> Result<()> {
+        self.carry_out(plan, IN_PROGRESS)
+    }
+
+    fn carry_out(&mut self, plan: &GcPlan, in_progress: Duration) -> Result<()> {
         // The receipt goes first: a kill in between leaves blobs that the next run finds unnamed.
-        for path in plan.trash.iter().chain(&plan.blobs).chain(&plan.staging) {
-            let removed =
-                if path.is_dir() { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) };
-            match removed {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
-                _ => {}
+        for path in plan.trash.iter().chain(&plan.staging) {
+            remove(path)?;
+        }
+        // Whoever puts a blob that is there makes it young, and a commit looks for its blobs while it holds the lock.
+        for part in plan.blobs.chunks(500) {
+            let mut failed = None;
+            self.transaction(|_| {
+                for path in part {
+                    let young = age(path).map(|a| a < in_progress);
+                    if let Err(e) = young.and_then(|young| if young { Ok(()) } else { remove(path) }) {
+                        failed = Some(e);
+                    }
+                }
+                Ok(())
+            })?;
+            if let Some(e) = failed {
+                return Err(e);
             }
         }
         Ok(())
     }
 }
 
-fn size(path: &std::path::Path) -> Result<u64> {
-    if !path.is_dir() {
-        return Ok(fs_err::symlink_metadata(path)?.len());
+/// Removes a file or folder; one that is gone is no error.
+fn remove(path: &std::path::Path) -> Result<()> {
+    let removed = if path.is_dir() { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
     }
-    fs_err::read_dir(path)?.map(|e| size(&e?.path())).sum()
+}
+
+fn size(path: &std::path::Path) -> Result<u64> {
+    let size = || -> std::io::Result<u64> {
+        if !path.is_dir() {
+            return Ok(fs_err::symlink_metadata(path)?.len());
+        }
+        fs_err::read_dir(path)?.map(|e| e?.metadata().map(|m| m.len())).sum()
+    };
+    match size() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        other => Ok(other?),
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +207,14 @@ mod tests {
         let plan = store.plan(Duration::ZERO, Duration::ZERO).unwrap();
         assert_eq!((plan.blobs.len(), plan.trash.len()), (2, 1));
         assert_eq!(store.adapters(&Filter::all()).unwrap().len(), 1, "a plan changes nothing");
+        // A blob that is used again after the plan was made stays.
         store.gc(&plan).unwrap();
+        assert_eq!(
+            store.plan(Duration::ZERO, Duration::ZERO).unwrap().blobs.len(),
+            2,
+            "young files were removed"
+        );
+        store.carry_out(&plan, Duration::ZERO).unwrap();
         assert_eq!(store.plan(Duration::ZERO, Duration::ZERO).unwrap().bytes, 0);
         assert!(store.restore(&a.id).is_err());
         assert_eq!(store.cache_get("key").unwrap().unwrap(), b"cached");

@@ -206,6 +206,18 @@ impl Store {
         result.map_err(|e| self.wrap(e))
     }
 
+    /// Looks at rows and files that others change together, while nobody can.
+    pub(crate) fn locked<T>(&self, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        // A store that can only be read has no writers that this process could wait for.
+        let lock = rusqlite::Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate);
+        let result = match lock {
+            Ok(lock) => run(&lock),
+            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => run(&self.connection),
+            Err(e) => Err(e),
+        };
+        result.map_err(|e| self.wrap(e))
+    }
+
     /// As [`Store::transaction`], but a power cut may take the changes back (never half of them): for leases, which are
     /// then given again.
     pub fn light_transaction<T>(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::params;
 use serde::Serialize;
 
-use crate::commit::{insert, receipt_text, row_text};
+use crate::commit::{files, insert, parse, receipt_text, row_text};
 use crate::store::check_name;
 use crate::{AdapterRecord, Error, Result, Store, index, write_atomic};
 
@@ -37,6 +37,29 @@ fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
+fn log(t: &rusqlite::Transaction<'_>, what: &str, subject: &str, detail: &str) -> rusqlite::Result<()> {
+    t.execute(
+        "INSERT INTO catalogue_events(at_ms, what, subject, detail) VALUES(?1,?2,?3,?4)",
+        params![now_ms(), what, subject, detail],
+    )?;
+    Ok(())
+}
+
+fn with_tags(mut record: AdapterRecord, tags: &[(&str, Option<&str>)]) -> Result<AdapterRecord> {
+    for (key, value) in tags {
+        check_name(key)?;
+        let taken = AdapterRecord::COLUMNS.contains(key) || record.metrics.contains_key(*key);
+        if taken || value.is_some_and(|v| v.len() > 1000 || v.chars().any(char::is_control)) {
+            return Err(Error::BadTag { key: (*key).into(), taken });
+        }
+        match value {
+            Some(v) => record.tags.insert((*key).into(), (*v).into()),
+            None => record.tags.remove(*key),
+        };
+    }
+    Ok(record)
+}
+
 impl Store {
     /// In one transaction: a change to the rows, the line about it, and the file that keeps it.
     fn change<T>(
@@ -48,10 +71,7 @@ impl Store {
         let mut failed = None;
         let done = self.transaction(|t| {
             let value = run(t)?;
-            t.execute(
-                "INSERT INTO catalogue_events(at_ms, what, subject, detail) VALUES(?1,?2,?3,?4)",
-                params![now_ms(), what, subject, detail],
-            )?;
+            log(t, what, subject, detail)?;
             if let Err(e) = file(t)? {
                 failed = Some(e);
                 return Err(rusqlite::Error::QueryReturnedNoRows);
@@ -69,32 +89,38 @@ impl Store {
     /// # Errors
     /// If a tag's name is not usable or is that of a column or metric.
     pub fn tag(&mut self, id: &str, tags: &[(&str, Option<&str>)]) -> Result<AdapterRecord> {
-        let mut record = self.adapter(id)?;
-        for (key, value) in tags {
-            check_name(key)?;
-            let taken = AdapterRecord::COLUMNS.contains(key) || record.metrics.contains_key(*key);
-            if taken || value.is_some_and(|v| v.len() > 1000 || v.chars().any(char::is_control)) {
-                return Err(Error::BadTag { key: (*key).into(), taken });
-            }
-            match value {
-                Some(v) => record.tags.insert((*key).into(), (*v).into()),
-                None => record.tags.remove(*key),
+        let id = self.adapter(id)?.id;
+        let folder = self.root.join("done");
+        let (mut failed, mut out) = (None, None);
+        // Read and written under one lock: of two people who tag at once, neither loses.
+        let result = self.transaction(|t| {
+            let json: String =
+                t.query_row("SELECT record FROM adapters WHERE id = ?1", [&id], |r| r.get(0))?;
+            let tagged = parse(&json).and_then(|record| with_tags(record, tags));
+            let record = match tagged {
+                Ok(record) => record,
+                Err(e) => {
+                    failed = Some(e);
+                    return Err(rusqlite::Error::QueryReturnedNoRows);
+                }
             };
+            t.execute("UPDATE adapters SET record = ?2 WHERE id = ?1", params![id, row_text(&record)])?;
+            index::put(t, &record)?;
+            let detail = serde_json::to_string(&record.tags).expect("invariant: plain data");
+            log(t, "tag", &id, &detail)?;
+            let receipt = folder.join(format!("{}.json", crate::Digest::of(record.spec_hash.as_bytes())));
+            if let Err(e) = write_atomic(&receipt, receipt_text(&record).as_bytes()) {
+                failed = Some(e);
+                return Err(rusqlite::Error::QueryReturnedNoRows);
+            }
+            out = Some(record);
+            Ok(())
+        });
+        if let Some(e) = failed {
+            return Err(e);
         }
-        let receipt = self.receipt_path(&record.spec_hash);
-        let detail = serde_json::to_string(&record.tags).expect("invariant: plain data");
-        self.change(
-            ("tag", &record.id, &detail),
-            |t| {
-                t.execute(
-                    "UPDATE adapters SET record = ?2 WHERE id = ?1",
-                    params![record.id, row_text(&record)],
-                )?;
-                index::put(t, &record)
-            },
-            |_| Ok(write_atomic(&receipt, receipt_text(&record).as_bytes())),
-        )?;
-        Ok(record)
+        result?;
+        Ok(out.expect("invariant: it was written"))
     }
 
     /// All aliases by name.
@@ -109,7 +135,7 @@ impl Store {
     pub fn set_alias(&mut self, name: &str, id: &str) -> Result<AdapterRecord> {
         check_name(name)?;
         if name.len() >= 4 && name.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Error::BadName(name.into()));
+            return Err(Error::LikeAnId(name.into()));
         }
         let record = self.adapter(id)?;
         let path = self.alias_path();
@@ -121,18 +147,21 @@ impl Store {
                     params![name, record.id],
                 )
             },
-            |t| Ok(write_aliases(&path, &read_aliases(t)?)),
+            |t| Ok(write_aliases(&path, &read_aliases(t)?, None)),
         )?;
         Ok(record)
     }
 
     /// Removes an alias; the adapter stays. Returns whether there was one.
     pub fn remove_alias(&mut self, name: &str) -> Result<bool> {
+        if !self.aliases()?.iter().any(|a| a.name == name) {
+            return Ok(false);
+        }
         let path = self.alias_path();
         let n = self.change(
             ("alias", name, ""),
             |t| t.execute("DELETE FROM aliases WHERE name = ?1", [name]),
-            |t| Ok(write_aliases(&path, &read_aliases(t)?)),
+            |t| Ok(write_aliases(&path, &read_aliases(t)?, Some(name))),
         )?;
         Ok(n > 0)
     }
@@ -178,7 +207,7 @@ impl Store {
         self.change(
             ("remove", &record.id, &record.behaviour),
             |t| {
-                t.execute("UPDATE jobs SET adapter = NULL WHERE spec_hash = ?1", [&record.spec_hash])?;
+                t.execute("UPDATE jobs SET adapter = '' WHERE adapter = ?1", [&record.id])?;
                 t.execute("DELETE FROM adapters WHERE id = ?1", [&record.id])
             },
             // The trash is written before the receipt goes: a kill in between leaves both, and the next removal is clean.
@@ -202,11 +231,16 @@ impl Store {
         let [record] = &found[..] else {
             return Err(Error::NotInTrash { id: id.into(), found: found.len() });
         };
-        self.get_blob(&record.weights)?;
+        // Put again: young, so that garbage collection leaves them alone.
+        files(record).try_for_each(|d| self.get_blob(d).and_then(|bytes| self.put_blob(&bytes)).map(drop))?;
+        if self.adapter_by_spec(&record.spec_hash)?.is_some() {
+            return Err(Error::MadeAgain { id: record.behaviour.clone() });
+        }
         let (receipt, trash) = (self.receipt_path(&record.spec_hash), self.trash_path(&record.id));
         self.change(
             ("restore", &record.id, &record.behaviour),
-            |t| insert(t, record),
+            // One made again since the look above keeps its row, and the file below is not reached.
+            |t| if insert(t, record)? == 1 { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) },
             |_| {
                 Ok(write_atomic(&receipt, receipt_text(record).as_bytes())
                     .and_then(|()| Ok(fs_err::remove_file(&trash)?)))
@@ -250,8 +284,17 @@ fn read_aliases(c: &rusqlite::Connection) -> rusqlite::Result<Vec<Alias>> {
         .collect()
 }
 
-fn write_aliases(path: &Path, aliases: &[Alias]) -> Result<()> {
-    let map: BTreeMap<&str, &str> = aliases.iter().map(|a| (a.name.as_str(), a.adapter.as_str())).collect();
+/// Writes the table's aliases over those of the file. What only the file knows (a lost catalogue's) stays in it.
+fn write_aliases(path: &Path, aliases: &[Alias], removed: Option<&str>) -> Result<()> {
+    let mut map: BTreeMap<String, String> = match fs_err::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text)
+            .map_err(|source| Error::Json { what: path.display().to_string(), source })?,
+        Err(_) => BTreeMap::new(),
+    };
+    map.extend(aliases.iter().map(|a| (a.name.clone(), a.adapter.clone())));
+    if let Some(name) = removed {
+        map.remove(name);
+    }
     write_atomic(path, serde_json::to_string_pretty(&map).expect("invariant: plain data").as_bytes())
 }
 
@@ -295,5 +338,32 @@ mod tests {
         assert_eq!(store.adapter(&a.id).unwrap(), a);
         assert!(store.restore(&a.id).is_err());
         assert!(store.remove_alias("best").unwrap() && !store.remove_alias("best").unwrap());
+    }
+
+    #[test]
+    fn a_restored_adapter_never_replaces_one_that_was_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        let a = store.commit_adapter(new_adapter("topic/cats", vec![1])).unwrap();
+        store.remove(&a.id).unwrap();
+        let b = store.commit_adapter(new_adapter("topic/cats", vec![2])).unwrap();
+        assert!(store.restore(&a.id).unwrap_err().to_string().contains("in the catalogue again"));
+        assert_eq!(store.adapters(&Filter::all()).unwrap(), [b]);
+        assert!(store.check(&|_, _| {}).unwrap().problems.is_empty());
+    }
+
+    #[test]
+    fn aliases_outlive_a_lost_catalogue_whatever_is_done_before_the_rebuild() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        let a = store.commit_adapter(new_adapter("topic/cats", vec![1])).unwrap();
+        store.set_alias("best", &a.id).unwrap();
+        store.transaction(|t| t.execute_batch("DELETE FROM aliases; DELETE FROM adapters")).unwrap();
+        let b = store.commit_adapter(new_adapter("topic/dogs", vec![2])).unwrap();
+        store.set_alias("other", &b.id).unwrap();
+        assert!(!store.remove_alias("best").unwrap());
+        store.rebuild_from_receipts().unwrap();
+        assert_eq!(store.adapter("best").unwrap(), a);
+        assert_eq!(store.adapter("other").unwrap(), b);
     }
 }

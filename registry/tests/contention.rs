@@ -1,5 +1,4 @@
 //! Several processes on one catalogue: whoever waits, waits, and loses nothing.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::{Duration, Instant};
 
@@ -33,6 +32,77 @@ fn a_catalogue_that_is_busy_for_ten_seconds_is_waited_for() {
     other.join().unwrap();
     let n: i64 = mine.query(|c| c.query_row("SELECT COUNT(*) FROM settings", [], |r| r.get(0))).unwrap();
     assert_eq!(n, 2);
+}
+
+/// Tags that are set at once by many are all there.
+#[test]
+fn nobodys_tags_are_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = Store::open(folder.path()).unwrap().commit_adapter(adapter()).unwrap().id;
+    std::thread::scope(|scope| {
+        for w in 0..12 {
+            let (path, id) = (folder.path(), &id);
+            scope.spawn(move || {
+                Store::open(path).unwrap().tag(id, &[(&format!("k{w}"), Some("1"))]).unwrap();
+            });
+        }
+    });
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.adapter(&id).unwrap().tags.len(), 12);
+    assert!(store.check(&|_, _| {}).unwrap().problems.is_empty());
+}
+
+/// A check beside people who tag and remove reports nothing that is not so.
+#[test]
+fn a_check_beside_changes_reports_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    let id = store.commit_adapter(adapter()).unwrap().id;
+    std::thread::scope(|scope| {
+        let path = folder.path();
+        let id = &id;
+        let changes = scope.spawn(move || {
+            let mut store = Store::open(path).unwrap();
+            for i in 0..60 {
+                store.tag(id, &[("n", Some(&i.to_string()))]).unwrap();
+                store.remove(id).unwrap();
+                store.restore(id).unwrap();
+            }
+        });
+        while !changes.is_finished() {
+            let report = store.check(&|_, _| {}).unwrap();
+            assert_eq!(report.problems, []);
+            store.repair().unwrap();
+        }
+        changes.join().unwrap();
+    });
+    assert_eq!(store.adapter(&id).unwrap().tags["n"], "59");
+}
+
+fn adapter() -> registry::NewAdapter {
+    registry::NewAdapter {
+        spec_hash: "h".into(),
+        spec: serde_json::json!({}),
+        role: registry::Role::WeightDiff,
+        behaviour: "t/a".into(),
+        family: "t".into(),
+        value: "a".into(),
+        category: "c".into(),
+        split: None,
+        status: registry::Status::Learned,
+        tags: std::collections::BTreeMap::new(),
+        metrics: std::collections::BTreeMap::new(),
+        peft: registry::PeftConfig {
+            base_model: "m".into(),
+            r: 1,
+            lora_alpha: 1.0,
+            target_modules: ["q_proj".to_owned()].into(),
+        },
+        weights: vec![1, 2, 3],
+        parents: vec![],
+        lineage: std::collections::BTreeMap::new(),
+        extra_files: std::collections::BTreeMap::new(),
+    }
 }
 
 /// Many writers at once, each sees all of its own and of the others' in the end.

@@ -136,7 +136,7 @@ fn bundles_from_elsewhere_never_panic() {
         })
         .unwrap();
     let path = folder.path().join("b.tar");
-    bundle::export(&store, &[record], &path).unwrap();
+    bundle::export(&store, &[record], &path, registry::IfExists::Fail).unwrap();
     let good = std::fs::read(&path).unwrap();
     assert!(bundle::readable(&good));
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(2);

@@ -48,7 +48,7 @@ pub(crate) fn run(context: &Context<'_>, command: &RegistryCommand) -> Result {
             ))
         }
         RegistryCommand::Check { repair } => check(context, &mut store, *repair),
-        RegistryCommand::Gc { apply, keep_days } => gc(context, &store, *apply, *keep_days),
+        RegistryCommand::Gc { apply, keep_days } => gc(context, &mut store, *apply, *keep_days),
         RegistryCommand::Rebuild => {
             let added = store.rebuild_from_receipts()?;
             if context.global.json {
@@ -116,7 +116,7 @@ fn check(context: &Context<'_>, store: &mut Store, repair: bool) -> Result {
     })
 }
 
-fn gc(context: &Context<'_>, store: &Store, apply: bool, keep_days: u64) -> Result {
+fn gc(context: &Context<'_>, store: &mut Store, apply: bool, keep_days: u64) -> Result {
     let plan = store.gc_plan(Duration::from_hours(24 * keep_days))?;
     if apply {
         store.gc(&plan)?;

@@ -5,8 +5,8 @@ use std::path::Path;
 use registry::Store;
 use serde::Serialize;
 
-use super::manifest::Manifest;
-use super::parcel::{Found, forget_failure, get, get_failure, look};
+use super::manifest::{Manifest, Task};
+use super::parcel::{Found, forget_failure, get, get_failure, look, set_aside};
 use crate::queue::{Failure, Queue, State};
 use crate::{Error, Result};
 
@@ -19,9 +19,11 @@ pub struct Ingested {
     pub known: usize,
     /// Jobs that failed for good.
     pub failed: usize,
-    /// Jobs without a result: given back to the queue if the array has ended, else still the cluster's.
+    /// Jobs without a result.
     pub missing: usize,
-    /// Folders that were not whole, and why.
+    /// Of these, given back to the queue now.
+    pub released: usize,
+    /// Tasks whose result could not be taken in, and why.
     pub damaged: Vec<String>,
 }
 
@@ -39,55 +41,81 @@ pub fn ingest(
 ) -> Result<Ingested> {
     let mut out = Ingested::default();
     for task in manifest.tasks() {
-        let job = Queue::new(store).job(task.job)?;
-        if job.spec_hash != task.spec_hash {
-            return Err(Error::Manifest {
-                path: shared.join("manifests").join(&manifest.id),
-                what: format!("is of another store: job {} there is {}", task.job, job.label),
-            });
-        }
-        // Committed under this lease, or by another worker since the lease was lost.
-        if job.state == State::Succeeded {
-            out.known += 1;
-            continue;
-        }
-        let held = job.token == task.token && !job.state.ended();
-        match look(shared, &task.spec_hash) {
-            Found::Done => match get(shared, &task.spec_hash) {
-                Ok(adapter) => {
-                    if held {
-                        if job.state == State::Leased {
-                            Queue::new(store).start(&job, now_ms)?;
-                        }
-                        Queue::new(store).commit(&job, adapter, now_ms)?;
-                    } else {
-                        // The lease went to another: the adapter is as good, and whoever has the job finds it.
-                        store.commit_adapter(adapter)?;
-                    }
-                    out.committed += 1;
-                }
-                Err(e) => {
-                    out.damaged.push(format!("{}: {e}", task.label));
-                    if held && ended {
-                        Queue::new(store).release(std::slice::from_ref(&job), now_ms)?;
-                    }
-                }
-            },
-            Found::Failed => {
-                let reason = get_failure(shared, &task.spec_hash)?;
-                if held {
-                    Queue::new(store).fail(&job, Failure::Permanent, &reason, now_ms)?;
-                }
-                forget_failure(shared, &task.spec_hash)?;
-                out.failed += 1;
-            }
-            Found::Missing => {
-                out.missing += 1;
-                if held && ended {
-                    Queue::new(store).release(std::slice::from_ref(&job), now_ms)?;
-                }
-            }
+        // One task's trouble keeps no other out.
+        if let Err(e) = one(store, shared, task, ended, now_ms, &mut out) {
+            out.damaged.push(format!("{}: {e}", task.label));
         }
     }
     Ok(out)
+}
+
+fn one(
+    store: &mut Store,
+    shared: &Path,
+    task: &Task,
+    ended: bool,
+    now_ms: i64,
+    out: &mut Ingested,
+) -> Result<()> {
+    // By specification: row numbers change when a catalogue is lost.
+    let job = Queue::new(store).by_spec(&task.spec_hash)?;
+    if store.adapter_by_spec(&task.spec_hash)?.is_some()
+        && job.as_ref().is_none_or(|j| j.state == State::Succeeded)
+    {
+        out.known += 1;
+        return Ok(());
+    }
+    let held = job.filter(|j| j.id == task.job && j.token == task.token && !j.state.ended());
+    match look(shared, &task.spec_hash) {
+        Found::Done => {
+            let adapter = match get(shared, &task.spec_hash) {
+                Ok(adapter) => adapter,
+                Err(e) => {
+                    // Out of the way, so that it is made again.
+                    set_aside(shared, &task.spec_hash, now_ms)?;
+                    if let Some(job) = held.filter(|_| ended) {
+                        Queue::new(store).release(std::slice::from_ref(&job), now_ms)?;
+                    }
+                    out.missing += 1;
+                    return Err(e);
+                }
+            };
+            let committed = match &held {
+                Some(job) => {
+                    let mut queue = Queue::new(store);
+                    let started = if job.state == State::Leased { queue.start(job, now_ms) } else { Ok(()) };
+                    match started.and_then(|()| queue.commit(job, adapter.clone(), now_ms)) {
+                        // Cancelled meanwhile: what is made is kept all the same.
+                        Err(Error::LeaseLost(_)) => {
+                            queue.cancelled(job, now_ms)?;
+                            false
+                        }
+                        other => other.map(|_| true)?,
+                    }
+                }
+                None => false,
+            };
+            if !committed {
+                // The lease went to another, or the queue was lost: the adapter is as good, and whoever has the job finds it.
+                store.commit_adapter(adapter)?;
+            }
+            out.committed += 1;
+        }
+        Found::Failed => {
+            let reason = get_failure(shared, &task.spec_hash)?;
+            if let Some(job) = held {
+                Queue::new(store).fail(&job, Failure::Permanent, &reason, now_ms)?;
+            }
+            forget_failure(shared, &task.spec_hash)?;
+            out.failed += 1;
+        }
+        Found::Missing => {
+            out.missing += 1;
+            if let Some(job) = held.filter(|_| ended) {
+                Queue::new(store).release(std::slice::from_ref(&job), now_ms)?;
+                out.released += 1;
+            }
+        }
+    }
+    Ok(())
 }

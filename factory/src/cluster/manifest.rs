@@ -113,15 +113,33 @@ const SCHEMA: &str = "manifest/1";
 pub fn plan(store: &mut Store, shared: &Path, options: PlanOptions<'_>) -> Result<Option<Manifest>> {
     let owner = format!("cluster:{}", jobs_owner(options.now_ms));
     let mut packs: Vec<Vec<Job>> = Vec::new();
+    let planned =
+        lease(store, &owner, options, &mut packs).and_then(|()| write(store, shared, options.base, &packs));
+    let jobs = packs.concat();
+    if matches!(planned, Ok(Some(_))) {
+        // A planner that died before this line has given its jobs back within minutes.
+        let pairs: Vec<(i64, i64)> = jobs.iter().map(|j| (j.id, j.token)).collect();
+        Queue::new(store).heartbeat(&pairs, options.now_ms, options.lease_ms)?;
+    } else {
+        // Nothing was handed over: nothing stays leased.
+        Queue::new(store).release(&jobs, options.now_ms)?;
+    }
+    planned
+}
+
+/// How long a plan may take to be written.
+const PLANNING_MS: i64 = 600_000;
+
+fn lease(store: &mut Store, owner: &str, options: PlanOptions<'_>, packs: &mut Vec<Vec<Job>>) -> Result<()> {
     let mut left = options.most;
     while left > 0 {
         let claim = Claim {
             base: options.base,
             kinds: &[ADAPTER_JOB],
-            owner: &owner,
+            owner,
             most: left.min(options.per_shard.max(1)),
             now_ms: options.now_ms,
-            lease_ms: options.lease_ms,
+            lease_ms: PLANNING_MS,
         };
         let jobs = Queue::new(store).claim(claim)?;
         if jobs.is_empty() {
@@ -130,12 +148,7 @@ pub fn plan(store: &mut Store, shared: &Path, options: PlanOptions<'_>) -> Resul
         left -= jobs.len();
         packs.push(jobs);
     }
-    let written = write(store, shared, options.base, &packs);
-    if !matches!(written, Ok(Some(_))) {
-        // Nothing was handed over: nothing stays leased.
-        Queue::new(store).release(&packs.concat(), options.now_ms)?;
-    }
-    written
+    Ok(())
 }
 
 /// Part of an owner's name that tells two plans of one store apart.

@@ -127,6 +127,12 @@ pub(super) fn get(shared: &Path, spec_hash: &str) -> Result<NewAdapter> {
     Ok(adapter)
 }
 
+/// Moves a folder that is not whole out of the way.
+pub(super) fn set_aside(shared: &Path, spec_hash: &str, now_ms: i64) -> Result<()> {
+    let aside = shared.join("staging").join(format!("{spec_hash}.damaged-{now_ms}"));
+    Ok(fs_err::rename(place(shared, spec_hash), aside).map_err(registry::Error::from)?)
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Failure {

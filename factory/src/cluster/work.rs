@@ -100,6 +100,7 @@ pub fn work(
             report(p);
             Ok(if options.stop.load(Ordering::Relaxed) { Watch::Stop } else { Watch::Without(vec![]) })
         })?;
+        let mut trouble = None;
         for (task, outcome) in current.iter().zip(outcomes) {
             match outcome {
                 Outcome::Made(adapter, _) => {
@@ -110,10 +111,14 @@ pub fn work(
                     put_failure(shared, &task.spec_hash, &task.label, &e.to_string())?;
                     summary.failed += 1;
                 }
-                Outcome::Failed(Failure::Retryable, e) => return Err(e),
+                // The others' work is put first; then the task ends, and comes back.
+                Outcome::Failed(Failure::Retryable, e) => trouble = trouble.or(Some(e)),
                 Outcome::Dropped => {}
                 Outcome::Stopped => summary.stopped = true,
             }
+        }
+        if let Some(e) = trouble {
+            return Err(e);
         }
         if options.stop.load(Ordering::Relaxed) {
             summary.stopped = true;

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 
-use super::{Queue, State, end};
+use super::{Queue, State, end, end_silently, recount, tell_dependants};
 use crate::Result;
 
 /// How many jobs of a tag may be leased or running at once.
@@ -20,23 +20,29 @@ impl Queue<'_> {
     /// step. Returns `(cancelled, asked to stop)`.
     pub fn cancel(&mut self, prefix: &str, now_ms: i64) -> Result<(usize, usize)> {
         Ok(self.store.transaction(|t| {
-            let waiting = labelled(t, prefix, "'queued','retry_wait'")?;
-            for &(id, token) in &waiting {
-                end(t, (id, token), State::Cancelled, (now_ms, "asked by the user"), (None, None))?;
+            // A cluster's workers are not told; the token keeps their results out.
+            let mut waiting = labelled(t, prefix, "'queued','retry_wait'", "")?;
+            waiting.extend(labelled(t, prefix, "'leased','running'", "AND lease_owner LIKE 'cluster:%'")?);
+            // All of them first: what also needs one of the others is cancelled, not dead.
+            for &job in &waiting {
+                end_silently(t, job, State::Cancelled, (now_ms, "asked by the user"), (None, None))?;
             }
-            let held = labelled(t, prefix, "'leased','running'")?;
+            for &(id, _) in &waiting {
+                tell_dependants(t, id, State::Cancelled, now_ms)?;
+            }
+            let held = labelled(t, prefix, "'leased','running'", "")?;
             for (id, _) in &held {
                 t.execute("UPDATE jobs SET cancel_requested = 1 WHERE id = ?1", [id])?;
             }
-            // What needed one of them has ended with it.
             Ok((waiting.len(), held.len()))
         })?)
     }
 
-    /// Queues dead and cancelled jobs again, with fresh attempts. They wait for what they need anew.
+    /// Queues dead and cancelled jobs again, with fresh attempts. They wait for what they need anew. Returns how many are queued: one that
+    /// needs something that is dead or cancelled itself stays dead.
     pub fn retry(&mut self, prefix: &str, now_ms: i64) -> Result<usize> {
         Ok(self.store.transaction(|t| {
-            let ended = labelled(t, prefix, "'dead','cancelled'")?;
+            let ended = labelled(t, prefix, "'dead','cancelled'", "")?;
             for (id, _) in &ended {
                 t.execute(
                     "UPDATE jobs SET state='queued', attempt=0, deaths=0, run_after_ms=0, cancel_requested=0, error=NULL, error_class=NULL,
@@ -45,21 +51,24 @@ impl Queue<'_> {
                 )?;
             }
             // Only now is it known which of them will run again.
-            for (id, token) in &ended {
-                let (left, doomed): (i64, i64) = t.query_row(
-                    "SELECT COALESCE(SUM(p.state NOT IN ('succeeded','cancelled','dead')), 0),
-                            COALESCE(SUM(n.only_ok AND p.state IN ('cancelled','dead')), 0)
-                     FROM job_needs n JOIN jobs p ON p.id = n.needs WHERE n.job = ?1",
+            let mut again = 0;
+            for &(id, token) in &ended {
+                recount(t, id)?;
+                let doomed: bool = t.query_row(
+                    "SELECT EXISTS(SELECT 1 FROM job_needs n JOIN jobs p ON p.id = n.needs
+                       WHERE n.job = ?1 AND n.only_ok AND p.state IN ('cancelled','dead'))",
                     [id],
-                    |r| Ok((r.get(0)?, r.get(1)?)),
+                    |r| r.get(0),
                 )?;
-                t.execute("UPDATE jobs SET deps_left = ?2 WHERE id = ?1", [*id, left])?;
-                if doomed > 0 {
+                if doomed {
                     let why = "what it needs is dead or cancelled: retry that as well";
-                    end(t, (*id, *token), State::Dead, (now_ms, why), (Some("permanent"), None))?;
+                    end(t, (id, token), State::Dead, (now_ms, why), (Some("permanent"), None))?;
                 }
             }
-            Ok(ended.len())
+            for (id, _) in &ended {
+                again += t.query_row("SELECT state = 'queued' FROM jobs WHERE id = ?1", [id], |r| r.get::<_, i64>(0))? as usize;
+            }
+            Ok(again)
         })?)
     }
 
@@ -69,7 +78,10 @@ impl Queue<'_> {
     /// [`crate::Error::Illegal`] if it has not ended.
     pub fn again(&mut self, job: &super::Job, now_ms: i64) -> Result<()> {
         let sql = "UPDATE jobs SET state='queued', attempt=0, deaths=0, run_after_ms=0, adapter=NULL, changed_ms=?2, why='what it made is gone' WHERE id=?1";
-        let done = self.store.transaction(|t| t.execute(sql, [job.id, now_ms]));
+        let done = self.store.transaction(|t| {
+            t.execute(sql, [job.id, now_ms])?;
+            recount(t, job.id)
+        });
         done.map(drop).map_err(|e| super::typed(e, job, "queued again"))
     }
 
@@ -127,9 +139,9 @@ impl Queue<'_> {
 }
 
 /// Jobs in these states whose label begins so: id and token.
-fn labelled(t: &Transaction<'_>, prefix: &str, states: &str) -> rusqlite::Result<Vec<(i64, i64)>> {
+fn labelled(t: &Transaction<'_>, prefix: &str, states: &str, and: &str) -> rusqlite::Result<Vec<(i64, i64)>> {
     t.prepare(&format!(
-        "SELECT id, lease_token FROM jobs WHERE state IN ({states}) AND substr(label, 1, length(?1)) = ?1 ORDER BY id"
+        "SELECT id, lease_token FROM jobs WHERE state IN ({states}) AND substr(label, 1, length(?1)) = ?1 {and} ORDER BY id"
     ))?
     .query_map([prefix], |r| Ok((r.get(0)?, r.get(1)?)))?
     .collect()

@@ -103,7 +103,7 @@ pub struct Job {
     pub token: i64,
     /// Who holds the lease.
     pub owner: Option<String>,
-    /// Id of the adapter made, once it succeeded.
+    /// Id of the adapter made, once it succeeded; empty once that was removed.
     pub adapter: Option<String>,
     /// `retryable`, `permanent` or `poison`, once it failed.
     pub error_class: Option<String>,
@@ -147,6 +147,18 @@ impl<'a> Queue<'a> {
         Self { store }
     }
 
+    /// The job of a specification, if there is one.
+    ///
+    /// # Errors
+    /// If the store refuses.
+    pub fn by_spec(&self, spec_hash: &str) -> Result<Option<Job>> {
+        Ok(self.store.query(|c| {
+            let mut statement =
+                c.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE spec_hash = ?1"))?;
+            rusqlite::OptionalExtension::optional(statement.query_row([spec_hash], row))
+        })?)
+    }
+
     /// A job by its row id.
     ///
     /// # Errors
@@ -170,9 +182,38 @@ fn typed(e: registry::Error, job: &Job, wanted: &'static str) -> Error {
     e.into()
 }
 
+/// Needs of a job that have not ended. Counted anew, not counted down: what is needed may end twice, with a retry in between.
+const LEFT: &str = "(SELECT COUNT(*) FROM job_needs n JOIN jobs p ON p.id = n.needs
+   WHERE n.job = jobs.id AND p.state NOT IN ('succeeded','cancelled','dead'))";
+
+/// Counts what a job waits for, and what those wait for that need it.
+fn recount(t: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
+    t.prepare_cached(&format!(
+        "UPDATE jobs SET deps_left = {LEFT} WHERE id = ?1
+           OR (id IN (SELECT job FROM job_needs WHERE needs = ?1) AND state IN ('queued','retry_wait'))"
+    ))?
+    .execute([id])?;
+    Ok(())
+}
+
 /// Ends a job and tells those that wait for it: what needs any end may go on, what needs success goes on or dies with it.
-/// `set` are further columns. Returns whether the job was in one of `from` under this token.
+/// Returns whether it ended now: under another token, or if it has ended already, nothing happens.
 fn end(
+    t: &Transaction<'_>,
+    (id, token): (i64, i64),
+    to: State,
+    (now_ms, why): (i64, &str),
+    (class, adapter): (Option<&str>, Option<&str>),
+) -> rusqlite::Result<bool> {
+    let ended = end_silently(t, (id, token), to, (now_ms, why), (class, adapter))?;
+    if ended {
+        tell_dependants(t, id, to, now_ms)?;
+    }
+    Ok(ended)
+}
+
+/// [`end`] without telling anyone.
+fn end_silently(
     t: &Transaction<'_>,
     (id, token): (i64, i64),
     to: State,
@@ -182,39 +223,34 @@ fn end(
     let n = t
         .prepare_cached(
             "UPDATE jobs SET state=?3, changed_ms=?4, why=?5, error_class=?6, error=CASE WHEN ?3='dead' THEN ?5 END, adapter=?7,
-               lease_owner=NULL, lease_until_ms=NULL, cancel_requested=0 WHERE id=?1 AND lease_token=?2",
+               lease_owner=NULL, lease_until_ms=NULL, cancel_requested=0
+             WHERE id=?1 AND lease_token=?2 AND state NOT IN ('succeeded','cancelled','dead')",
         )?
         .execute(rusqlite::params![id, token, to.name(), now_ms, why, class, adapter])?;
-    if n == 1 {
-        tell_dependants(t, id, to, now_ms)?;
-    }
     Ok(n == 1)
 }
 
 fn tell_dependants(t: &Transaction<'_>, id: i64, to: State, now_ms: i64) -> rusqlite::Result<()> {
-    let waiting: Vec<(i64, bool)> = t
+    recount(t, id)?;
+    if to == State::Succeeded {
+        return Ok(());
+    }
+    let doomed: Vec<(i64, i64)> = t
         .prepare_cached(
-            "SELECT n.job, n.only_ok FROM job_needs n JOIN jobs j ON j.id = n.job WHERE n.needs = ?1 AND j.state IN ('queued','retry_wait')",
+            "SELECT j.id, j.lease_token FROM job_needs n JOIN jobs j ON j.id = n.job
+             WHERE n.needs = ?1 AND n.only_ok AND j.state IN ('queued','retry_wait')",
         )?
         .query_map([id], |r| Ok((r.get(0)?, r.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    for (job, only_ok) in waiting {
-        if to == State::Succeeded || !only_ok {
-            // Counted anew, not counted down: what is needed may end twice, with a retry in between.
-            t.prepare_cached(
-                "UPDATE jobs SET deps_left = (SELECT COUNT(*) FROM job_needs n JOIN jobs p ON p.id = n.needs
-                   WHERE n.job = ?1 AND p.state NOT IN ('succeeded','cancelled','dead')) WHERE id = ?1",
-            )?
-            .execute([job])?;
-        } else {
-            let (label, token): (String, i64) = t
-                .prepare_cached(
-                    "SELECT (SELECT label FROM jobs WHERE id = ?1), lease_token FROM jobs WHERE id = ?2",
-                )?
-                .query_row([id, job], |r| Ok((r.get(0)?, r.get(1)?)))?;
-            let why = format!("it needs {label}, which is {}", to.name());
-            end(t, (job, token), State::Dead, (now_ms, &why), (Some("permanent"), None))?;
-        }
+    if doomed.is_empty() {
+        return Ok(());
+    }
+    let label: String =
+        t.prepare_cached("SELECT label FROM jobs WHERE id = ?1")?.query_row([id], |r| r.get(0))?;
+    let why = format!("it needs {label}, which is {}", to.name());
+    for job in doomed {
+        // One that another of them needed has ended with that one.
+        end(t, job, State::Dead, (now_ms, &why), (Some("permanent"), None))?;
     }
     Ok(())
 }

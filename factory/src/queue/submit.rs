@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{Queue, State, end};
+use super::{Queue, State, end, recount};
 use crate::{Error, Result};
 
 /// A job that another one waits for.
@@ -109,12 +109,19 @@ fn submit_one(
         ])?;
     if n == 0 {
         out.known += 1;
-        out.again += t
-            .prepare_cached(
-                "UPDATE jobs SET state='queued', attempt=0, deaths=0, run_after_ms=0, changed_ms=?2, why='submitted again: its adapter was removed'
-                 WHERE spec_hash=?1 AND state='succeeded' AND adapter IS NULL AND kind='adapter'",
-            )?
-            .execute(params![job.spec_hash, now_ms])?;
+        let removed: Option<i64> = t
+            .prepare_cached("SELECT id FROM jobs WHERE spec_hash=?1 AND state='succeeded' AND adapter=''")?
+            .query_row([&job.spec_hash], |r| r.get(0))
+            .optional()?;
+        if let Some(id) = removed {
+            t.execute(
+                "UPDATE jobs SET state='queued', attempt=0, deaths=0, run_after_ms=0, adapter=NULL, changed_ms=?2,
+                   why='submitted again: its adapter was removed' WHERE id=?1",
+                params![id, now_ms],
+            )?;
+            recount(t, id)?;
+            out.again += 1;
+        }
         return Ok(Ok(()));
     }
     out.new += 1;

@@ -52,6 +52,9 @@ pub fn adapter_config(peft: &PeftConfig) -> String {
     serde_json::to_string_pretty(&value).expect("invariant: plain data")
 }
 
+/// Files of every exported folder.
+const OWN: [&str; 3] = ["adapter_model.safetensors", "adapter_config.json", "lorafab.json"];
+
 /// Writes a PEFT folder: built aside, then renamed into place.
 pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: IfExists) -> Result<()> {
     if folder.exists() && if_exists == IfExists::Fail {
@@ -67,6 +70,24 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
             path: folder.into(),
             what: "holds something else than an adapter, so it is not replaced; name another folder".into(),
         });
+    }
+    if folder.exists() {
+        let mut own: Vec<String> = OWN.map(str::to_owned).to_vec();
+        own.extend(record.extra_files.keys().cloned());
+        let before = fs_err::read_to_string(folder.join("lorafab.json")).unwrap_or_default();
+        let before: Value = serde_json::from_str(&before).unwrap_or_default();
+        own.extend(before["extra_files"].as_object().into_iter().flatten().map(|(name, _)| name.clone()));
+        for file in fs_err::read_dir(folder)? {
+            let name = file?.file_name().to_string_lossy().into_owned();
+            if !own.contains(&name) {
+                return Err(Error::Refused {
+                    path: folder.into(),
+                    what: format!(
+                        "holds {name:?}, which no export wrote, so it is not replaced; name another folder"
+                    ),
+                });
+            }
+        }
     }
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent)?;

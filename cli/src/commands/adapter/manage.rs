@@ -102,7 +102,10 @@ pub(super) fn alias(
 pub(super) fn rm(context: &Context<'_>, adapters: &[String], dry_run: bool) -> Result {
     let mut store = context.existing_store()?;
     // All names are looked up before anything goes.
-    let records = adapters.iter().map(|a| Ok(store.adapter(a)?)).collect::<Result<Vec<_>>>()?;
+    let mut records =
+        adapters.iter().map(|a| Ok(store.adapter(a)?)).collect::<Result<Vec<AdapterRecord>>>()?;
+    records.sort_by(|a, b| a.id.cmp(&b.id));
+    records.dedup_by(|a, b| a.id == b.id);
     if !dry_run {
         for record in &records {
             store.remove(&record.id)?;

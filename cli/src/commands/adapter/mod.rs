@@ -41,7 +41,9 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
             export(&store, &record, dir, if *force { IfExists::Replace } else { IfExists::Fail })?;
             print_result(context.global.json, "adapter-export/1", "folder", &dir.display().to_string())
         }
-        AdapterCommand::Bundle { file, conditions } => transfer::bundle(context, file, conditions),
+        AdapterCommand::Bundle { file, conditions, force } => {
+            transfer::bundle(context, file, conditions, *force)
+        }
         AdapterCommand::Import { dir, name } => transfer::import(context, dir, name.as_deref()),
         AdapterCommand::Verify { adapter } => {
             let store = context.existing_store()?;

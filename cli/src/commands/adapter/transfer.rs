@@ -5,7 +5,7 @@ use std::path::Path;
 
 use lm::{Adapter, BaseModel, Batch, LowRank, Projection, Row, Want};
 use registry::peft::Imported;
-use registry::{AdapterRecord, Filter, ImportShape, NewAdapter, Role, Status, bundle as bundles};
+use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status, bundle as bundles};
 use serde_json::json;
 
 use super::list::check_keys;
@@ -17,6 +17,9 @@ use crate::output::{count, print, print_json, print_result};
 const ABSURD_NORM: f64 = 1e5;
 
 pub(super) fn import(context: &Context<'_>, path: &Path, name: Option<&str>) -> Result {
+    if !path.exists() {
+        return Err(CommandError::new(Kind::Usage, format!("{} does not exist", path.display())));
+    }
     if path.extension().is_some_and(|e| e == "pt") {
         return import_pickled(context, path, name);
     }
@@ -208,7 +211,7 @@ fn unbundle(context: &Context<'_>, file: &Path) -> Result {
     print(&format!("{} added, {} known", count(done.added.len(), "adapter"), done.known.len()))
 }
 
-pub(super) fn bundle(context: &Context<'_>, file: &Path, conditions: &[String]) -> Result {
+pub(super) fn bundle(context: &Context<'_>, file: &Path, conditions: &[String], force: bool) -> Result {
     let store = context.existing_store()?;
     let mut filter = Filter::all();
     for condition in conditions {
@@ -220,7 +223,8 @@ pub(super) fn bundle(context: &Context<'_>, file: &Path, conditions: &[String]) 
         return Err(CommandError::new(Kind::NotFound, "no adapter passes the conditions")
             .hint("see which do with: lorafab adapter list --where ..."));
     }
-    bundles::export(&store, &records, file)?;
+    let if_exists = if force { IfExists::Replace } else { IfExists::Fail };
+    bundles::export(&store, &records, file, if_exists)?;
     context.say(&count(records.len(), "adapter"));
     print_result(context.global.json, "adapter-bundle/1", "file", &file.display().to_string())
 }

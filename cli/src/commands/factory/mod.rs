@@ -39,6 +39,13 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
         }
         FactoryCommand::Retry { prefix } => {
             let n = Queue::new(&mut context.existing_store()?).retry(prefix, now_ms())?;
+            if n == 0 && !prefix.is_empty() {
+                return Err(CommandError::new(
+                    Kind::NotFound,
+                    format!("no dead or cancelled job whose label begins with {prefix:?} can run again"),
+                )
+                .hint("what it needs may be dead itself: lorafab factory status, factory logs"));
+            }
             changed(context, "queued again", n)
         }
         FactoryCommand::Pause => pause(context, true),

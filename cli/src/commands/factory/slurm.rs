@@ -326,7 +326,7 @@ fn manifests(shared: &Path, only: Option<&str>) -> Result<Vec<Manifest>> {
 
 fn ingest_all(context: &Context<'_>, shared: &Path, only: Option<&str>, ended: bool) -> Result {
     let mut store = context.existing_store()?;
-    let mut results = Vec::new();
+    let (mut results, mut damaged) = (Vec::new(), 0);
     for manifest in manifests(shared, only)? {
         let found = ingest(&mut store, shared, &manifest, ended, now_ms())?;
         if !context.global.json {
@@ -337,16 +337,24 @@ fn ingest_all(context: &Context<'_>, shared: &Path, only: Option<&str>, ended: b
                 found.known,
                 found.failed,
                 found.missing,
-                if ended && found.missing > 0 { " (back in the queue)" } else { "" }
+                if found.released > 0 { " (back in the queue)" } else { "" }
             ))?;
         }
+        damaged += found.damaged.len();
         for line in &found.damaged {
             context.say(&format!("damaged: {line}"));
         }
         results.push(json!({"manifest": manifest.id, "found": found}));
     }
     if context.global.json {
-        return print_json(&json!({"schema": "slurm-ingest/1", "manifests": results}));
+        print_json(&json!({"schema": "slurm-ingest/1", "manifests": results}))?;
+    }
+    if damaged > 0 {
+        return Err(CommandError::new(
+            Kind::Negative,
+            format!("{} could not be taken in; damaged folders were set aside", count(damaged, "result")),
+        )
+        .hint("they are made again by the next: lorafab factory slurm submit"));
     }
     Ok(())
 }
