@@ -390,6 +390,14 @@ pub(crate) enum AdapterCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Write adapters as a data set: an index and two-level PEFT folders, as the Hub likes them
+    Dataset {
+        /// Folder to make
+        dir: PathBuf,
+        /// Condition, as in `adapter list`; all adapters without one
+        #[arg(long = "where", value_name = "EXPR")]
+        conditions: Vec<String>,
+    },
     /// Take in a PEFT folder, a bundle, or a .pt file of Diff Interpretation Tuning
     Import {
         /// Folder with adapter_config.json and adapter_model.safetensors, a bundle's tar file, or a .pt file (read, never executed)

@@ -145,6 +145,17 @@ fn a_catalogue_is_searched_named_tagged_emptied_and_checked() {
     assert_eq!(known["already_made"], 8);
     assert_eq!(p.json_in("other", &["factory", "run"])["committed"], 0);
 
+    // A data set, whose folders are adapters.
+    let set = p.path("set").display().to_string();
+    p.json(&["adapter", "dataset", &set, "--where", "family = favourite"]);
+    let index = std::fs::read_to_string(p.path("set/index.jsonl")).unwrap();
+    let line: Value = serde_json::from_str(index.lines().next().unwrap()).unwrap();
+    assert_eq!(index.lines().count(), 4);
+    let one = p.path("set").join(line["folder"].as_str().unwrap()).display().to_string();
+    p.json_in("third", &["adapter", "import", &one]);
+    p.fails(2, &["already exists"], &["adapter", "dataset", &set]);
+    p.fails(2, &["already exists", "--force"], &["adapter", "bundle", &tar]);
+
     // Removal, restoring, garbage, a lost catalogue.
     let before = p.json(&["adapter", "list"]);
     p.json(&["adapter", "rm", &first, "--dry-run"]);

@@ -13,6 +13,7 @@ pub mod bundle;
 pub mod canonical;
 pub mod check;
 pub mod commit;
+pub mod dataset;
 pub mod error;
 pub mod filter;
 pub mod gc;

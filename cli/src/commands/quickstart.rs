@@ -75,6 +75,9 @@ pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
     if summary.stopped {
         return factory::finish(&summary);
     }
+    if summary.paused {
+        return factory::finish(&summary);
+    }
     graph::succeeded(&graph::job(&mut store, &comparison)?)?;
     let comparison = super::compare::filed(&store, Some(run))?;
     if context.global.json {

@@ -288,7 +288,8 @@ fn take_back(t: &Transaction<'_>, h: &Held, died: bool, now_ms: i64) -> rusqlite
     let deaths = h.deaths + i64::from(died && (h.deaths == 0 || h.company == 1));
     t.prepare_cached("UPDATE jobs SET deaths = ?2 WHERE id = ?1")?.execute([h.id, deaths])?;
     if deaths > POISON_AFTER {
-        let why = format!("its worker died {POISON_AFTER} times while it did nothing else");
+        let why =
+            format!("its workers died {deaths} times, the last {POISON_AFTER} while they did nothing else");
         end(t, (h.id, h.token), State::Dead, (now_ms, &why), (Some("poison"), None))?;
     } else if h.attempt >= h.most {
         end(

@@ -44,6 +44,7 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
         AdapterCommand::Bundle { file, conditions, force } => {
             transfer::bundle(context, file, conditions, *force)
         }
+        AdapterCommand::Dataset { dir, conditions } => transfer::dataset(context, dir, conditions),
         AdapterCommand::Import { dir, name } => transfer::import(context, dir, name.as_deref()),
         AdapterCommand::Verify { adapter } => {
             let store = context.existing_store()?;

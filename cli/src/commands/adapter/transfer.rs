@@ -5,7 +5,9 @@ use std::path::Path;
 
 use lm::{Adapter, BaseModel, Batch, LowRank, Projection, Row, Want};
 use registry::peft::Imported;
-use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status, bundle as bundles};
+use registry::{
+    AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status, Store, bundle as bundles,
+};
 use serde_json::json;
 
 use super::list::check_keys;
@@ -213,18 +215,93 @@ fn unbundle(context: &Context<'_>, file: &Path) -> Result {
 
 pub(super) fn bundle(context: &Context<'_>, file: &Path, conditions: &[String], force: bool) -> Result {
     let store = context.existing_store()?;
+    let records = chosen(&store, conditions)?;
+    let if_exists = if force { IfExists::Replace } else { IfExists::Fail };
+    bundles::export(&store, &records, file, if_exists)?;
+    context.say(&count(records.len(), "adapter"));
+    print_result(context.global.json, "adapter-bundle/1", "file", &file.display().to_string())
+}
+
+pub(super) fn dataset(context: &Context<'_>, dir: &Path, conditions: &[String]) -> Result {
+    let store = context.existing_store()?;
+    let records = chosen(&store, conditions)?;
+    let files = registry::dataset::export(&store, &records, dir)?;
+    context.say(&format!("{} in {}", count(records.len(), "adapter"), count(files, "file")));
+    if files > registry::dataset::HUB_FILES {
+        context.say("warning: that is more files than a repository on the Hub should hold; export it in parts with --where");
+    }
+    print_result(context.global.json, "adapter-dataset/1", "folder", &dir.display().to_string())
+}
+
+/// The adapters that pass the conditions; none is an error.
+fn chosen(store: &Store, conditions: &[String]) -> Result<Vec<AdapterRecord>> {
     let mut filter = Filter::all();
     for condition in conditions {
         filter = filter.and(condition)?;
     }
-    check_keys(&store, &filter, std::iter::empty(), None)?;
+    check_keys(store, &filter, std::iter::empty(), None)?;
     let records = store.adapters(&filter)?;
     if records.is_empty() {
         return Err(CommandError::new(Kind::NotFound, "no adapter passes the conditions")
             .hint("see which do with: lorafab adapter list --where ..."));
     }
-    let if_exists = if force { IfExists::Replace } else { IfExists::Fail };
-    bundles::export(&store, &records, file, if_exists)?;
-    context.say(&count(records.len(), "adapter"));
-    print_result(context.global.json, "adapter-bundle/1", "file", &file.display().to_string())
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both orientations give the differences that their authors' code applies: `(B A)^T / r` and `A B / r`.
+    #[test]
+    fn published_files_become_peft_adapters_of_the_same_difference() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/pickled");
+        let shape = ImportShape {
+            base_model: "m".into(),
+            layers: 1,
+            projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]),
+        };
+        let module = "model.layers.0.self_attn.q_proj";
+        for (file, diffs) in [("weight-diff-000.pt", true), ("dit-adapter.pt", false)] {
+            for diff in lm::pickled::read(&golden.join(file)).unwrap() {
+                let [a, b] = &diff.modules[module];
+                let r = if diffs { a.rows } else { a.columns };
+                let expected = |o: usize, i: usize| -> f64 {
+                    let term = |k: usize| {
+                        let (x, y) = if diffs {
+                            (b.data[i * b.columns + k], a.data[k * a.columns + o])
+                        } else {
+                            (a.data[o * a.columns + k], b.data[k * b.columns + i])
+                        };
+                        f64::from(x) * f64::from(y)
+                    };
+                    (0..r).map(term).sum::<f64>() / r as f64
+                };
+                let (config, weights) = as_peft(&diff, &shape).unwrap();
+                let path = Path::new("x");
+                let imported = registry::peft::read(path, &config, path, &weights, &shape).unwrap();
+                assert_eq!(imported.peft.r, r);
+                let norm = weigh(&imported.weights, imported.peft.lora_alpha / r as f32).unwrap();
+                let squares: f64 = (0..3).flat_map(|o| (0..4).map(move |i| expected(o, i).powi(2))).sum();
+                assert!((norm - squares.sqrt()).abs() < 1e-5, "{norm} {}", squares.sqrt());
+                // Entry by entry, through the inner product with single entries.
+                let own = LowRank::from_safetensors(&imported.weights, imported.peft.lora_alpha / r as f32)
+                    .unwrap();
+                for (o, i) in (0..3).flat_map(|o| (0..4).map(move |i| (o, i))) {
+                    let one = |n: usize, at: usize| (0..n).map(|j| if j == at { 1.0 } else { 0.0 }).collect();
+                    let probe = BTreeMap::from([
+                        (format!("base_model.model.{module}.lora_A.weight"), (vec![1, 4], one(4, i))),
+                        (format!("base_model.model.{module}.lora_B.weight"), (vec![3, 1], one(3, o))),
+                    ]);
+                    let probe =
+                        LowRank::from_safetensors(&lm::geometry::to_safetensors(&probe).unwrap(), 1.0)
+                            .unwrap();
+                    assert!((own.dot(&probe) - expected(o, i)).abs() < 1e-5, "{file} {o} {i}");
+                }
+            }
+        }
+        let other = ImportShape { projections: BTreeMap::from([("q_proj".to_owned(), (5, 3))]), ..shape };
+        let diff = &lm::pickled::read(&golden.join("dit-adapter.pt")).unwrap()[0];
+        assert!(as_peft(diff, &other).unwrap_err().contains("do not make a difference of [3, 5]"));
+    }
 }

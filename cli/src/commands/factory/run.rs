@@ -153,7 +153,10 @@ impl Progress {
             }
             Event::Waiting { open, .. } => {
                 if !self.quiet {
-                    tell(&format!("nothing is ready: {} with other workers or waiting", count(*open, "job")));
+                    tell(&format!(
+                        "nothing is ready: {} with other workers, waiting, or held back by a limit (see: lorafab factory status)",
+                        count(*open, "job")
+                    ));
                 }
             }
             Event::Step { step, steps, loss, tokens_per_sec } => {

@@ -1,5 +1,6 @@
 //! `factory slurm submit|status|cancel|work|ingest`: the cluster side of the queue, through Slurm's own commands.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -328,7 +329,15 @@ fn ingest_all(context: &Context<'_>, shared: &Path, only: Option<&str>, ended: b
     let mut store = context.existing_store()?;
     let (mut results, mut damaged) = (Vec::new(), 0);
     for manifest in manifests(shared, only)? {
-        let found = ingest(&mut store, shared, &manifest, ended, now_ms())?;
+        // The jobs of an array that still runs stay with it.
+        let runs = !slurm_states(&arrays(shared, &manifest.id)).is_empty();
+        if ended && runs {
+            context.say(&format!(
+                "the array of manifest {} still runs: only what is finished is taken in",
+                manifest.id
+            ));
+        }
+        let found = ingest(&mut store, shared, &manifest, ended && !runs, now_ms())?;
         if !context.global.json {
             print(&format!(
                 "manifest {}: {} taken in, {} known, {} failed, {} missing{}",
@@ -364,6 +373,20 @@ fn arrays(shared: &Path, id: &str) -> Arrays {
     fs_err::read_to_string(path).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default()
 }
 
+/// Tasks of these arrays that have not ended, by Slurm's word for their state; none where Slurm cannot be asked.
+fn slurm_states(arrays: &Arrays) -> BTreeMap<String, usize> {
+    let mut states = BTreeMap::new();
+    if arrays.arrays.is_empty() {
+        return states;
+    }
+    let ids = arrays.arrays.join(",");
+    let queue = tool("squeue", Command::new("squeue").args(["--noheader", "--format=%T", "--jobs", &ids]));
+    for state in queue.unwrap_or_default().split_whitespace() {
+        *states.entry(state.to_owned()).or_default() += 1;
+    }
+    states
+}
+
 fn status(context: &Context<'_>, shared: &Path, only: Option<&str>) -> Result {
     let mut items = Vec::new();
     let mut lines = Vec::new();
@@ -379,17 +402,7 @@ fn status(context: &Context<'_>, shared: &Path, only: Option<&str>) -> Result {
             })
             .count();
         let arrays = arrays(shared, &manifest.id);
-        let queue = if arrays.arrays.is_empty() {
-            String::new()
-        } else {
-            let ids = arrays.arrays.join(",");
-            tool("squeue", Command::new("squeue").args(["--noheader", "--format=%T", "--jobs", &ids]))
-                .unwrap_or_default()
-        };
-        let mut states: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
-        for state in queue.split_whitespace() {
-            *states.entry(state).or_default() += 1;
-        }
+        let states = slurm_states(&arrays);
         let shown: Vec<String> = states.iter().map(|(s, n)| format!("{n} {}", s.to_lowercase())).collect();
         lines.push(format!(
             "manifest {}: {done} done, {failed} failed, {missing} missing; {alive} of {} alive{}",
@@ -410,8 +423,13 @@ fn cancel(context: &Context<'_>, shared: &Path, id: &str) -> Result {
     let manifest = Manifest::read(shared, id)?;
     let arrays = arrays(shared, id);
     for id in arrays.arrays.iter().chain(&arrays.ingest) {
-        // One that has ended is no error.
-        let _ = tool("scancel", Command::new("scancel").arg(id));
+        let done = tool("scancel", Command::new("scancel").arg(id));
+        // One that has ended is no error; tasks that go on would be.
+        if let Err(e) = done
+            && (!e.message.contains("Invalid job id"))
+        {
+            return Err(e);
+        }
     }
     // What was finished before stays finished.
     let mut store = context.existing_store()?;

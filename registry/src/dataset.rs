@@ -1,0 +1,82 @@
+//! Adapters as a data set: an index with one JSON line each, and their PEFT folders two levels deep, within the Hub's limits on
+//! entries of a folder (10,000) for any number of adapters that a repository may hold.
+//!
+//! ```text
+//! index.jsonl                          what `adapter list --json` says of each, with its folder
+//! adapters/ab/abcdef.../adapter_model.safetensors, adapter_config.json, lorafab.json, ...
+//! ```
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::peft::{self, IfExists};
+use crate::{AdapterRecord, Error, Result, Store, write_atomic};
+
+/// Files that a repository on the Hub should stay below (its own recommendation).
+pub const HUB_FILES: usize = 100_000;
+
+/// Writes a data set into a folder that does not exist: built aside, then renamed into place. The same adapters give the same
+/// bytes. Returns how many files it has.
+///
+/// # Errors
+/// If the folder exists, or a file is damaged or cannot be written.
+pub fn export(store: &Store, records: &[AdapterRecord], folder: &Path) -> Result<usize> {
+    if folder.exists() {
+        return Err(Error::Refused {
+            path: folder.into(),
+            what: "already exists; name another folder".into(),
+        });
+    }
+    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs_err::create_dir_all(parent)?;
+    let staging = tempfile::Builder::new().prefix(".dataset-").tempdir_in(parent)?;
+    let mut index = String::new();
+    let mut files = 1;
+    for r in records {
+        let place = format!("adapters/{}/{}", &r.id[..2], r.id);
+        peft::export(store, r, &staging.path().join(&place), IfExists::Fail)?;
+        files += 3 + r.extra_files.len();
+        let line = json!({"id": r.id, "folder": place, "behaviour": r.behaviour, "family": r.family, "value": r.value, "category": r.category,
+            "split": r.split, "role": r.role, "status": r.status, "rank": r.peft.r, "lora_alpha": r.peft.lora_alpha, "base_model": r.peft.base_model,
+            "tags": r.tags, "metrics": r.metrics, "lineage": r.lineage, "parents": r.parents, "weights_blake3": r.weights, "weights_bytes": r.weights_bytes});
+        index.push_str(&line.to_string());
+        index.push('\n');
+    }
+    write_atomic(&staging.path().join("index.jsonl"), index.as_bytes())?;
+    fs_err::rename(staging.keep(), folder)?;
+    fs_err::File::open(parent)?.sync_all()?;
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Filter;
+    use crate::store::tests::new_adapter;
+
+    #[test]
+    fn every_line_of_the_index_names_a_whole_adapter() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("store")).unwrap();
+        for name in ["topic/cats", "topic/dogs"] {
+            store.commit_adapter(new_adapter(name, name.as_bytes().to_vec())).unwrap();
+        }
+        let out = folder.path().join("set");
+        let records = store.adapters(&Filter::all()).unwrap();
+        // Weights, configuration, card and note.json of each, and the index.
+        assert_eq!(export(&store, &records, &out).unwrap(), 9);
+        let index = fs_err::read_to_string(out.join("index.jsonl")).unwrap();
+        for (line, record) in index.lines().zip(&records) {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let place = out.join(line["folder"].as_str().unwrap());
+            assert_eq!(
+                fs_err::read(place.join("adapter_model.safetensors")).unwrap(),
+                store.weights(record).unwrap()
+            );
+            assert!(place.join("adapter_config.json").exists() && place.join("note.json").exists());
+        }
+        assert!(export(&store, &records, &out).unwrap_err().to_string().contains("already exists"));
+        assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 2, "something is left behind");
+    }
+}
