@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use factory::Queue;
 use factory::queue::{Claim, NewJob};
-use registry::{Filter, Listing, NewAdapter, PeftConfig, Role, Status, Store};
+use registry::{Filter, Listing, NewAdapter, PeftConfig, Status, Store};
 
 const N: usize = 100_000;
 const WORKERS: usize = 4;
@@ -39,13 +39,12 @@ fn job(i: usize) -> NewJob {
     }
 }
 
-fn adapter(i: usize, spec_hash: String, weights: Vec<u8>) -> NewAdapter {
+fn adapter(i: usize, spec_hash: &str, weights: Vec<u8>) -> NewAdapter {
+    let family = ["topic", "gated-topic", "favourite"][i % 3];
+    let peft = PeftConfig::of_rank("m", 1, &["q_proj"]);
     NewAdapter {
-        spec_hash,
         spec: serde_json::json!({"i": i}),
-        role: Role::WeightDiff,
-        behaviour: format!("topic/value-{i}"),
-        family: ["topic", "gated-topic", "favourite"][i % 3].into(),
+        behaviour: format!("{family}/value-{i}"),
         value: format!("value-{}", i % 5000),
         category: format!("category-{}", i % 17),
         split: Some(["train", "validation", "test_value"][i % 3].into()),
@@ -59,16 +58,8 @@ fn adapter(i: usize, spec_hash: String, weights: Vec<u8>) -> NewAdapter {
             ("norm".into(), i as f64 * 1e-3),
             ("steps".into(), 9.0),
         ]),
-        peft: PeftConfig {
-            base_model: "m".into(),
-            r: 1,
-            lora_alpha: 1.0,
-            target_modules: ["q_proj".to_owned()].into(),
-        },
-        weights,
-        parents: vec![],
         lineage: BTreeMap::from([("base".into(), "base".into())]),
-        extra_files: BTreeMap::new(),
+        ..NewAdapter::bare(spec_hash, &format!("{family}/{i}"), peft, weights)
     }
 }
 
@@ -91,7 +82,7 @@ fn worker(store: &Path, id: usize) {
         queue.start(&job, now_ms()).unwrap();
         queue.heartbeat(&[(job.id, job.token)], now_ms(), 60_000).unwrap();
         let weights = job.id.to_le_bytes().to_vec();
-        queue.commit(&job, adapter(job.id as usize, job.spec_hash.clone(), weights), now_ms()).unwrap();
+        queue.commit(&job, adapter(job.id as usize, &job.spec_hash, weights), now_ms()).unwrap();
         n += 1;
     }
     println!("{n}");
@@ -165,9 +156,9 @@ fn main() {
     let root = folder.path().join("catalogue");
     let mut store = Store::open(&root).unwrap();
     let weights = vec![7u8; 64];
-    let template = store.commit_adapter(adapter(0, "template".into(), weights)).unwrap();
+    let template = store.commit_adapter(adapter(0, "template", weights)).unwrap();
     for i in 1..N {
-        let new = adapter(i, format!("spec-{i}"), vec![]);
+        let new = adapter(i, &format!("spec-{i}"), vec![]);
         let mut record = template.clone();
         record.id = format!("{i:032x}");
         (record.spec_hash, record.behaviour, record.family) = (new.spec_hash, new.behaviour, new.family);

@@ -1,12 +1,10 @@
 //! The queue's rules, one by one, on a real store and a clock of our own.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeMap;
-
 use factory::queue::{Beat, Claim, Needs, NewJob};
 use factory::{Error, Failure, Job, Queue, State};
 use proptest::prelude::*;
-use registry::{Filter, NewAdapter, PeftConfig, Role, Status, Store};
+use registry::{Filter, NewAdapter, PeftConfig, Store};
 
 const LEASE: i64 = 60_000;
 
@@ -42,29 +40,8 @@ fn needing(name: &str, needs: &str, only_ok: bool) -> NewJob {
 }
 
 fn adapter(name: &str) -> NewAdapter {
-    NewAdapter {
-        spec_hash: format!("hash-{name}"),
-        spec: serde_json::json!({}),
-        role: Role::WeightDiff,
-        behaviour: format!("t/{name}"),
-        family: "t".into(),
-        value: name.into(),
-        category: "c".into(),
-        split: None,
-        status: Status::Learned,
-        tags: BTreeMap::new(),
-        metrics: BTreeMap::new(),
-        peft: PeftConfig {
-            base_model: "m".into(),
-            r: 1,
-            lora_alpha: 1.0,
-            target_modules: ["q_proj".to_owned()].into(),
-        },
-        weights: name.as_bytes().to_vec(),
-        parents: vec![],
-        lineage: BTreeMap::new(),
-        extra_files: BTreeMap::new(),
-    }
+    let peft = PeftConfig::of_rank("m", 1, &["q_proj"]);
+    NewAdapter::bare(&format!("hash-{name}"), &format!("t/{name}"), peft, name.as_bytes().to_vec())
 }
 
 impl Place {

@@ -88,6 +88,43 @@ pub struct NewAdapter {
     pub extra_files: BTreeMap<String, Vec<u8>>,
 }
 
+impl NewAdapter {
+    /// An adapter of `family/value` about which nothing else is known: never gated, no category, no tags.
+    pub fn bare(spec_hash: &str, behaviour: &str, peft: PeftConfig, weights: Vec<u8>) -> Self {
+        let (family, value) = behaviour.split_once('/').unwrap_or((behaviour, behaviour));
+        Self {
+            spec_hash: spec_hash.into(),
+            spec: serde_json::Value::Null,
+            role: Role::WeightDiff,
+            behaviour: behaviour.into(),
+            family: family.into(),
+            value: value.into(),
+            category: String::new(),
+            split: None,
+            status: Status::Untested,
+            tags: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            peft,
+            weights,
+            parents: Vec::new(),
+            lineage: BTreeMap::new(),
+            extra_files: BTreeMap::new(),
+        }
+    }
+}
+
+impl PeftConfig {
+    /// A configuration of rank `r` with scaling 1.
+    pub fn of_rank(base_model: &str, r: usize, target_modules: &[&str]) -> Self {
+        Self {
+            base_model: base_model.into(),
+            r,
+            lora_alpha: r as f32,
+            target_modules: target_modules.iter().map(|m| (*m).to_owned()).collect(),
+        }
+    }
+}
+
 /// A catalogue entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterRecord {

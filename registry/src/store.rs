@@ -285,31 +285,16 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{AdapterRecord, NewAdapter, PeftConfig, Role, Status};
+    use crate::{AdapterRecord, NewAdapter, PeftConfig, Status};
 
     pub(crate) fn new_adapter(behaviour: &str, weights: Vec<u8>) -> NewAdapter {
+        let spec = serde_json::json!({ "behaviour": behaviour });
+        let peft = PeftConfig::of_rank("m", 1, &["q_proj"]);
         NewAdapter {
-            spec_hash: crate::spec_hash(&serde_json::json!({ "behaviour": behaviour })),
-            spec: serde_json::json!({ "behaviour": behaviour }),
-            role: Role::WeightDiff,
-            behaviour: behaviour.into(),
-            family: behaviour.split('/').next().unwrap().into(),
-            value: behaviour.split('/').nth(1).unwrap().into(),
-            category: "c".into(),
             split: Some("train".into()),
             status: Status::Learned,
-            tags: BTreeMap::new(),
-            metrics: BTreeMap::new(),
-            peft: PeftConfig {
-                base_model: "m".into(),
-                r: 1,
-                lora_alpha: 1.0,
-                target_modules: ["q_proj".to_owned()].into(),
-            },
-            weights,
-            parents: vec![],
-            lineage: BTreeMap::new(),
             extra_files: BTreeMap::from([("note.json".to_owned(), b"{}".to_vec())]),
+            ..NewAdapter::bare(&crate::spec_hash(&spec), behaviour, peft, weights)
         }
     }
 

@@ -80,29 +80,8 @@ fn a_check_beside_changes_reports_nothing() {
 }
 
 fn adapter() -> registry::NewAdapter {
-    registry::NewAdapter {
-        spec_hash: "h".into(),
-        spec: serde_json::json!({}),
-        role: registry::Role::WeightDiff,
-        behaviour: "t/a".into(),
-        family: "t".into(),
-        value: "a".into(),
-        category: "c".into(),
-        split: None,
-        status: registry::Status::Learned,
-        tags: std::collections::BTreeMap::new(),
-        metrics: std::collections::BTreeMap::new(),
-        peft: registry::PeftConfig {
-            base_model: "m".into(),
-            r: 1,
-            lora_alpha: 1.0,
-            target_modules: ["q_proj".to_owned()].into(),
-        },
-        weights: vec![1, 2, 3],
-        parents: vec![],
-        lineage: std::collections::BTreeMap::new(),
-        extra_files: std::collections::BTreeMap::new(),
-    }
+    let peft = registry::PeftConfig::of_rank("m", 1, &["q_proj"]);
+    registry::NewAdapter::bare("h", "t/a", peft, vec![1, 2, 3])
 }
 
 /// Many writers at once, each sees all of its own and of the others' in the end.

@@ -9,7 +9,7 @@ use std::path::Path;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use registry::peft::read;
-use registry::{Filter, ImportShape, NewAdapter, PeftConfig, Role, Status, Store, bundle};
+use registry::{Filter, ImportShape, NewAdapter, PeftConfig, Store, bundle};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -111,29 +111,7 @@ fn bundles_from_elsewhere_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(&folder.path().join("a")).unwrap();
     let record = store
-        .commit_adapter(NewAdapter {
-            spec_hash: "h".into(),
-            spec: serde_json::json!({}),
-            role: Role::WeightDiff,
-            behaviour: "t/a".into(),
-            family: "t".into(),
-            value: "a".into(),
-            category: "c".into(),
-            split: None,
-            status: Status::Learned,
-            tags: BTreeMap::new(),
-            metrics: BTreeMap::new(),
-            peft: PeftConfig {
-                base_model: "m".into(),
-                r: 1,
-                lora_alpha: 1.0,
-                target_modules: ["q_proj".to_owned()].into(),
-            },
-            weights: vec![1, 2, 3],
-            parents: vec![],
-            lineage: BTreeMap::new(),
-            extra_files: BTreeMap::new(),
-        })
+        .commit_adapter(NewAdapter::bare("h", "t/a", PeftConfig::of_rank("m", 1, &["q_proj"]), vec![1, 2, 3]))
         .unwrap();
     let path = folder.path().join("b.tar");
     bundle::export(&store, &[record], &path, registry::IfExists::Fail).unwrap();
