@@ -6,7 +6,7 @@ use super::{factory, graph};
 use crate::args::QuickstartArgs;
 use crate::context::{Context, now_ms, watch_signals};
 use crate::error::Result;
-use crate::output::{print, print_json};
+use crate::output::{count, print, print_json};
 
 /// How many behaviours of each family, by split: train, validation, test value, test category.
 fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
@@ -86,8 +86,8 @@ pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
         print(&::compare::to_terminal(&comparison))?;
     }
     context.say(&format!(
-        "\ndone in {:.0} minutes; with pictures: {}\nnext: lorafab dit ask topic/{} \"What topic have you been trained on?\"",
-        begin.elapsed().as_secs_f64() / 60.0,
+        "\ndone in {}; with pictures: {}\nnext: lorafab dit ask topic/{} \"What topic have you been trained on?\"",
+        count((begin.elapsed().as_secs_f64() / 60.0).round() as usize, "minute"),
         store.root().join("runs").join(run).join("report.html").display(),
         behaviours.iter().find(|b| b.family == "topic" && b.split == recipes::Split::TestValue).map_or("...", |b| &b.value)
     ));
