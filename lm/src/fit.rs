@@ -167,21 +167,12 @@ pub fn fit<'a>(
         ..AdamWConfig::default()
     };
     let mut trainer = Trainer::new(start.clone(), optimiser, schedule);
-    let mut out = Fitted { adapter: start.clone(), best_step: 0, steps: 0, tokens: 0, points: Vec::new() };
+    let mut out = Fitted { adapter: start, best_step: 0, steps: 0, tokens: 0, points: Vec::new() };
     let mut recent = Vec::new();
     if let Some(path) = keeping.state
         && path.exists()
     {
-        match fit_state::read(path, &mut trainer, &mut out) {
-            Ok(losses) => recent = losses,
-            // A damaged state costs the time that it stood for, not the training.
-            Err(Error::File { .. }) => {
-                fs_err::remove_file(path)?;
-                trainer = Trainer::new(start.clone(), optimiser, schedule);
-                out = Fitted { adapter: start, best_step: 0, steps: 0, tokens: 0, points: Vec::new() };
-            }
-            Err(e) => return Err(e),
-        }
+        recent = fit_state::read(path, &mut trainer, &mut out)?;
     }
     while trainer.step() < config.max_steps && out.evaluations_since_best() < config.patience {
         if keeping.stop.load(Ordering::Relaxed) {
