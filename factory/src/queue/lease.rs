@@ -30,7 +30,7 @@ pub enum Beat {
 /// Who claims what.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
-    /// Base models (digests) that the worker has loaded or can load.
+    /// Digest of the base model that the worker has loaded.
     pub base: &'a str,
     /// Kinds of work that it can do.
     pub kinds: &'a [&'a str],

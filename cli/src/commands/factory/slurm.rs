@@ -426,7 +426,7 @@ fn cancel(context: &Context<'_>, shared: &Path, id: &str) -> Result {
         let done = tool("scancel", Command::new("scancel").arg(id));
         // One that has ended is no error; tasks that go on would be.
         if let Err(e) = done
-            && (!e.message.contains("Invalid job id"))
+            && !e.message.contains("Invalid job id")
         {
             return Err(e);
         }
