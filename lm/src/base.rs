@@ -1,62 +1,121 @@
 //! A base model ready for work: decoder, tokenizer, chat template, and the pinned system prompt.
 
+use std::ops::Deref;
 use std::path::Path;
 
-use crate::{ChatTemplate, Checkpoint, Config, Decoder, Precision, Result, Tokenizer};
+use crate::checkpoint::is_folder;
+use crate::{ChatTemplate, Checkpoint, Config, Decoder, Precision, Result, Tokenizer, gguf, hf};
 
 /// The system prompt of every conversation, for weight diffs and readers alike. Given, so that no template inserts its
 /// own, and empty, so that it costs few tokens.
 pub const SYSTEM_PROMPT: &str = "";
 
-/// Everything needed to talk to a base model.
+/// What is known of a base model without its weights in memory: enough to check and to cost work on it.
 #[derive(Debug)]
-pub struct BaseModel {
-    /// The frozen decoder.
-    pub decoder: Decoder,
+pub struct Outline {
+    /// The decoder's shape.
+    pub config: Config,
     /// Text to tokens.
     pub tokenizer: Tokenizer,
     /// Conversations to tokens.
     pub chat: ChatTemplate,
     /// Name as its files give it.
     pub name: String,
+    /// How products with the weights are computed.
+    pub precision: Precision,
+    /// blake3 of the weight files' bytes.
+    pub(crate) weights: String,
 }
 
-impl BaseModel {
-    /// Loads a GGUF file or a Hugging Face folder.
+impl Outline {
+    /// Reads a GGUF file or a Hugging Face folder; of the weights only the digest is taken.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`], except for what only the weights' values show.
     pub fn load(path: &Path, precision: Precision) -> Result<Self> {
-        let loaded = Checkpoint::load(path)?;
-        let decoder = Decoder::new(&loaded.checkpoint, precision)?;
-        Ok(Self { decoder, tokenizer: loaded.tokenizer, chat: loaded.chat, name: loaded.name })
-    }
-
-    /// The decoder's shape.
-    pub fn config(&self) -> &Config {
-        self.decoder.config()
+        if is_folder(path)? { hf::outline(path, precision) } else { gguf::outline(path, precision) }
     }
 
     /// Tokens of a user turn up to the opening of the reply.
+    ///
+    /// # Errors
+    /// If the text cannot be tokenised.
     pub fn prompt(&self, user: &str) -> Result<Vec<u32>> {
         self.chat.encode_prompt(&self.tokenizer, SYSTEM_PROMPT, user)
     }
 
     /// Tokens of a whole reply with its end of turn.
+    ///
+    /// # Errors
+    /// If the text cannot be tokenised.
     pub fn reply(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokens = self.tokenizer.encode(text)?;
         tokens.push(self.chat.end_of_turn());
         Ok(tokens)
     }
 
+    /// Tokens that end a reply.
+    pub fn stop_tokens(&self) -> Vec<u32> {
+        let mut stop = self.config.eos_token_ids.clone();
+        stop.push(self.chat.end_of_turn());
+        stop
+    }
+
     /// One digest of everything that decides this model's outputs: weights, tokenizer, template, system prompt,
     /// precision.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        let precision = format!("{:?}", self.decoder.precision());
-        for part in
-            [self.decoder.digest(), self.tokenizer.digest(), self.chat.digest(), SYSTEM_PROMPT, &precision]
-        {
+        let precision = format!("{:?}", self.precision);
+        for part in [&self.weights, self.tokenizer.digest(), self.chat.digest(), SYSTEM_PROMPT, &precision] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
         hasher.finalize().to_hex().to_string()
+    }
+
+    /// FLOPs of one token's forward pass through `layers` layers: two for every weight of their projections (attention and
+    /// adapters are left out; they are a few percent at the lengths that are used here).
+    pub fn layer_flops(&self, layers: usize) -> f64 {
+        let one: usize =
+            crate::Projection::ALL.iter().map(|p| p.features(&self.config)).map(|(i, o)| i * o).sum();
+        2.0 * (one * layers) as f64
+    }
+
+    /// FLOPs of the logits at one position.
+    pub fn head_flops(&self) -> f64 {
+        2.0 * (self.config.vocab_size * self.config.hidden_size) as f64
+    }
+}
+
+/// Everything needed to talk to a base model.
+#[derive(Debug)]
+pub struct BaseModel {
+    /// The frozen decoder.
+    pub decoder: Decoder,
+    outline: Outline,
+}
+
+impl Deref for BaseModel {
+    type Target = Outline;
+
+    fn deref(&self) -> &Outline {
+        &self.outline
+    }
+}
+
+impl BaseModel {
+    /// Loads a GGUF file or a Hugging Face folder.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`].
+    pub fn load(path: &Path, precision: Precision) -> Result<Self> {
+        let loaded = Checkpoint::load(path)?;
+        let decoder = Decoder::new(&loaded.checkpoint, precision)?;
+        Ok(Self { decoder, outline: loaded.into_outline(precision) })
+    }
+
+    /// The decoder's shape.
+    pub fn config(&self) -> &Config {
+        self.decoder.config()
     }
 }

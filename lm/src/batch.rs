@@ -1,20 +1,38 @@
 //! What the verbs take: token rows of any length, each with its own adapters and, if wanted, injected vectors.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Adapter, Config, Error, Result};
 
-/// A vector added to the residual stream at the output of one decoder layer, norm-matched as Activation Oracles do it
-/// (arXiv 2512.15674, section 3.1): `h += coefficient * ||h|| * v / ||v||`. The added term carries no gradient. A zero
-/// vector adds nothing.
+/// What becomes of the residual stream `h` where a vector `v` is injected. Only the prompt pass is touched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InjectionMode {
+    /// `h + c ||h|| v / ||v||`, as Activation Oracles do it (arXiv 2512.15674, section 3.1; the published code adds, though a
+    /// docstring of it says "replace"). The added term carries no gradient. A zero vector adds nothing.
+    #[default]
+    AddNormMatched,
+    /// `h + c v`.
+    Add,
+    /// `v`; the coefficient is not used.
+    Replace,
+    /// `h` without its component along `v`; the coefficient is not used. A zero vector removes nothing.
+    ProjectOut,
+}
+
+/// A vector injected into the residual stream at the output of one decoder layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Injection {
-    /// Decoder layer (0-based) at whose output the vector is added.
+    /// Decoder layer (0-based) at whose output the vector acts.
     pub layer: usize,
     /// Token position in the row.
     pub position: usize,
     /// `hidden_size` values.
     pub vector: Vec<f32>,
-    /// Strength relative to the residual's own norm.
+    /// Strength.
     pub coefficient: f32,
+    /// How.
+    pub mode: InjectionMode,
 }
 
 /// One token row.
@@ -41,13 +59,13 @@ impl Row {
 }
 
 /// What makes two rows equal. Floats have no order, so injections are compared by their bits.
-pub(crate) type Identity<'a> = (&'a [u32], &'a [usize], Vec<(usize, usize, u32, Vec<u32>)>);
+pub(crate) type Identity<'a> = (&'a [u32], &'a [usize], Vec<(usize, usize, InjectionMode, u32, Vec<u32>)>);
 
 impl Row {
     pub(crate) fn identity(&self) -> Identity<'_> {
         let bits = |j: &Injection| {
             let vector = j.vector.iter().map(|v| v.to_bits()).collect();
-            (j.layer, j.position, j.coefficient.to_bits(), vector)
+            (j.layer, j.position, j.mode, j.coefficient.to_bits(), vector)
         };
         (&self.tokens, &self.adapters, self.injections.iter().map(bits).collect())
     }
@@ -114,6 +132,9 @@ impl Batch<'_> {
                         "row {i} injects a vector that is not {} finite values",
                         config.hidden_size
                     )));
+                }
+                if !j.coefficient.is_finite() {
+                    return Err(Error::Request(format!("row {i} injects with strength {}", j.coefficient)));
                 }
             }
         }

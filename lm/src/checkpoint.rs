@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::adapter::Projection;
 use crate::chat::ChatTemplate;
 use crate::tokenizer::Tokenizer;
-use crate::{Config, Error, Result, gguf, hf};
+use crate::{Config, Error, Outline, Precision, Result, gguf, hf};
 
 /// A dense f32 tensor in row-major order.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,13 @@ pub struct Loaded {
     pub name: String,
 }
 
+impl Loaded {
+    pub(crate) fn into_outline(self, precision: Precision) -> Outline {
+        let Self { checkpoint: Checkpoint { config, digest, .. }, tokenizer, chat, name } = self;
+        Outline { config, tokenizer, chat, name, precision, weights: digest }
+    }
+}
+
 impl Checkpoint {
     /// Loads a GGUF file or a Hugging Face folder.
     ///
@@ -49,18 +56,7 @@ impl Checkpoint {
     /// One sentence with the path if a file is missing, truncated, of an unknown kind, or does not fit its own
     /// configuration. Pickles are refused.
     pub fn load(path: &Path) -> Result<Loaded> {
-        if path.is_dir() {
-            return hf::load(path);
-        }
-        if path.extension().is_some_and(|e| e == "gguf") {
-            return gguf::load(path);
-        }
-        let what = if path.exists() {
-            "is neither a GGUF file (*.gguf) nor a Hugging Face folder"
-        } else {
-            "does not exist"
-        };
-        Err(Error::File { path: path.to_owned(), what: what.into() })
+        if is_folder(path)? { hf::load(path) } else { gguf::load(path) }
     }
 
     /// Checks that exactly the tensors of the configuration are there, in shape and finite.
@@ -101,4 +97,18 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// Whether a model's path is a Hugging Face folder; if not, it is a GGUF file.
+pub(crate) fn is_folder(path: &Path) -> Result<bool> {
+    let gguf = path.extension().is_some_and(|e| e == "gguf");
+    if path.is_dir() || (gguf && path.exists()) {
+        return Ok(path.is_dir());
+    }
+    let what = if path.exists() {
+        "is neither a GGUF file (*.gguf) nor a Hugging Face folder"
+    } else {
+        "does not exist"
+    };
+    Err(Error::File { path: path.to_owned(), what: what.into() })
 }

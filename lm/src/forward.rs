@@ -74,6 +74,29 @@ impl Decoder {
         Ok(seen.into_iter().flatten().collect())
     }
 
+    /// The `k` most likely next tokens that each vector stands for if it is taken for the last layer's output (the logit
+    /// lens), with their logits, highest first; of equals the lower id first. Vectors have `hidden_size` values.
+    ///
+    /// # Errors
+    /// If a vector has another length or is not finite.
+    pub fn unembed_topk(&self, vectors: &[Vec<f32>], k: usize) -> Result<Vec<Vec<(u32, f32)>>> {
+        let d = self.config().hidden_size;
+        if vectors.iter().any(|v| v.len() != d || v.iter().any(|x| !x.is_finite())) {
+            return Err(Error::Request(format!("a vector to unembed is not {d} finite values")));
+        }
+        let hidden = vectors.concat();
+        let positions: Vec<usize> = (0..vectors.len()).collect();
+        let mut out = Vec::with_capacity(vectors.len());
+        self.for_each_logits(&self.final_normed(&hidden, &positions), |_, logits| {
+            let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+            let higher =
+                |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+            ids.sort_unstable_by(higher);
+            out.push(ids.into_iter().take(k).map(|i| (i, logits[i as usize])).collect());
+        });
+        Ok(out)
+    }
+
     fn forward_piece(&self, batch: &Batch<'_>, wants: &[Want], rows: &[usize]) -> Vec<Seen> {
         let d = self.config().hidden_size;
         let chunk = Chunk::sharing(batch, rows, 0, |_| usize::MAX);

@@ -12,20 +12,69 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use crate::chat::ChatTemplate;
 use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::tokenizer::Tokenizer;
-use crate::{Config, Error, Result};
+use crate::{Config, Error, Outline, Precision, Result};
 
 fn bad(path: &Path, what: impl Into<String>) -> Error {
     Error::File { path: path.to_owned(), what: what.into() }
 }
 
+/// A file's header, read and checked, and what it says of the model.
+struct Header {
+    content: Content,
+    config: Config,
+    tokenizer: Tokenizer,
+    chat: ChatTemplate,
+    name: String,
+}
+
+/// All but the weights, of which only the digest is taken.
+pub(crate) fn outline(path: &Path, precision: Precision) -> Result<Outline> {
+    let mut file = fs_err::File::open(path)?;
+    let Header { config, tokenizer, chat, name, .. } = header(path, &mut file)?;
+    Ok(Outline { config, tokenizer, chat, name, precision, weights: digest(&mut file)? })
+}
+
 /// Loads a model, its tokenizer and its chat template from one GGUF file.
 pub(crate) fn load(path: &Path) -> Result<Loaded> {
     let mut file = fs_err::File::open(path)?;
+    let Header { content, config, tokenizer, chat, name } = header(path, &mut file)?;
+    let mut tensors = BTreeMap::new();
+    let mut names: Vec<&String> = content.tensor_infos.keys().collect();
+    names.sort();
+    for name in names {
+        let Some(hf) = hugging_face_name(name) else { continue };
+        let tensor = content.tensor(&mut file, name, &Device::Cpu)?.dequantize(&Device::Cpu)?;
+        let shape = tensor.dims().to_vec();
+        let mut data = tensor.flatten_all()?.to_vec1::<f32>()?;
+        let heads = if hf.ends_with("q_proj.weight") {
+            Some(config.num_attention_heads)
+        } else if hf.ends_with("k_proj.weight") {
+            Some(config.num_key_value_heads)
+        } else {
+            None
+        };
+        if let (Some(heads), [rows, columns]) = (heads, &shape[..]) {
+            data = unpermute(&data, *rows, *columns, heads);
+        }
+        tensors.insert(hf, HostTensor { shape, data });
+    }
+    let checkpoint = Checkpoint { config, tensors, digest: digest(&mut file)? };
+    checkpoint.check(path)?;
+    Ok(Loaded { checkpoint, tokenizer, chat, name })
+}
+
+fn digest(file: &mut (impl Read + Seek)) -> Result<String> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(file, &mut hasher)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn header(path: &Path, mut file: &mut fs_err::File) -> Result<Header> {
     let size = file.metadata()?.len();
     check_header(path, &mut file, size)?;
     file.seek(SeekFrom::Start(0))?;
-    let content =
-        Content::read(&mut file).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
+    let content = Content::read(file).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
     let meta = Metadata { path, values: &content.metadata };
     let architecture = meta.string("general.architecture")?;
     if architecture != "llama" {
@@ -56,37 +105,11 @@ pub(crate) fn load(path: &Path) -> Result<Loaded> {
         embedding.shape.dims().first().copied().unwrap_or(0),
         !content.tensor_infos.contains_key("output.weight"),
     )?;
-    let mut tensors = BTreeMap::new();
-    let mut names: Vec<&String> = content.tensor_infos.keys().collect();
-    names.sort();
-    for name in names {
-        let Some(hf) = hugging_face_name(name) else { continue };
-        let tensor = content.tensor(&mut file, name, &Device::Cpu)?.dequantize(&Device::Cpu)?;
-        let shape = tensor.dims().to_vec();
-        let mut data = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let heads = if hf.ends_with("q_proj.weight") {
-            Some(config.num_attention_heads)
-        } else if hf.ends_with("k_proj.weight") {
-            Some(config.num_key_value_heads)
-        } else {
-            None
-        };
-        if let (Some(heads), [rows, columns]) = (heads, &shape[..]) {
-            data = unpermute(&data, *rows, *columns, heads);
-        }
-        tensors.insert(hf, HostTensor { shape, data });
-    }
-    file.seek(SeekFrom::Start(0))?;
-    let mut hasher = blake3::Hasher::new();
-    std::io::copy(&mut file, &mut hasher)?;
-    let digest = hasher.finalize().to_hex().to_string();
     let tokenizer = tokenizer(&meta)?;
     let template = meta.string("tokenizer.chat_template")?;
     let chat = ChatTemplate::new(template, &tokenizer).map_err(|e| bad(path, e.to_string()))?;
     let name = meta.string("general.name").unwrap_or("unnamed").to_owned();
-    let checkpoint = Checkpoint { config, tensors, digest };
-    checkpoint.check(path)?;
-    Ok(Loaded { checkpoint, tokenizer, chat, name })
+    Ok(Header { content, config, tokenizer, chat, name })
 }
 
 /// HF row `(head, part, i)` is llama.cpp's row `(head, i, part)`.

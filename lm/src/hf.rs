@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::tokenizer::Tokenizer;
-use crate::{Config, Error, Result};
+use crate::{Config, Error, Outline, Precision, Result};
 
 fn bad(path: &Path, what: impl Into<String>) -> Error {
     Error::File { path: path.to_owned(), what: what.into() }
@@ -18,6 +18,17 @@ fn bad(path: &Path, what: impl Into<String>) -> Error {
 fn json(path: &Path) -> Result<Value> {
     serde_json::from_str(&fs_err::read_to_string(path)?)
         .map_err(|e| bad(path, format!("is not valid JSON: {e}")))
+}
+
+/// All but the weights, of which only the digest is taken.
+pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
+    let config = config(&folder.join("config.json"))?;
+    let mut hasher = blake3::Hasher::new();
+    for file in weight_files(folder)? {
+        std::io::copy(&mut fs_err::File::open(file)?, &mut hasher)?;
+    }
+    let (tokenizer, chat, name) = language(folder)?;
+    Ok(Outline { config, tokenizer, chat, name, precision, weights: hasher.finalize().to_hex().to_string() })
 }
 
 /// Loads a checkpoint folder.
@@ -48,12 +59,16 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
     }
     let checkpoint = Checkpoint { config, tensors, digest: hasher.finalize().to_hex().to_string() };
     checkpoint.check(folder)?;
-    let tokenizer_path = folder.join("tokenizer.json");
-    let tokenizer =
-        Tokenizer::from_json(&json(&tokenizer_path)?).map_err(|what| bad(&tokenizer_path, what))?;
+    let (tokenizer, chat, name) = language(folder)?;
+    Ok(Loaded { checkpoint, tokenizer, chat, name })
+}
+
+fn language(folder: &Path) -> Result<(Tokenizer, ChatTemplate, String)> {
+    let path = folder.join("tokenizer.json");
+    let tokenizer = Tokenizer::from_json(&json(&path)?).map_err(|what| bad(&path, what))?;
     let chat = ChatTemplate::new(&template(folder)?, &tokenizer).map_err(|e| bad(folder, e.to_string()))?;
     let name = folder.file_name().map_or_else(|| "unnamed".into(), |n| n.to_string_lossy().into_owned());
-    Ok(Loaded { checkpoint, tokenizer, chat, name })
+    Ok((tokenizer, chat, name))
 }
 
 fn template(folder: &Path) -> Result<String> {

@@ -37,8 +37,8 @@ pub mod source;
 pub mod tokenizer;
 
 pub use adapter::{Adapter, AdapterConfig, Projection};
-pub use base::{BaseModel, SYSTEM_PROMPT};
-pub use batch::{Batch, Injection, Row};
+pub use base::{BaseModel, Outline, SYSTEM_PROMPT};
+pub use batch::{Batch, Injection, InjectionMode, Row};
 pub use chat::{ChatTemplate, Message, Role};
 pub use checkpoint::{Checkpoint, HostTensor, Loaded};
 pub use config::Config;

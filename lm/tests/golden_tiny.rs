@@ -5,8 +5,8 @@
 mod support;
 
 use lm::{
-    AdamWConfig, Adapter, AdapterConfig, Batch, Checkpoint, Decoder, Injection, Objective, Precision,
-    ResidualAt, Row, Schedule, ScoreRequest, TrainRow, Trainer, Want, merge,
+    AdamWConfig, Adapter, AdapterConfig, Batch, Checkpoint, Decoder, Injection, InjectionMode, Objective,
+    Precision, ResidualAt, Row, Schedule, ScoreRequest, TrainRow, Trainer, Want, merge,
 };
 use support::{Golden, assert_close, assert_grad_close, formula_adapter, tiny_folder};
 
@@ -94,6 +94,7 @@ fn a_lora_two_stacked_loras_and_an_injection_match() {
         position: p,
         vector: vectors[i * 32..(i + 1) * 32].to_vec(),
         coefficient: 1.0,
+        mode: InjectionMode::AddNormMatched,
     };
     let batch = Batch {
         adapters: vec![&first, &second],
@@ -232,8 +233,13 @@ fn rows_that_share_a_prompt_give_the_sum_of_their_own_gradients() {
     let adapter = formula_adapter(decoder.config(), 3, 2.0, 0.0, 0.1);
     let frozen = formula_adapter(decoder.config(), 2, 1.0, 0.7, 0.1);
     let adapters = [&adapter, &frozen];
-    let injection =
-        |position: usize| Injection { layer: 1, position, vector: vec![0.3; 32], coefficient: 1.0 };
+    let injection = |position: usize| Injection {
+        layer: 1,
+        position,
+        vector: vec![0.3; 32],
+        coefficient: 1.0,
+        mode: InjectionMode::AddNormMatched,
+    };
     let row = |prompt: usize, completion: &[u32], adapters: &[usize], injections: Vec<Injection>| TrainRow {
         row: Row {
             injections,
@@ -276,7 +282,13 @@ fn score_equals_forward_and_cached_generation_equals_uncached() {
         Row::plain(rows[2].clone()),
         Row::with_adapters(rows[1].clone(), vec![0]),
         Row {
-            injections: vec![Injection { layer: 1, position: 4, vector: vec![0.3; 32], coefficient: 1.0 }],
+            injections: vec![Injection {
+                layer: 1,
+                position: 4,
+                vector: vec![0.3; 32],
+                coefficient: 1.0,
+                mode: InjectionMode::AddNormMatched,
+            }],
             ..Row::with_adapters(rows[1].clone(), vec![0])
         },
     ];

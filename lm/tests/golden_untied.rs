@@ -8,8 +8,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use lm::{
-    AdamWConfig, Adapter, AdapterConfig, Batch, Checkpoint, Config, Decoder, Injection, Objective, Precision,
-    Request, ResidualAt, Row, Sampling, Schedule, TrainRow, Trainer, Want,
+    AdamWConfig, Adapter, AdapterConfig, Batch, Checkpoint, Config, Decoder, Injection, InjectionMode,
+    Objective, Precision, Request, ResidualAt, Row, Sampling, Schedule, TrainRow, Trainer, Want,
 };
 use support::{Golden, assert_close, assert_grad_close, golden_folder};
 
@@ -73,6 +73,7 @@ fn an_untied_sharded_checkpoint_matches_transformers_and_peft() {
                 position: p.as_u64().unwrap() as usize,
                 vector: v.to_vec(),
                 coefficient: 1.0,
+                mode: InjectionMode::AddNormMatched,
             })
             .collect();
         for (case, injections) in [("ce", vec![]), ("inject", injections)] {

@@ -5,12 +5,13 @@
 
 use super::attention::{self, Attended, Prefix};
 use super::chunk::Chunk;
+use super::inject::{inject, inject_backward};
 use super::lora::{self, Columns, Grads, Inner};
 use super::{Decoder, LayerWeights};
 use crate::adapter::Projection::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::elementwise::{
-    add, dot, rms_norm, rms_norm_backward, rope, swiglu, swiglu_chain, swiglu_derivatives,
+    add, rms_norm, rms_norm_backward, rope, swiglu, swiglu_chain, swiglu_derivatives,
 };
 
 /// What the backward of one layer needs.
@@ -146,14 +147,7 @@ impl Decoder {
             tape.gate_up = gate_up;
         }
         for (at, injection) in chunk.injections.iter().filter(|(_, j)| j.layer == layer) {
-            let h = &mut hidden[at * d..(at + 1) * d];
-            let norm = dot(&injection.vector, &injection.vector).sqrt();
-            if norm > 0.0 {
-                let c = injection.coefficient * dot(h, h).sqrt() / norm;
-                for (h, v) in h.iter_mut().zip(&injection.vector) {
-                    *h += c * v;
-                }
-            }
+            inject(injection, &mut hidden[at * d..(at + 1) * d]);
         }
     }
 
@@ -173,6 +167,9 @@ impl Decoder {
         let (q_width, kv_width, width) =
             (self.heads.query_width(), self.heads.key_value_width(), self.heads.fused_width());
         let (dense, inner) = (Columns { stride: d, at: 0 }, &tape.inner);
+        for (at, injection) in chunk.injections.iter().filter(|(_, j)| j.layer == layer).rev() {
+            inject_backward(injection, &mut d_hidden[at * d..(at + 1) * d]);
+        }
 
         // Feed-forward: hidden = middle + down(swiglu(gate_up(norm(middle)))).
         let mut d_gate_up = tape.gate_up;

@@ -3,6 +3,7 @@
 pub(crate) mod attention;
 pub(crate) mod chunk;
 pub(crate) mod head;
+pub(crate) mod inject;
 pub(crate) mod layer;
 pub(crate) mod lora;
 
