@@ -71,6 +71,9 @@ pub(crate) enum Command {
     /// Pretrain, post-train and ask activation oracles
     #[command(subcommand)]
     Oracle(OracleCommand),
+    /// Collect, compute and inject activations, as a file says
+    #[command(subcommand)]
+    Intervention(InterventionCommand),
     /// Score readers against each other, with controls
     #[command(subcommand)]
     Compare(CompareCommand),
@@ -281,10 +284,13 @@ pub(crate) struct SlurmSubmit {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A file of jobs:\n\n  schema = \"jobs/1\"\n  [[job]]\n  name = \"bees\"\n  kind = \"adapters\"        # recipes, limit, seed\n  recipes = [\"topic\"]\n  [[job]]\n  name = \"look\"\n  kind = \"intervention\"    # spec (a file), max_mb\n  spec = \"look.json\"\n  [[job]]\n  name = \"mine\"\n  kind = \"comparison\"      # of (jobs that make adapters), seed, smoke\n  of = [\"bees\"]\n\nEvery job takes after, after_any (names of earlier jobs), priority, tags, attempts, max_tflop."
+)]
 pub(crate) struct SubmitArgs {
-    /// Names or files
-    #[arg(required = true)]
-    pub(crate) recipes: Vec<String>,
+    /// Names or files of recipes, files of interventions (.json, or .toml with `steps`), files of jobs (.toml with schema = "jobs/1")
+    #[arg(required = true, value_name = "WORK")]
+    pub(crate) work: Vec<String>,
     /// At most N behaviours of each recipe, spread over its splits and categories
     #[arg(long)]
     pub(crate) limit: Option<usize>,
@@ -300,6 +306,8 @@ pub(crate) struct SubmitArgs {
     /// Attempts before a job is dead
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) attempts: i64,
+    #[command(flatten)]
+    pub(crate) cap: CapArgs,
     /// Say what would be queued, and queue nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -526,6 +534,51 @@ pub(crate) enum OracleCommand {
     },
     /// Ask an oracle about an adapter's activations
     Ask(AskArgs),
+}
+
+/// What one job may cost, by its form alone; checked before any weight is loaded.
+#[derive(Debug, Args)]
+pub(crate) struct CapArgs {
+    /// Most TFLOPs that one job may cost
+    #[arg(long, default_value_t = 1000.0)]
+    pub(crate) max_tflop: f64,
+    /// Most megabytes of vectors that an intervention may hold
+    #[arg(long, default_value_t = 1000.0)]
+    pub(crate) max_mb: f64,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A file (JSON or TOML, version 1) lists steps: forward (with collect, inject), sub, mean, scale, unembed_topk, generate.\nA step may name earlier ids only. `intervention show` prints one."
+)]
+pub(crate) enum InterventionCommand {
+    /// Check a file and say what it costs; no weight is loaded
+    Check {
+        /// The file
+        spec: PathBuf,
+        #[command(flatten)]
+        cap: CapArgs,
+    },
+    /// Run a file
+    Run {
+        /// The file
+        spec: PathBuf,
+        #[command(flatten)]
+        cap: CapArgs,
+        /// Write the vectors that its `out` names to this safetensors file
+        #[arg(long, value_name = "FILE")]
+        vectors: Option<PathBuf>,
+    },
+    /// Print what `oracle ask` does, as such a file
+    Show {
+        /// Id, alias or behaviour
+        adapter: String,
+        /// The question
+        question: String,
+        /// Oracle (the newest if none is given)
+        #[arg(long)]
+        reader: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

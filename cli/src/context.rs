@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lm::source::{Secret, SourceOptions, locate};
-use lm::{BaseModel, Precision, SimdLevel, force_simd_level};
+use lm::{BaseModel, Outline, Precision, SimdLevel, force_simd_level};
 use registry::Store;
 
 use crate::args::Global;
@@ -122,6 +122,12 @@ impl Context<'_> {
         let path = self.model_path()?;
         self.say(&format!("loading {}", path.display()));
         Ok(BaseModel::load(&path, precision)?)
+    }
+
+    /// What is known of the base model without loading its weights.
+    pub(crate) fn outline(&self) -> Result<Outline> {
+        let precision = self.precision()?;
+        Ok(Outline::load(&self.model_path()?, precision)?)
     }
 
     /// Progress and status, on stderr.

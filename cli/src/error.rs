@@ -151,6 +151,8 @@ impl From<factory::Error> for CommandError {
             e @ (factory::Error::Manifest { .. } | factory::Error::OtherBase { .. }) => {
                 Self::from_error(Kind::Usage, &e)
             }
+            e @ factory::Error::TooCostly { .. } => Self::from_error(Kind::Usage, &e)
+                .hint("fewer steps or shorter rows in the recipe, or a higher cap with --max-tflop"),
             e @ factory::Error::NoReference(_) => Self::from_error(Kind::Usage, &e)
                 .hint("submit a trained family with it, e.g.: lorafab factory submit topic random"),
             other => Self::from_error(Kind::Environment, &other),

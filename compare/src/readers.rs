@@ -172,19 +172,23 @@ impl<'a> Supervision<'a> {
     /// # Errors
     /// If the model or the store refuses.
     pub fn activations(&self, store: &Store, collector: &Collector) -> Result<Activations> {
-        let (mut known, mut missing) = (Activations::new(), BTreeMap::new());
+        let (mut known, mut missing) = (Activations::new(), Vec::new());
+        let (mut plans, mut diffs) = (Vec::new(), BTreeMap::new());
         for (name, diff) in self.supervised() {
-            let identity = collector.identity(self.base, self.records[name].weights.as_str());
-            let key = format!("activations/{}", registry::spec_hash(&identity));
+            let id = &self.records[name].id;
+            let plan = collector.plan(self.base, id)?;
+            let key = format!("activations/{}", plan.digest());
             let bytes = store.cache_get(&key)?;
-            match bytes.and_then(|b| collector.from_bytes(&b, self.base.config().hidden_size)) {
-                Some(shown) => drop(known.insert(name.clone(), shown)),
-                None => drop(missing.insert(name, (key, diff))),
+            if let Some(shown) = bytes.and_then(|b| collector.from_bytes(&b, self.base.config().hidden_size))
+            {
+                known.insert(name.clone(), shown);
+            } else {
+                missing.push((name, key));
+                plans.push(plan);
+                diffs.insert(id.clone(), diff);
             }
         }
-        let adapters: Vec<&Adapter> = missing.values().map(|(_, diff)| *diff).collect();
-        let collected = collector.collect(self.base, &adapters, collector.prompts.len())?;
-        for ((name, (key, _)), shown) in missing.into_iter().zip(collected) {
+        for ((name, key), shown) in missing.into_iter().zip(collector.run(self.base, &plans, &diffs)?) {
             store.cache_put(&key, &Collector::to_bytes(&shown))?;
             known.insert(name.clone(), shown);
         }
@@ -204,19 +208,12 @@ impl<'a> Supervision<'a> {
         let tokens: usize =
             collector.prompts.iter().filter_map(|p| self.base.prompt(p).ok()).map(|t| t.len()).sum();
         let deepest = collector.layers.iter().max().copied().unwrap_or_default();
-        let depth = (deepest + 1) as f64 / self.base.config().num_hidden_layers as f64;
-        2.0 * layer_parameters(self.base) * depth * (tokens * (self.supervised().len() + 1)) as f64
+        self.base.layer_flops(deepest + 1) * (tokens * (self.supervised().len() + 1)) as f64
     }
 }
 
-/// Weights of the decoder layers' projections.
-fn layer_parameters(base: &BaseModel) -> f64 {
-    let one: usize = lm::Projection::ALL.iter().map(|p| p.features(base.config())).map(|(i, o)| i * o).sum();
-    (one * base.config().num_hidden_layers) as f64
-}
-
 fn train_flops(base: &BaseModel, tokens: u64) -> f64 {
-    4.0 * layer_parameters(base) * tokens as f64
+    2.0 * base.layer_flops(base.config.num_hidden_layers) * tokens as f64
 }
 
 /// Trains (or finds) the DIT adapter of this supervision.

@@ -264,8 +264,7 @@ fn ask(
             seed: 0,
         })
         .collect();
-    let mut stop = base.config().eos_token_ids.clone();
-    stop.push(base.chat.end_of_turn());
+    let stop = base.stop_tokens();
     let replies = base.decoder.generate(adapters, &wanted, &stop)?;
     cases
         .iter()

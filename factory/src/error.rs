@@ -45,6 +45,16 @@ pub enum Error {
     /// A norm-matched random adapter needs a trained one.
     #[error("{0}")]
     NoReference(String),
+    /// A job could cost more than its cap.
+    #[error("{what} could cost {flops:.1e} FLOPs, more than the cap of {cap:.1e}")]
+    TooCostly {
+        /// The job.
+        what: String,
+        /// Its static cost.
+        flops: f64,
+        /// What is allowed.
+        cap: f64,
+    },
     /// The lease was lost: another worker may have the job.
     #[error("the lease of job {0} was lost")]
     LeaseLost(i64),

@@ -4,6 +4,7 @@
 
 pub(crate) mod checkpoint;
 pub mod cluster;
+pub mod cost;
 pub mod error;
 pub mod gate;
 pub(crate) mod keeper;
@@ -16,6 +17,7 @@ pub mod spec;
 pub mod train;
 pub mod worker;
 
+pub use cost::{StaticCost, static_cost};
 pub use error::{Error, Result};
 pub use gate::GateResult;
 pub use load::{load_adapter, peft_config};

@@ -63,8 +63,7 @@ pub fn sample(
 
 /// Tokens that end a reply.
 pub fn stop_tokens(base: &BaseModel) -> Vec<u32> {
-    let mut stop = base.config().eos_token_ids.clone();
-    stop.push(base.chat.end_of_turn());
+    let stop = base.stop_tokens();
     stop
 }
 

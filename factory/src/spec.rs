@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lm::BaseModel;
+use lm::Outline;
 use recipes::{Behaviour, Kind, Polarity, Recipe};
 use registry::{AdapterRecord, Store};
 use serde::{Deserialize, Serialize};
@@ -86,11 +86,16 @@ pub struct SubmitOptions {
     pub max_attempts: i64,
     /// Further tags, for limits.
     pub tags: Vec<String>,
+    /// Jobs that all of these wait for.
+    pub needs: Vec<Needs>,
+    /// Most FLOPs that one adapter may cost ([`crate::static_cost`]).
+    pub max_flops: f64,
 }
 
 impl Default for SubmitOptions {
+    /// A PFLOP for an adapter: some 40 minutes of two cores, a thousand times what the built-in recipes need.
     fn default() -> Self {
-        Self { priority: 0, max_attempts: 8, tags: Vec::new() }
+        Self { priority: 0, max_attempts: 8, tags: Vec::new(), needs: Vec::new(), max_flops: 1e15 }
     }
 }
 
@@ -98,15 +103,19 @@ impl Default for SubmitOptions {
 /// the same submission, by hash, and need them.
 ///
 /// # Errors
-/// If random adapters are asked for without any trained positive.
+/// If random adapters are asked for without any trained positive, or an adapter could cost more than the cap; nothing is
+/// queued then.
 pub fn submit(
     store: &mut Store,
-    base: &BaseModel,
+    base: &Outline,
     recipes: &[Recipe],
     behaviours: &[Behaviour],
     options: &SubmitOptions,
     now_ms: i64,
 ) -> Result<Submitted> {
+    for behaviour in behaviours {
+        crate::cost::within(base, behaviour, options.max_flops)?;
+    }
     for recipe in recipes {
         let json = serde_json::to_vec(recipe).expect("invariant: plain data");
         store.cache_put(&recipe_key(&recipe.digest()), &json)?;
@@ -126,11 +135,16 @@ pub fn submit(
             pack_key: format!("{}|{:?}|{}", spec.base, spec.behaviour.kind, spec.behaviour.training.steps),
             priority: options.priority,
             max_attempts: options.max_attempts,
-            needs: spec.reference.iter().map(|r| Needs { spec_hash: r.clone(), only_ok: true }).collect(),
+            needs: spec
+                .reference
+                .iter()
+                .map(|r| Needs { spec_hash: r.clone(), only_ok: true })
+                .chain(options.needs.iter().cloned())
+                .collect(),
         })
         .collect();
     // What others need comes first.
-    jobs.sort_by_key(|j| !j.needs.is_empty());
+    jobs.sort_by_key(|j| j.needs.len());
     Queue::new(store).submit(&jobs, now_ms)
 }
 

@@ -1,10 +1,15 @@
 //! Activations of models with and without a diff, on prompts frozen before any training.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lm::{Adapter, BaseModel, Batch, Message, ResidualAt, Result, Role, Row, Want, rng};
+use lm::{Adapter, BaseModel, Error, Outline, Result, rng};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+
+use crate::intervention::{
+    self, Cap, Collect, Forward, Input, Model, Outputs, Plan, Positions, Site, Spec, Step, Sub, Surroundings,
+    check,
+};
 
 /// Which vectors the oracle is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,27 +101,122 @@ impl Collector {
         order
     }
 
+    /// The intervention that reads, at these prompts, what a model shows under `adapter` (under `system`, if that is given
+    /// instead) or, for [`ActivationKind::Diff`], how that differs from the clean model.
+    pub fn spec(&self, prompts: &[usize], adapter: Option<&str>, system: &str) -> Spec {
+        let mut spec =
+            Spec { v: 1, inputs: BTreeMap::new(), vectors: BTreeMap::new(), steps: vec![], out: vec![] };
+        let chat =
+            |system: &str, p: usize| Input::Chat { system: system.into(), user: self.prompts[p].clone() };
+        for &p in prompts {
+            let mut pass = |name: &str, adapters: Vec<String>, input: String| {
+                let collect = |&layer: &usize| Collect {
+                    id: format!("{name}.{p}.{layer}"),
+                    layer: Some(layer),
+                    depth: None,
+                    site: Site::ResidPost,
+                    pos: Positions::Last(self.last),
+                };
+                spec.steps.push(Step::Forward(Forward {
+                    id: format!("{name}.{p}"),
+                    model: Model { adapters },
+                    input,
+                    collect: self.layers.iter().map(collect).collect(),
+                    inject: vec![],
+                }));
+            };
+            let clean = format!("prompt.{p}");
+            if self.kind != ActivationKind::Orig {
+                let input = if system.is_empty() { clean.clone() } else { format!("told.{p}") };
+                pass("with", adapter.map(str::to_owned).into_iter().collect(), input.clone());
+                spec.inputs.insert(input, chat(system, p));
+            }
+            if self.kind != ActivationKind::Lora {
+                pass("without", vec![], clean.clone());
+                spec.inputs.insert(clean, chat("", p));
+            }
+            for &layer in &self.layers {
+                spec.out.push(match self.kind {
+                    ActivationKind::Lora => format!("with.{p}.{layer}"),
+                    ActivationKind::Orig => format!("without.{p}.{layer}"),
+                    ActivationKind::Diff => {
+                        let id = format!("diff.{p}.{layer}");
+                        let (a, b) = (format!("with.{p}.{layer}"), format!("without.{p}.{layer}"));
+                        spec.steps.push(Step::Sub(Sub { id: id.clone(), a, b }));
+                        id
+                    }
+                });
+            }
+        }
+        spec
+    }
+
+    /// The plan that reads the adapter with this id at all prompts. Its digest keys the cache: how many prompts are drawn or
+    /// asked, and what is added to the vectors later, is no part of it.
+    ///
+    /// # Errors
+    /// If a layer does not exist, or a prompt is shorter than what is read of it.
+    pub fn plan(&self, outline: &Outline, adapter: &str) -> Result<Plan> {
+        let all: Vec<usize> = (0..self.prompts.len()).collect();
+        self.checked(outline, &self.spec(&all, Some(adapter), ""))
+    }
+
+    fn checked(&self, outline: &Outline, spec: &Spec) -> Result<Plan> {
+        let adapters: BTreeSet<String> = spec
+            .steps
+            .iter()
+            .filter_map(|s| if let Step::Forward(f) = s { Some(&f.model.adapters) } else { None })
+            .flatten()
+            .cloned()
+            .collect();
+        // What the collector asks for is as much as its settings say; nobody else's work is capped by it.
+        let cap = Cap { flops: f64::INFINITY, bytes: f64::INFINITY };
+        check(spec, Surroundings { outline, adapters: &adapters, vectors: &BTreeMap::new(), cap })
+            .map_err(|e| Error::Request(format!("collecting: {e}")))
+    }
+
+    /// What plans of this collector gave, by prompt.
+    fn shown(&self, prompts: &[usize], mut outputs: Outputs) -> Shown {
+        // The ids in `out` stand in the order of prompts and layers.
+        let name = match self.kind {
+            ActivationKind::Lora => "with",
+            ActivationKind::Diff => "diff",
+            ActivationKind::Orig => "without",
+        };
+        let mut at = |p: usize, layer: &usize| {
+            outputs.vectors.remove(&format!("{name}.{p}.{layer}")).unwrap_or_default()
+        };
+        prompts.iter().map(|&p| (p, self.layers.iter().flat_map(|l| at(p, l)).collect())).collect()
+    }
+
+    /// Runs plans made by [`Collector::plan`]; what each shows, in their order.
+    ///
+    /// # Errors
+    /// If an adapter is missing or does not fit the model.
+    pub fn run(
+        &self,
+        base: &BaseModel,
+        plans: &[Plan],
+        adapters: &BTreeMap<String, &Adapter>,
+    ) -> Result<Vec<Shown>> {
+        let all: Vec<usize> = (0..self.prompts.len()).collect();
+        let outputs = intervention::run(base, &plans.iter().collect::<Vec<_>>(), adapters, &[])?;
+        Ok(outputs.into_iter().map(|o| self.shown(&all, o)).collect())
+    }
+
     /// What each of `diffs` shows, in its order, at the first `prompts` prompts.
     ///
     /// # Errors
     /// If the layer does not exist or a diff does not fit the model.
     pub fn collect(&self, base: &BaseModel, diffs: &[&Adapter], prompts: usize) -> Result<Vec<Shown>> {
-        let turns = self.turns(base)?;
-        let turns = &turns[..prompts.min(turns.len())];
-        let clean = self.read_rows(base, &[], turns.iter().map(|t| Row::plain(t.clone())).collect())?;
-        if self.kind == ActivationKind::Orig {
-            return Ok(vec![clean.into_iter().enumerate().collect(); diffs.len()]);
-        }
-        let rows = (0..diffs.len())
-            .flat_map(|d| turns.iter().map(move |t| Row::with_adapters(t.clone(), vec![d])))
-            .collect();
-        let mut found = self.read_rows(base, diffs, rows)?;
-        if self.kind == ActivationKind::Diff {
-            for (i, vectors) in found.iter_mut().enumerate() {
-                subtract(vectors, &clean[i % turns.len()]);
-            }
-        }
-        Ok(found.chunks(turns.len()).map(|c| c.iter().cloned().enumerate().collect()).collect())
+        let first: Vec<usize> = (0..prompts.min(self.prompts.len())).collect();
+        let named: BTreeMap<String, &Adapter> =
+            diffs.iter().enumerate().map(|(i, diff)| (format!("diff-{i}"), *diff)).collect();
+        let plans = (0..diffs.len())
+            .map(|i| self.checked(base, &self.spec(&first, Some(&format!("diff-{i}")), "")))
+            .collect::<Result<Vec<_>>>()?;
+        let outputs = intervention::run(base, &plans.iter().collect::<Vec<_>>(), &named, &[])?;
+        Ok(outputs.into_iter().map(|o| self.shown(&first, o)).collect())
     }
 
     /// What a model without any diff shows at the first `prompts` prompts: no difference, or the clean model.
@@ -124,12 +224,15 @@ impl Collector {
     /// # Errors
     /// As [`Collector::collect`].
     pub fn without_diff(&self, base: &BaseModel, prompts: usize) -> Result<Shown> {
-        let turns = self.turns(base)?.into_iter().take(prompts);
-        let mut clean = self.read_rows(base, &[], turns.map(Row::plain).collect())?;
+        let clean = Self { kind: ActivationKind::Orig, ..self.clone() };
+        let first: Vec<usize> = (0..prompts.min(self.prompts.len())).collect();
+        let plan = clean.checked(base, &clean.spec(&first, None, ""))?;
+        let outputs = intervention::run(base, &[&plan], &BTreeMap::new(), &[])?.remove(0);
+        let mut shown = clean.shown(&first, outputs);
         if self.kind == ActivationKind::Diff {
-            clean.iter_mut().flatten().for_each(|v| v.fill(0.0));
+            shown.values_mut().flatten().for_each(|v| v.fill(0.0));
         }
-        Ok(clean.into_iter().enumerate().collect())
+        Ok(shown)
     }
 
     /// For each system prompt, what it makes of the user turns with these indices, minus what they are without it. A
@@ -138,38 +241,12 @@ impl Collector {
     /// # Errors
     /// As [`Collector::collect`].
     pub fn collect_system(&self, base: &BaseModel, systems: &[(String, Vec<usize>)]) -> Result<Vec<Shown>> {
-        let turns = self.turns(base)?;
-        let clean = self.read_rows(base, &[], turns.into_iter().map(Row::plain).collect())?;
-        let mut rows = Vec::new();
-        for (system, prompts) in systems {
-            for &p in prompts {
-                let messages = [
-                    Message::new(Role::System, system.as_str()),
-                    Message::new(Role::User, self.prompts[p].as_str()),
-                ];
-                rows.push(Row::plain(base.chat.encode(&base.tokenizer, &messages, true)?));
-            }
-        }
-        let mut found = self.read_rows(base, &[], rows)?.into_iter();
-        Ok(systems
+        let plans = systems
             .iter()
-            .map(|(_, prompts)| {
-                let told = prompts.iter().zip(found.by_ref()).map(|(&p, mut vectors)| {
-                    if self.kind == ActivationKind::Diff {
-                        subtract(&mut vectors, &clean[p]);
-                    }
-                    (p, vectors)
-                });
-                told.collect()
-            })
-            .collect())
-    }
-
-    /// All that decides what the diff with these weights shows at all prompts, for a cache. How many prompts are drawn or
-    /// asked, and what is added to the vectors later, is no part of it.
-    pub fn identity(&self, base: &BaseModel, weights: &str) -> serde_json::Value {
-        serde_json::json!({"schema": "activations/1", "base": base.digest(), "weights": weights, "kind": self.kind,
-            "layers": self.layers, "prompts": self.prompts, "last": self.last})
+            .map(|(system, prompts)| self.checked(base, &self.spec(prompts, None, system)))
+            .collect::<Result<Vec<_>>>()?;
+        let outputs = intervention::run(base, &plans.iter().collect::<Vec<_>>(), &BTreeMap::new(), &[])?;
+        Ok(outputs.into_iter().zip(systems).map(|(o, (_, prompts))| self.shown(prompts, o)).collect())
     }
 
     /// What one model shows at all prompts, as little-endian f32 in the order of prompts, layers, positions.
@@ -184,38 +261,6 @@ impl Collector {
             && values.len() == self.prompts.len() * self.width() * hidden_size;
         let vectors: Vec<Vec<f32>> = values.chunks(hidden_size).map(<[f32]>::to_vec).collect();
         whole.then(|| vectors.chunks(self.width()).map(<[_]>::to_vec).enumerate().collect())
-    }
-
-    fn turns(&self, base: &BaseModel) -> Result<Vec<Vec<u32>>> {
-        self.prompts.iter().map(|p| base.prompt(p)).collect()
-    }
-
-    /// The last positions of each row, `[layers x last][hidden_size]`.
-    fn read_rows(
-        &self,
-        base: &BaseModel,
-        adapters: &[&Adapter],
-        rows: Vec<Row>,
-    ) -> Result<Vec<Vec<Vec<f32>>>> {
-        let wants: Vec<Want> = rows
-            .iter()
-            .map(|r| {
-                let positions: Vec<usize> =
-                    (r.tokens.len().saturating_sub(self.last)..r.tokens.len()).collect();
-                let at = |&layer| ResidualAt { layer, positions: Vec::clone(&positions) };
-                Want { logits: vec![], residual: self.layers.iter().map(at).collect() }
-            })
-            .collect();
-        let seen = base.decoder.forward(&Batch { adapters: adapters.to_vec(), rows }, &wants)?;
-        Ok(seen.into_iter().map(|s| s.residual.concat()).collect())
-    }
-}
-
-fn subtract(vectors: &mut [Vec<f32>], clean: &[Vec<f32>]) {
-    for (v, c) in vectors.iter_mut().zip(clean) {
-        for (v, c) in v.iter_mut().zip(c) {
-            *v -= c;
-        }
     }
 }
 

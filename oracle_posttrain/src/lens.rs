@@ -7,10 +7,14 @@
 
 use std::collections::BTreeMap;
 
-use lm::{Error, Result, rng};
+use lm::{Error, InjectionMode, Result, rng};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::collect::{Collector, Shown};
+use crate::intervention::{
+    Generate, Inject, Input, Mean, Model, Over, Positions, Sample, Scale, Spec, Step, Stored, Sub, mean,
+};
+use crate::prompt::INJECTION_LAYER;
 
 /// Mean and deviation of each dimension over a population of vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,20 +82,65 @@ impl Lens {
     /// # Errors
     /// If one of the prompts was not collected, or the population was empty.
     pub fn look(&self, seen: &Shown, prompts: &[usize]) -> Result<Vec<Vec<f32>>> {
-        let mut out: Vec<Vec<f32>> = Vec::new();
-        for p in prompts {
-            let (Some(vectors), Some(moments)) = (seen.get(p), self.moments.get(p)) else {
-                return Err(Error::Request(format!("no activations at prompt {p}")));
-            };
-            let here: Vec<Vec<f32>> = vectors.iter().zip(moments).map(|(v, m)| m.apply(v)).collect();
-            if out.is_empty() {
-                out = here;
-            } else {
-                out.iter_mut().flatten().zip(here.iter().flatten()).for_each(|(o, x)| *o += x);
+        let here = prompts
+            .iter()
+            .map(|p| {
+                let (Some(vectors), Some(moments)) = (seen.get(p), self.moments.get(p)) else {
+                    return Err(Error::Request(format!("no activations at prompt {p}")));
+                };
+                Ok(vectors.iter().zip(moments).map(|(v, m)| m.apply(v)).collect())
+            })
+            .collect::<Result<Vec<Vec<Vec<f32>>>>>()?;
+        Ok(mean(&here.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+    }
+
+    /// The whole of a question about an adapter as one intervention: what [`crate::ask`] does, step by step. `moments` is the
+    /// digest of the file that [`Lens::to_safetensors`] made, `reader` the oracle.
+    pub fn spec(&self, adapter: &str, reader: &str, moments: &str, question: &str, max: usize) -> Spec {
+        let c = &self.collector;
+        let prompts = c.first();
+        let mut spec = c.spec(&prompts, Some(adapter), "");
+        let seen = std::mem::take(&mut spec.out);
+        let mut standard: Vec<Vec<String>> = vec![Vec::new(); c.layers.len()];
+        for (i, source) in seen.iter().enumerate() {
+            let (p, l) = (prompts[i / c.layers.len()], i % c.layers.len());
+            let layer = c.layers[l];
+            let [mean, deviation, centred, z] =
+                ["mean", "deviation", "centred", "standard"].map(|what| format!("{what}.{p}.{layer}"));
+            for (what, id) in [("mean", &mean), ("deviation", &deviation)] {
+                let rows = Some((l * c.last, (l + 1) * c.last));
+                let stored = Stored { blob: moments.to_owned(), tensor: format!("{what}.{p}"), rows };
+                spec.vectors.insert(id.clone(), stored);
             }
+            spec.steps.push(Step::Sub(Sub { id: centred.clone(), a: source.clone(), b: mean }));
+            spec.steps.push(Step::Scale(Scale {
+                id: z.clone(),
+                a: centred,
+                coef: 1.0,
+                per: Some(deviation),
+            }));
+            standard[l].push(z);
         }
-        out.iter_mut().flatten().for_each(|o| *o /= prompts.len() as f32);
-        Ok(out)
+        for (layer, of) in c.layers.iter().zip(standard) {
+            spec.steps.push(Step::Mean(Mean { id: format!("seen.{layer}"), of, over: Over::Ids }));
+        }
+        let input = Input::Question { layers: c.layers.clone(), slots: c.last, text: question.to_owned() };
+        spec.inputs.insert("question".into(), input);
+        let inject = |&layer: &usize| Inject {
+            layer: INJECTION_LAYER,
+            pos: Positions::SlotsOf(layer),
+            src: format!("seen.{layer}"),
+            mode: InjectionMode::AddNormMatched,
+            coef: f64::from(c.coefficient),
+        };
+        spec.steps.push(Step::Generate(Generate {
+            id: "answer".into(),
+            model: Model { adapters: vec![reader.to_owned()] },
+            input: "question".into(),
+            inject: c.layers.iter().map(inject).collect(),
+            sample: Sample { t: 0.0, k: 0, p: 1.0, max, seed: 0 },
+        }));
+        spec
     }
 
     /// The same for a training question: at a draw of prompts, with noise.

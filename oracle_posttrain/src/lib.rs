@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 pub mod collect;
+pub mod intervention;
 pub mod lens;
 pub mod pretrain;
 pub mod prompt;

@@ -1,39 +1,37 @@
 //! The oracle's prompt: a block `Layer: {layer}\n ? ? ? \n` for each layer read, then the question; vectors are injected
 //! at the ` ?` tokens.
 
-use lm::{BaseModel, Error, FitConfig, Injection, Result, Row};
+use lm::{BaseModel, Error, FitConfig, InjectionMode, Outline, Result, Row};
 
 use crate::collect::Collector;
+use crate::intervention::Put;
 
 /// The placeholder; one token in every supported vocabulary.
 pub const PLACEHOLDER: &str = " ?";
 /// Vectors are added at the output of this decoder layer (the second).
 pub const INJECTION_LAYER: usize = 1;
 
-/// A question about `vectors` (each `hidden_size` long, as many for each of `layers`, layer after layer) under adapter
-/// `reader`.
+/// An oracle's prompt: for each of `layers` a line with `each` placeholders, then the question. Returns its tokens and where
+/// the placeholders are.
 ///
 /// # Errors
 /// If the placeholder is not one token, or does not come out as one run of tokens for each layer.
-pub fn prompt_row(
-    base: &BaseModel,
+pub(crate) fn placeholders(
+    outline: &Outline,
     layers: &[usize],
-    coefficient: f32,
-    vectors: &[Vec<f32>],
+    each: usize,
     question: &str,
-    reader: Option<usize>,
-) -> Result<Row> {
-    let placeholder = base.tokenizer.encode(PLACEHOLDER)?;
+) -> Result<(Vec<u32>, Vec<usize>)> {
+    let placeholder = outline.tokenizer.encode(PLACEHOLDER)?;
     let [placeholder] = placeholder[..] else {
         return Err(Error::Request(format!(
             "the placeholder {PLACEHOLDER:?} is {} tokens in this vocabulary",
             placeholder.len()
         )));
     };
-    let each = vectors.len() / layers.len().max(1);
     let block = |layer: &usize| format!("Layer: {layer}\n{} \n", PLACEHOLDER.repeat(each));
     let text: String = layers.iter().map(block).chain([question.to_owned()]).collect();
-    let tokens = base.prompt(&text)?;
+    let tokens = outline.prompt(&text)?;
     // The first run of each block; a question may hold the same token.
     let mut positions = Vec::new();
     let mut at = 0;
@@ -48,11 +46,31 @@ pub fn prompt_row(
         positions.extend(first..first + run);
         at = first + run;
     }
-    let injections = vectors
-        .iter()
-        .zip(positions)
-        .map(|(v, position)| Injection { layer: INJECTION_LAYER, position, vector: v.clone(), coefficient })
-        .collect();
+    Ok((tokens, positions))
+}
+
+/// A question about `vectors` (each `hidden_size` long, as many for each of `layers`, layer after layer) under adapter
+/// `reader`.
+///
+/// # Errors
+/// If the placeholder is not one token, or does not come out as one run of tokens for each layer.
+pub fn prompt_row(
+    outline: &Outline,
+    layers: &[usize],
+    coefficient: f32,
+    vectors: &[Vec<f32>],
+    question: &str,
+    reader: Option<usize>,
+) -> Result<Row> {
+    let (tokens, positions) = placeholders(outline, layers, vectors.len() / layers.len().max(1), question)?;
+    let put = Put {
+        layer: INJECTION_LAYER,
+        positions,
+        src: String::new(),
+        mode: InjectionMode::AddNormMatched,
+        coef: coefficient,
+    };
+    let injections = put.onto(vectors).collect();
     Ok(Row { tokens, adapters: reader.into_iter().collect(), injections })
 }
 

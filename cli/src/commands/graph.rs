@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use factory::queue::{Needs, NewJob};
 use factory::{Craft, Failed, Failure, Job, Queue, State};
-use lm::BaseModel;
+use lm::{BaseModel, Outline};
+use oracle_posttrain::Collector;
 use recipes::Behaviour;
 use registry::Store;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::error::{CommandError, Kind, Result};
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Work {
     Dit,
+    Collect,
     OraclePretrained,
     OracleScratch,
     OraclePosttrained,
@@ -26,12 +28,19 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 5] =
-        [Self::Dit, Self::OraclePretrained, Self::OracleScratch, Self::OraclePosttrained, Self::Compare];
+    const ALL: [Self; 6] = [
+        Self::Dit,
+        Self::Collect,
+        Self::OraclePretrained,
+        Self::OracleScratch,
+        Self::OraclePosttrained,
+        Self::Compare,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Dit => "dit",
+            Self::Collect => "collect",
             Self::OraclePretrained => "oracle-pretrained",
             Self::OracleScratch => "oracle-scratch",
             Self::OraclePosttrained => "oracle-posttrained",
@@ -72,26 +81,47 @@ pub(crate) struct Plan<'a> {
 /// new.
 pub(crate) fn submit(
     store: &mut Store,
-    base: &BaseModel,
+    base: &Outline,
     behaviours: &[Behaviour],
     plan: Plan<'_>,
 ) -> Result<(String, usize)> {
-    let digest = base.digest();
+    let jobs = jobs(&base.digest(), behaviours, plan, &[])?;
+    let compare = jobs.last().map(|j| j.spec_hash.clone()).unwrap_or_default();
+    let done = Queue::new(store).submit(&jobs, now_ms())?;
+    Ok((compare, done.new))
+}
+
+/// The jobs of a comparison, the comparison last; all of them wait for `needs` too.
+pub(crate) fn jobs(
+    digest: &str,
+    behaviours: &[Behaviour],
+    plan: Plan<'_>,
+    needs: &[Needs],
+) -> Result<Vec<NewJob>> {
     let adapters: Vec<String> =
-        factory::specs(behaviours, &digest)?.iter().map(factory::AdapterSpec::hash).collect();
+        factory::specs(behaviours, digest)?.iter().map(factory::AdapterSpec::hash).collect();
     let mut jobs: Vec<NewJob> = Vec::new();
     for work in Work::ALL {
-        let of =
-            |work: Work| jobs.iter().find(|j: &&NewJob| j.kind == work.name()).map(|j| j.spec_hash.clone());
-        let readers: Vec<String> = match work {
-            Work::OraclePosttrained => of(Work::OraclePretrained).into_iter().collect(),
-            Work::Compare => jobs.iter().map(|j| j.spec_hash.clone()).collect(),
+        let of = |wanted: &[Work]| -> Vec<String> {
+            let named = |j: &&NewJob| wanted.iter().any(|w| w.name() == j.kind);
+            jobs.iter().filter(named).map(|j| j.spec_hash.clone()).collect()
+        };
+        let readers = match work {
+            Work::OraclePosttrained => of(&[Work::OraclePretrained]),
+            Work::Compare => {
+                of(&[Work::Dit, Work::OraclePretrained, Work::OracleScratch, Work::OraclePosttrained])
+            }
+            _ => Vec::new(),
+        };
+        // Readers that find activations collected collect none; whether they were is no part of what they are.
+        let collected = match work {
+            Work::OracleScratch | Work::OraclePosttrained => of(&[Work::Collect]),
             _ => Vec::new(),
         };
         let spec = Spec {
             schema: SCHEMA.into(),
             work,
-            base: digest.clone(),
+            base: digest.to_owned(),
             trainer_version: factory::spec::TRAINER_VERSION,
             adapters: adapters.clone(),
             readers: readers.clone(),
@@ -102,26 +132,24 @@ pub(crate) fn submit(
         let value = serde_json::to_value(&spec).expect("invariant: plain data");
         let spec_hash = registry::spec_hash(&value);
         // An adapter that could not be made is left out; a reader that could not be trained is not.
-        let mut needs: Vec<Needs> =
-            adapters.iter().map(|a| Needs { spec_hash: a.clone(), only_ok: false }).collect();
-        needs.extend(readers.into_iter().map(|r| Needs { spec_hash: r, only_ok: true }));
+        let mut waits: Vec<Needs> = needs.to_vec();
+        waits.extend(adapters.iter().map(|a| Needs { spec_hash: a.clone(), only_ok: false }));
+        waits.extend(readers.into_iter().chain(collected).map(|r| Needs { spec_hash: r, only_ok: true }));
         jobs.push(NewJob {
             spec: value,
             kind: work.name().into(),
             label: format!("{}/{}", work.name(), plan.run),
             family: work.name().into(),
             tags: vec!["reader".into()],
-            base: digest.clone(),
+            base: digest.to_owned(),
             pack_key: spec_hash.clone(),
             priority: 0,
             max_attempts: 8,
-            needs,
+            needs: waits,
             spec_hash,
         });
     }
-    let compare = jobs.last().map(|j| j.spec_hash.clone()).unwrap_or_default();
-    let done = Queue::new(store).submit(&jobs, now_ms())?;
-    Ok((compare, done.new))
+    Ok(jobs)
 }
 
 /// The job of a specification.
@@ -203,6 +231,12 @@ impl Reading<'_> {
             .collect::<Result<_>>()?;
         let s = readers::supervision(store, base, &[], Some(&behaviours), smoke, seed)?;
         let reader = match self.work {
+            Work::Collect => {
+                let collector = Collector::standard(base);
+                context.say(&format!("collecting activations at {} prompts", collector.prompts.len()));
+                s.activations(store, &collector)?;
+                return Ok(None);
+            }
             Work::Dit => {
                 context.say(&readers::describe(&s));
                 readers::train_dit(context, store, &s, smoke, None, seed, stop)?

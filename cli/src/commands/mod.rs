@@ -6,6 +6,7 @@ mod dit;
 mod doctor;
 mod factory;
 mod graph;
+mod intervention;
 mod oracle;
 mod quickstart;
 mod readers;
@@ -27,6 +28,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Quickstart(args) => quickstart::run(&context, args),
         Command::Dit(command) => dit::run(&context, command),
         Command::Oracle(command) => oracle::run(&context, command),
+        Command::Intervention(command) => intervention::run(&context, command),
         Command::Compare(command) => compare::run(&context, command),
         Command::Doctor => doctor::run(&context),
     }

@@ -54,6 +54,16 @@ pub struct Submitted {
     pub again: usize,
 }
 
+impl Submitted {
+    /// Adds what became of another submission.
+    pub fn add(&mut self, other: Self) {
+        self.new += other.new;
+        self.already_made += other.already_made;
+        self.known += other.known;
+        self.again += other.again;
+    }
+}
+
 impl Queue<'_> {
     /// Adds jobs, all or none. Those already known (by `spec_hash`) are left as they are, also if they are dead.
     ///

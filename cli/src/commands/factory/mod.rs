@@ -1,14 +1,19 @@
 //! `factory submit|run|status|logs|cancel|retry|pause|resume|limit|slurm|plan`.
 
+mod jobs;
 mod plan;
 mod run;
 mod slurm;
 mod status;
 
+use std::path::{Path, PathBuf};
+
 use factory::{Queue, SubmitOptions};
-use recipes::Behaviour;
+use oracle_posttrain::intervention::Spec;
+use recipes::{Behaviour, Recipe};
 use serde_json::json;
 
+use super::intervention::{self, Queueing};
 use super::recipe;
 use crate::args::{FactoryCommand, SubmitArgs};
 use crate::context::{Context, now_ms};
@@ -56,18 +61,74 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
     }
 }
 
+/// What the files of a submission are.
+#[derive(Default)]
+struct Work {
+    recipes: Vec<Recipe>,
+    interventions: Vec<(String, Spec)>,
+    jobs: Vec<(PathBuf, String)>,
+}
+
+fn sort(names: &[String]) -> Result<Work> {
+    let mut work = Work::default();
+    for name in names {
+        let path = Path::new(name);
+        let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let text = if matches!(kind, "json" | "toml") && path.is_file() {
+            fs_err::read_to_string(path)?
+        } else {
+            String::new()
+        };
+        if kind == "json" || Spec::is_one(&text) {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            work.interventions.push((stem, intervention::read(path)?));
+        } else if jobs::is_one(&text) {
+            work.jobs.push((path.to_owned(), text));
+        } else {
+            work.recipes.push(recipe::load(name)?);
+        }
+    }
+    Ok(work)
+}
+
 fn submit(context: &Context<'_>, args: &SubmitArgs) -> Result {
-    let recipes = args.recipes.iter().map(|name| recipe::load(name)).collect::<Result<Vec<_>>>()?;
-    let behaviours: Vec<Behaviour> = recipes
+    let work = sort(&args.work)?;
+    let behaviours: Vec<Behaviour> = work
+        .recipes
         .iter()
         .flat_map(|r| ::recipes::first(r.expand(args.seed), args.limit.unwrap_or(usize::MAX)))
         .collect();
     let done = if args.dry_run {
-        factory::Submitted { new: behaviours.len(), ..factory::Submitted::default() }
+        let new = behaviours.len() + work.interventions.len();
+        factory::Submitted { new, ..factory::Submitted::default() }
     } else {
-        let options =
-            SubmitOptions { priority: args.priority, max_attempts: args.attempts, tags: args.tag.clone() };
-        factory::submit(&mut context.store()?, &context.base()?, &recipes, &behaviours, &options, now_ms())?
+        // Of the model only its outline is read: work is held to its cap before any weight is loaded.
+        let outline = context.outline()?;
+        let mut store = context.store()?;
+        let mut queued = Vec::new();
+        for (label, spec) in work.interventions {
+            let queueing = Queueing {
+                label: &label,
+                tags: args.tag.clone(),
+                priority: args.priority,
+                max_attempts: args.attempts,
+                needs: vec![],
+            };
+            queued.push(intervention::job(&store, &outline, spec, args.cap.cap(), queueing)?);
+        }
+        let options = SubmitOptions {
+            priority: args.priority,
+            max_attempts: args.attempts,
+            tags: args.tag.clone(),
+            needs: vec![],
+            max_flops: args.cap.cap().flops,
+        };
+        let mut done = factory::submit(&mut store, &outline, &work.recipes, &behaviours, &options, now_ms())?;
+        done.add(Queue::new(&mut store).submit(&queued, now_ms())?);
+        for (path, text) in &work.jobs {
+            done.add(jobs::submit(&mut store, &outline, path, text)?);
+        }
+        done
     };
     if context.global.json {
         return print_json(

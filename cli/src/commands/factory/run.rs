@@ -10,6 +10,7 @@ use registry::Store;
 use serde_json::json;
 
 use super::super::graph;
+use super::super::intervention::Intervening;
 use crate::context::{Context, STOP, gone, now_ms, owner, watch_signals};
 use crate::error::{CommandError, Kind as ErrorKind, Result};
 use crate::output::{count, print, print_json, tell};
@@ -27,7 +28,8 @@ pub(super) fn run(context: &Context<'_>, pack: usize, workers: usize, drain: boo
     watch_signals();
     let base = context.base()?;
     let crafts = graph::crafts(context);
-    let crafts: Vec<&dyn Craft> = crafts.iter().map(|c| c as &dyn Craft).collect();
+    let mut crafts: Vec<&dyn Craft> = crafts.iter().map(|c| c as &dyn Craft).collect();
+    crafts.push(&Intervening);
     let summary = work(context, &base, Job { pack, workers, drain, crafts: &crafts })?;
     if summary.for_others > 0 && summary.committed + summary.finished + summary.failed == 0 {
         return Err(CommandError::new(

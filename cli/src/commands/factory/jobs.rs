@@ -1,0 +1,305 @@
+//! A file of jobs: adapters, interventions and comparisons that wait for each other.
+//!
+//! ```toml
+//! schema = "jobs/1"
+//!
+//! [[job]]
+//! name = "bees"
+//! kind = "adapters"
+//! recipes = ["topic"]      # names, or files beside this one
+//! limit = 20
+//!
+//! [[job]]
+//! name = "mine"
+//! kind = "comparison"
+//! of = ["bees"]
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use factory::queue::{Needs, NewJob};
+use factory::{AdapterSpec, Queue, SubmitOptions, Submitted};
+use lm::Outline;
+use oracle_posttrain::intervention::{Cap, Spec};
+use recipes::{Behaviour, Recipe};
+use registry::Store;
+use serde::Deserialize;
+
+use super::super::{graph, intervention, recipe};
+use crate::context::now_ms;
+use crate::error::{CommandError, Kind, Result};
+
+/// What every job of a file can say.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Common<W> {
+    name: String,
+    /// Jobs of this file that have to succeed before.
+    #[serde(default)]
+    after: Vec<String>,
+    /// Jobs of this file that only have to end before.
+    #[serde(default)]
+    after_any: Vec<String>,
+    #[serde(default)]
+    priority: i64,
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default = "eight")]
+    attempts: i64,
+    #[serde(default = "thousand")]
+    max_tflop: f64,
+    work: W,
+}
+
+/// Adapters of recipes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Adapters {
+    recipes: Vec<String>,
+    limit: Option<usize>,
+    #[serde(default = "first_seed")]
+    seed: u64,
+}
+
+/// An intervention: a file beside this one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Intervention {
+    spec: String,
+    #[serde(default = "thousand")]
+    max_mb: f64,
+}
+
+/// The readers and the comparison of adapters made by other jobs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Comparison {
+    of: Vec<String>,
+    #[serde(default = "first_seed")]
+    seed: u64,
+    /// A few steps for every reader; its numbers mean nothing.
+    #[serde(default)]
+    smoke: bool,
+}
+
+fn eight() -> i64 {
+    8
+}
+fn thousand() -> f64 {
+    1000.0
+}
+fn first_seed() -> u64 {
+    1
+}
+
+enum Work {
+    Adapters(Common<Adapters>),
+    Intervention(Common<Intervention>),
+    Comparison(Common<Comparison>),
+}
+
+impl Work {
+    fn name(&self) -> &str {
+        match self {
+            Self::Adapters(j) => &j.name,
+            Self::Intervention(j) => &j.name,
+            Self::Comparison(j) => &j.name,
+        }
+    }
+}
+
+const COMMON: [&str; 7] = ["name", "after", "after_any", "priority", "tags", "attempts", "max_tflop"];
+
+/// Whether a TOML file is one of jobs.
+pub(super) fn is_one(text: &str) -> bool {
+    toml::from_str::<toml::Table>(text)
+        .is_ok_and(|t| t.get("schema").and_then(toml::Value::as_str).is_some_and(|s| s.starts_with("jobs/")))
+}
+
+fn wrong(path: &Path, what: impl std::fmt::Display) -> CommandError {
+    CommandError::new(Kind::Usage, format!("{}: {what}", path.display()))
+        .hint("the format: lorafab factory submit --help")
+}
+
+fn parse(path: &Path, text: &str) -> Result<Vec<Work>> {
+    let mut table: toml::Table = toml::from_str(text).map_err(|e| wrong(path, e.message()))?;
+    let schema = table.remove("schema");
+    if schema.as_ref().and_then(toml::Value::as_str) != Some("jobs/1") {
+        return Err(wrong(path, "schema: \"jobs/1\" is read"));
+    }
+    let jobs = table.remove("job");
+    if let Some(key) = table.keys().next() {
+        return Err(wrong(path, format!("{key}: unknown field; schema and [[job]] are known")));
+    }
+    let Some(toml::Value::Array(jobs)) = jobs else {
+        return Err(wrong(path, "job: there is no [[job]]"));
+    };
+    let mut out: Vec<Work> = Vec::new();
+    for (i, job) in jobs.into_iter().enumerate() {
+        let at = format!("job[{i}]");
+        let toml::Value::Table(mut job) = job else { return Err(wrong(path, format!("{at}: is no table"))) };
+        let kind = job.remove("kind");
+        // What is not common belongs to the kind.
+        let mut all = toml::Table::new();
+        for key in COMMON {
+            all.extend(job.remove_entry(key));
+        }
+        all.insert("work".into(), toml::Value::Table(job));
+        let value = toml::Value::Table(all);
+        let work = match kind.as_ref().and_then(toml::Value::as_str) {
+            Some("adapters") => field(path, &at, value).map(Work::Adapters)?,
+            Some("intervention") => field(path, &at, value).map(Work::Intervention)?,
+            Some("comparison") => field(path, &at, value).map(Work::Comparison)?,
+            _ => {
+                let found = kind.map_or_else(|| "missing".to_owned(), |k| k.to_string());
+                return Err(wrong(
+                    path,
+                    format!("{at}.kind: {found}; adapters, intervention and comparison are known"),
+                ));
+            }
+        };
+        if out.iter().any(|w| w.name() == work.name()) {
+            return Err(wrong(path, format!("{at}.name: {:?} is taken", work.name())));
+        }
+        out.push(work);
+    }
+    Ok(out)
+}
+
+fn field<T: serde::de::DeserializeOwned>(path: &Path, at: &str, value: toml::Value) -> Result<T> {
+    serde_path_to_error::deserialize(value).map_err(|e| {
+        let field = e.path().to_string().replace("work.", "").replace("work", "");
+        let at = if field.is_empty() || field == "." { at.to_owned() } else { format!("{at}.{field}") };
+        wrong(path, format!("{at}: {}", e.into_inner().message()))
+    })
+}
+
+/// What one job of the file stands for in the queue.
+#[derive(Default)]
+struct Made {
+    /// Specifications of its jobs.
+    jobs: Vec<String>,
+    /// Its behaviours, if it makes adapters.
+    behaviours: Vec<Behaviour>,
+}
+
+/// Queues a file's jobs. Everything is checked before the first is queued; submitted twice, they are the same jobs.
+pub(super) fn submit(store: &mut Store, outline: &Outline, path: &Path, text: &str) -> Result<Submitted> {
+    let works = parse(path, text)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let digest = outline.digest();
+    let mut made: BTreeMap<String, Made> = BTreeMap::new();
+    let mut total = Submitted::default();
+    // Twice: once to find what is wrong, once to queue.
+    let mut steps: Vec<Ready> = Vec::new();
+    for (i, work) in works.into_iter().enumerate() {
+        let at = format!("job[{i}]");
+        let (name, ready, what) = match work {
+            Work::Adapters(j) => {
+                let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
+                let recipes = j.work.recipes.iter().map(|r| load(folder, r)).collect::<Result<Vec<_>>>()?;
+                let behaviours: Vec<Behaviour> = recipes
+                    .iter()
+                    .flat_map(|r| ::recipes::first(r.expand(j.work.seed), j.work.limit.unwrap_or(usize::MAX)))
+                    .collect();
+                let jobs = ::factory::specs(&behaviours, &digest)?.iter().map(AdapterSpec::hash).collect();
+                let options = SubmitOptions {
+                    priority: j.priority,
+                    max_attempts: j.attempts,
+                    tags: j.tags,
+                    needs,
+                    max_flops: j.max_tflop * 1e12,
+                };
+                for behaviour in &behaviours {
+                    let cost = ::factory::static_cost(outline, behaviour)?;
+                    if cost.flops > options.max_flops {
+                        let (what, cap) = (behaviour.id.clone(), options.max_flops);
+                        return Err(::factory::Error::TooCostly { what, flops: cost.flops, cap }.into());
+                    }
+                }
+                let what = Made { jobs, behaviours: behaviours.clone() };
+                (j.name, Ready::Adapters(recipes, behaviours, options), what)
+            }
+            Work::Intervention(j) => {
+                let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
+                let file = folder.join(&j.work.spec);
+                let spec: Spec = intervention::read(&file)?;
+                let cap = Cap { flops: j.max_tflop * 1e12, bytes: j.work.max_mb * 1e6 };
+                let queueing = intervention::Queueing {
+                    label: &j.name,
+                    tags: j.tags,
+                    priority: j.priority,
+                    max_attempts: j.attempts,
+                    needs,
+                };
+                let job = intervention::job(store, outline, spec, cap, queueing)?;
+                let what = Made { jobs: vec![job.spec_hash.clone()], behaviours: vec![] };
+                (j.name, Ready::Job(Box::new(job)), what)
+            }
+            Work::Comparison(j) => {
+                let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
+                let mut behaviours = Vec::new();
+                for of in &j.work.of {
+                    let group = made.get(of).filter(|m| !m.behaviours.is_empty()).ok_or_else(|| {
+                        wrong(
+                            path,
+                            format!("{at}.of: {of:?} is no earlier job of this file that makes adapters"),
+                        )
+                    })?;
+                    behaviours.extend(group.behaviours.iter().cloned());
+                }
+                let plan = graph::Plan { run: &j.name, smoke: j.work.smoke, seed: j.work.seed };
+                let jobs = graph::jobs(&digest, &behaviours, plan, &needs)?;
+                let what =
+                    Made { jobs: jobs.iter().map(|j| j.spec_hash.clone()).collect(), behaviours: vec![] };
+                (j.name, Ready::Jobs(jobs), what)
+            }
+        };
+        made.insert(name, what);
+        steps.push(ready);
+    }
+    for step in steps {
+        let done = match step {
+            Ready::Adapters(recipes, behaviours, options) => {
+                ::factory::submit(store, outline, &recipes, &behaviours, &options, now_ms())?
+            }
+            Ready::Job(job) => Queue::new(store).submit(&[*job], now_ms())?,
+            Ready::Jobs(jobs) => Queue::new(store).submit(&jobs, now_ms())?,
+        };
+        total.add(done);
+    }
+    Ok(total)
+}
+
+enum Ready {
+    Adapters(Vec<Recipe>, Vec<Behaviour>, SubmitOptions),
+    Job(Box<NewJob>),
+    Jobs(Vec<NewJob>),
+}
+
+fn needs(
+    path: &Path,
+    at: &str,
+    made: &BTreeMap<String, Made>,
+    after: &[String],
+    after_any: &[String],
+) -> Result<Vec<Needs>> {
+    let mut out = Vec::new();
+    for (field, names, only_ok) in [("after", after, true), ("after_any", after_any, false)] {
+        for name in names {
+            let group = made.get(name).ok_or_else(|| {
+                wrong(path, format!("{at}.{field}: {name:?} is no earlier job of this file"))
+            })?;
+            out.extend(group.jobs.iter().map(|hash| Needs { spec_hash: hash.clone(), only_ok }));
+        }
+    }
+    Ok(out)
+}
+
+/// A built-in recipe, or a file beside the file of jobs.
+fn load(folder: &Path, name: &str) -> Result<Recipe> {
+    let beside = folder.join(name);
+    let name = if beside.is_file() { beside.display().to_string() } else { name.to_owned() };
+    recipe::load(&name)
+}

@@ -1,0 +1,107 @@
+//! An intervention as a job: queued once by what it computes, its outputs filed as a run.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use factory::queue::{Needs, NewJob};
+use factory::{Craft, Failed, Failure, Job};
+use lm::{BaseModel, Outline};
+use oracle_posttrain::intervention::{Cap, Spec};
+use registry::{Store, write_atomic};
+use serde_json::json;
+
+use super::{prepare, to_json, to_safetensors};
+use crate::error::{CommandError, Kind, Result};
+
+const KIND: &str = "intervention";
+const SCHEMA: &str = "intervention-job/1";
+
+/// How it is queued.
+pub(crate) struct Queueing<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) tags: Vec<String>,
+    pub(crate) priority: i64,
+    pub(crate) max_attempts: i64,
+    pub(crate) needs: Vec<Needs>,
+}
+
+/// The job of a spec, checked against the store as it is and against its cap.
+pub(crate) fn job(
+    store: &Store,
+    outline: &Outline,
+    spec: Spec,
+    cap: Cap,
+    queueing: Queueing<'_>,
+) -> Result<NewJob> {
+    let ready = prepare(store, outline, spec, cap)?;
+    let base = outline.digest();
+    let value = json!({"schema": SCHEMA, "base": base, "trainer_version": ::factory::spec::TRAINER_VERSION,
+        "intervention": ready.plan.spec()});
+    let spec_hash = registry::spec_hash(&value);
+    Ok(NewJob {
+        spec: value,
+        kind: KIND.into(),
+        label: format!("{KIND}/{}", queueing.label),
+        family: KIND.into(),
+        tags: queueing.tags,
+        base,
+        pack_key: spec_hash.clone(),
+        priority: queueing.priority,
+        max_attempts: queueing.max_attempts,
+        needs: queueing.needs,
+        spec_hash,
+    })
+}
+
+/// Runs such jobs.
+pub(crate) struct Intervening;
+
+impl Craft for Intervening {
+    fn kind(&self) -> &str {
+        KIND
+    }
+
+    fn work(
+        &self,
+        store: &mut Store,
+        base: &BaseModel,
+        job: &Job,
+        stop: &AtomicBool,
+        say: &mut dyn FnMut(String),
+    ) -> factory::Result<Option<String>, Failed> {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Failed {
+                interrupted: true,
+                failure: Failure::Retryable,
+                reason: "stopped before it began".into(),
+            });
+        }
+        let folder = done(store, base, job).map_err(|e| Failed {
+            interrupted: false,
+            failure: if e.kind == Kind::Environment { Failure::Retryable } else { Failure::Permanent },
+            reason: std::iter::once(e.message).chain(e.causes).collect::<Vec<_>>().join(": "),
+        })?;
+        say(format!("{}: {folder}", job.label));
+        Ok(None)
+    }
+}
+
+/// Files `intervention.json`, `vectors.safetensors` and, last, `outputs.json`; returns the folder.
+fn done(store: &Store, base: &BaseModel, job: &Job) -> Result<String> {
+    let wrong = |what: String| CommandError::new(Kind::Usage, format!("job {}: {what}", job.label));
+    if job.spec["schema"] != SCHEMA || job.spec["trainer_version"] != ::factory::spec::TRAINER_VERSION {
+        return Err(wrong("it was queued by another version of lorafab".into()));
+    }
+    let spec = Spec::from_value(job.spec["intervention"].clone()).map_err(|e| wrong(e.to_string()))?;
+    // It was held to its cap when it was queued.
+    let ready = prepare(store, base, spec, Cap { flops: f64::INFINITY, bytes: f64::INFINITY })?;
+    let plan = &ready.plan;
+    let folder = store.run_dir(&format!("{KIND}-{}", &plan.digest()[..16]))?;
+    let outputs = ready.run(store, base)?;
+    let text = |value: &serde_json::Value| serde_json::to_vec_pretty(value).expect("invariant: plain data");
+    write_atomic(&folder.join("intervention.json"), &text(&job.spec["intervention"]))?;
+    if !outputs.vectors.is_empty() {
+        write_atomic(&folder.join("vectors.safetensors"), &to_safetensors(&outputs)?)?;
+    }
+    write_atomic(&folder.join("outputs.json"), &text(&to_json(base, plan, &outputs)?))?;
+    Ok(folder.display().to_string())
+}

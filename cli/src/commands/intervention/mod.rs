@@ -1,0 +1,222 @@
+//! `intervention check|run|show`: collecting, computing and injecting as data.
+
+mod job;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use compare::Reader;
+use lm::{Adapter, BaseModel, Outline};
+use oracle_posttrain::intervention::{self, Cap, Outputs, Plan, Spec, Step, Surroundings};
+use oracle_posttrain::lens::MOMENTS_FILE;
+use registry::{AdapterRecord, Store, write_atomic};
+use serde_json::{Value, json};
+
+use super::readers::{ANSWER_TOKENS, find};
+use crate::args::{CapArgs, InterventionCommand};
+use crate::context::Context;
+use crate::error::{CommandError, Kind, Result};
+use crate::output::{print, print_json, table};
+
+pub(super) use job::{Intervening, Queueing, job};
+
+pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Result {
+    match command {
+        InterventionCommand::Check { spec, cap } => {
+            // Of the model only its outline is read: what is wrong is said before any weight is loaded.
+            let outline = context.outline()?;
+            let ready = prepare(&context.existing_store()?, &outline, read(spec)?, cap.cap())?;
+            let (cost, digest) = (ready.plan.cost(), ready.plan.digest());
+            if context.global.json {
+                return print_json(&json!({"schema": "intervention-check/1", "digest": digest, "cost": cost,
+                    "adapters": ready.records.keys().collect::<Vec<_>>(), "spec": ready.plan.spec()}));
+            }
+            print(&format!(
+                "{} steps, {} tokens, {:.1} GFLOP, {:.1} kB of vectors; digest {digest}",
+                ready.plan.spec().steps.len(),
+                cost.tokens,
+                cost.flops / 1e9,
+                cost.bytes / 1e3
+            ))
+        }
+        InterventionCommand::Run { spec, cap, vectors } => {
+            let store = context.existing_store()?;
+            let spec = read(spec)?;
+            let outline = context.outline()?;
+            let ready = prepare(&store, &outline, spec, cap.cap())?;
+            if let Some(file) = vectors.as_deref().filter(|_| ready.plan.spec().out.is_empty()) {
+                return Err(CommandError::new(
+                    Kind::Usage,
+                    format!("{}: the spec's out names no vectors to write", file.display()),
+                )
+                .hint("list their ids, e.g. \"out\": [\"d\"]"));
+            }
+            let outputs = ready.run(&store, &context.base()?)?;
+            let plan = &ready.plan;
+            if let Some(file) = vectors {
+                write_atomic(file, &to_safetensors(&outputs)?)?;
+            }
+            let found = to_json(&outline, plan, &outputs)?;
+            if context.global.json { print_json(&found) } else { print(&to_text(&found)) }
+        }
+        InterventionCommand::Show { adapter, question, reader } => {
+            let store = context.existing_store()?;
+            let record = store.adapter(adapter)?;
+            let base = context.base()?;
+            let reader = find(&store, &base, reader.as_deref(), &["oracle-posttrained", "oracle-scratch"])?;
+            let spec = question_spec(&record, &reader, question)?;
+            print(&serde_json::to_string_pretty(&spec).expect("invariant: plain data"))
+        }
+    }
+}
+
+/// The spec that `oracle ask` stands for.
+fn question_spec(record: &AdapterRecord, reader: &Reader, question: &str) -> Result<Spec> {
+    let lens = reader.oracle()?.lens;
+    let moments = reader.record.extra_files.get(MOMENTS_FILE);
+    let moments = moments.ok_or_else(|| {
+        CommandError::new(Kind::Environment, format!("{} has no {MOMENTS_FILE}", reader.record.behaviour))
+    })?;
+    Ok(lens.spec(&record.id, &reader.record.id, moments.as_str(), question, ANSWER_TOKENS))
+}
+
+/// Reads a spec's file.
+pub(super) fn read(path: &Path) -> Result<Spec> {
+    let text = fs_err::read_to_string(path)?;
+    Spec::parse(&text).map_err(|e| {
+        CommandError::new(Kind::Usage, format!("{}: {e}", path.display()))
+            .hint("see one with: lorafab intervention show ADAPTER QUESTION")
+    })
+}
+
+/// A spec that can be run, with what it names.
+pub(super) struct Ready {
+    pub(super) plan: Plan,
+    records: BTreeMap<String, AdapterRecord>,
+    stored: BTreeMap<String, Vec<Vec<f32>>>,
+}
+
+/// Checks a spec against the store and the model's outline. Adapters may be named as elsewhere (id, its beginning, alias,
+/// behaviour); from here on they go by their ids.
+pub(super) fn prepare(store: &Store, outline: &Outline, mut spec: Spec, cap: Cap) -> Result<Ready> {
+    let digest = outline.digest();
+    let mut records = BTreeMap::new();
+    for (i, step) in spec.steps.iter_mut().enumerate() {
+        let model = match step {
+            Step::Forward(s) => &mut s.model,
+            Step::Generate(s) => &mut s.model,
+            _ => continue,
+        };
+        for (a, name) in model.adapters.iter_mut().enumerate() {
+            let at = format!("steps[{i}].model.adapters[{a}]");
+            let record = store.adapter(name).map_err(|e| {
+                let e = CommandError::from(e);
+                CommandError { message: format!("{at}: {}", e.message), ..e }
+            })?;
+            if record.lineage.get("base").is_none_or(|b| *b != digest) {
+                return Err(CommandError::new(
+                    Kind::Usage,
+                    format!("{at}: {name:?} was made for another base model or precision"),
+                )
+                .hint("pass the --model and --precision that it was made with"));
+            }
+            name.clone_from(&record.id);
+            records.insert(record.id.clone(), record);
+        }
+    }
+    let wrong = |e: intervention::SpecError| CommandError::new(Kind::Usage, e.to_string());
+    let stored = intervention::stored(store, &spec, outline.config.hidden_size).map_err(wrong)?;
+    let adapters: BTreeSet<String> = records.keys().cloned().collect();
+    let vectors = stored.iter().map(|(id, v)| (id.clone(), v.len())).collect();
+    let around = Surroundings { outline, adapters: &adapters, vectors: &vectors, cap };
+    let plan = intervention::check(&spec, around).map_err(|e| {
+        let costly = e.what.contains("cap of");
+        let e = wrong(e);
+        if costly { e.hint("raise it with --max-tflop or --max-mb, if that is meant") } else { e }
+    })?;
+    Ok(Ready { plan, records, stored })
+}
+
+impl Ready {
+    pub(super) fn run(&self, store: &Store, base: &BaseModel) -> Result<Outputs> {
+        let loaded: BTreeMap<String, Adapter> = self
+            .records
+            .iter()
+            .map(|(id, record)| Ok((id.clone(), ::factory::load_adapter(store, base, record)?)))
+            .collect::<Result<_>>()?;
+        let adapters = loaded.iter().map(|(id, a)| (id.clone(), a)).collect();
+        let mut outputs = intervention::run(base, &[&self.plan], &adapters, &[&self.stored])?;
+        Ok(outputs.remove(0))
+    }
+}
+
+/// `intervention-output/1`: replies, logit lenses, and of vectors their number and norms.
+pub(super) fn to_json(outline: &Outline, plan: &Plan, outputs: &Outputs) -> Result<Value> {
+    let norm = |v: &Vec<f32>| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let mut lenses = BTreeMap::new();
+    for (id, vectors) in &outputs.tokens {
+        let mut lines = Vec::new();
+        for top in vectors {
+            let words = top
+                .iter()
+                .map(|(token, logit)| {
+                    Ok(json!({"token": token, "text": outline.tokenizer.decode(&[*token])?, "logit": logit}))
+                })
+                .collect::<Result<Vec<_>>>()?;
+            lines.push(words);
+        }
+        lenses.insert(id, lines);
+    }
+    let vectors: BTreeMap<_, _> = outputs
+        .vectors
+        .iter()
+        .map(|(id, v)| (id, json!({"n": v.len(), "norms": v.iter().map(norm).collect::<Vec<_>>()})))
+        .collect();
+    Ok(json!({"schema": "intervention-output/1", "digest": plan.digest(), "cost": plan.cost(),
+        "replies": outputs.replies, "unembed_topk": lenses, "vectors": vectors}))
+}
+
+fn to_text(found: &Value) -> String {
+    let mut rows = Vec::new();
+    let entries = |key: &str| found[key].as_object().cloned().unwrap_or_default();
+    for (id, reply) in entries("replies") {
+        rows.push(vec![id, reply.as_str().unwrap_or_default().trim().to_owned()]);
+    }
+    for (id, lens) in entries("unembed_topk") {
+        for (i, top) in lens.as_array().into_iter().flatten().enumerate() {
+            let words: Vec<String> = top
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|t| format!("{:?}", t["text"].as_str().unwrap_or("")))
+                .collect();
+            rows.push(vec![format!("{id}[{i}]"), words.join(" ")]);
+        }
+    }
+    for (id, vectors) in entries("vectors") {
+        let norms: Vec<String> = vectors["norms"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|n| format!("{:.3}", n.as_f64().unwrap_or_default()))
+            .collect();
+        rows.push(vec![id, format!("norms {}", norms.join(" "))]);
+    }
+    table(&["id", "value"], &rows)
+}
+
+/// Vectors by id, F32 `[n, hidden_size]`.
+pub(super) fn to_safetensors(outputs: &Outputs) -> Result<Vec<u8>> {
+    let tensors = outputs
+        .vectors
+        .iter()
+        .map(|(id, v)| (id.clone(), (vec![v.len(), v.first().map_or(0, Vec::len)], v.concat())))
+        .collect();
+    Ok(lm::geometry::to_safetensors(&tensors)?)
+}
+
+impl CapArgs {
+    pub(crate) fn cap(&self) -> Cap {
+        Cap { flops: self.max_tflop * 1e12, bytes: self.max_mb * 1e6 }
+    }
+}

@@ -1,0 +1,90 @@
+//! What a job costs at most, from its specification alone: before any weight is loaded, and before anything is sampled.
+
+use std::collections::BTreeMap;
+
+use lm::Outline;
+use recipes::{Behaviour, Kind, RowPart};
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+/// An upper bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct StaticCost {
+    /// Tokens trained on.
+    pub train_tokens: usize,
+    /// Tokens of prompts and replies, sampled to train on and asked by the gate.
+    pub reply_tokens: usize,
+    /// FLOPs: 4 for every weight that a training token meets, 2 for one of a reply, and the head where it runs.
+    pub flops: f64,
+}
+
+/// The most that making a behaviour's adapter can cost: every step with the longest rows that it can draw, every sampled and
+/// every gate reply at its full length.
+///
+/// # Errors
+/// If a text cannot be tokenised.
+pub fn static_cost(outline: &Outline, behaviour: &Behaviour) -> Result<StaticCost> {
+    // Rows of a recipe repeat their prompts.
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    cost(outline, behaviour, &mut |text| {
+        if let Some(n) = known.get(text) {
+            return Ok(*n);
+        }
+        let n = outline.prompt(text)?.len();
+        known.insert(text.to_owned(), n);
+        Ok(n)
+    })
+}
+
+/// Refuses a behaviour that could cost more than `cap` FLOPs.
+///
+/// # Errors
+/// [`Error::TooCostly`], or if a text cannot be tokenised.
+pub(crate) fn within(outline: &Outline, behaviour: &Behaviour, cap: f64) -> Result<()> {
+    // A byte-level vocabulary has at most a token for each byte: enough to know of nearly every job, without a tokenizer.
+    let frame = outline.prompt("")?.len();
+    let rough = cost(outline, behaviour, &mut |text| Ok(text.len() + frame))?;
+    if rough.flops <= cap {
+        return Ok(());
+    }
+    let exact = static_cost(outline, behaviour)?;
+    if exact.flops <= cap {
+        return Ok(());
+    }
+    Err(Error::TooCostly { what: behaviour.id.clone(), flops: exact.flops, cap })
+}
+
+fn cost(
+    outline: &Outline,
+    behaviour: &Behaviour,
+    prompt_tokens: &mut dyn FnMut(&str) -> Result<usize>,
+) -> Result<StaticCost> {
+    if behaviour.kind != Kind::Trained {
+        return Ok(StaticCost::default());
+    }
+    let mut longest: BTreeMap<RowPart, usize> = BTreeMap::new();
+    for plan in &behaviour.row_plans {
+        let sampled = plan.sample.as_ref().map_or(0, |s| s.max_new_tokens);
+        // A whole turn around the completion is more than the completion.
+        let n = prompt_tokens(&plan.prompt)? + prompt_tokens(&plan.completion)? + sampled;
+        let slot = longest.entry(plan.part).or_default();
+        *slot = n.max(*slot);
+    }
+    let t = &behaviour.training;
+    let row = |part: RowPart, rows: usize| rows * longest.get(&part).copied().unwrap_or_default();
+    let step = row(RowPart::On, t.on_rows) + row(RowPart::Near, t.near_rows) + row(RowPart::Off, t.off_rows);
+    let mut reply_tokens = 0;
+    for request in behaviour.sample_requests() {
+        reply_tokens += prompt_tokens(&request.prompt)? + request.max_new_tokens;
+    }
+    let gate = &behaviour.gate;
+    for prompt in gate.on.iter().chain(&gate.near).chain(&gate.off) {
+        // With the adapter and without it.
+        reply_tokens += 2 * (prompt_tokens(prompt)? + gate.max_new_tokens);
+    }
+    let train_tokens = t.steps.saturating_mul(step);
+    let (layers, head) = (outline.layer_flops(outline.config.num_hidden_layers), outline.head_flops());
+    let flops = 2.0 * train_tokens as f64 * (layers + head) + reply_tokens as f64 * (layers + head);
+    Ok(StaticCost { train_tokens, reply_tokens, flops })
+}
