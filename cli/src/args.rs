@@ -181,6 +181,9 @@ pub(crate) enum FactoryCommand {
         /// Compare the last plan with what its jobs came to cost
         #[arg(long)]
         check: bool,
+        /// Adapters trained in one batch, for what it takes in memory
+        #[arg(long, default_value_t = 8, value_parser = at_least_one)]
+        pack: usize,
     },
 }
 

@@ -66,6 +66,16 @@ impl Context<'_> {
     }
 
     pub(crate) fn model_path(&self) -> Result<PathBuf> {
+        self.model_path_with(self.global.offline)
+    }
+
+    /// The outline of a model that is here already; nothing is fetched.
+    pub(crate) fn outline_at_hand(&self) -> Option<Outline> {
+        let path = self.model_path_with(true).ok()?;
+        Outline::load(&path, self.precision().ok()?).ok()
+    }
+
+    fn model_path_with(&self, offline: bool) -> Result<PathBuf> {
         let hf_home = variable("HF_HOME").map_or_else(|| home().join(".cache/huggingface"), PathBuf::from);
         let token = variable("HF_TOKEN")
             .or_else(|| fs_err::read_to_string(hf_home.join("token")).ok().map(|t| t.trim().to_owned()));
@@ -75,7 +85,7 @@ impl Context<'_> {
             hub_cache: variable("HF_HUB_CACHE").map_or_else(|| hf_home.join("hub"), PathBuf::from),
             hub_endpoint: variable("HF_ENDPOINT"),
             hub_token: token.map(Secret),
-            offline: self.global.offline,
+            offline,
             python: variable("LORAFAB_PYTHON").unwrap_or_else(|| "python3".into()),
         };
         Ok(locate(&options, &mut |what| self.say(what))?)

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use lm::Outline;
 use recipes::{Behaviour, Kind};
 use registry::{AdapterRecord, Filter, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::queue::Queue;
 use crate::spec::ADAPTER_JOB;
+use crate::train::adapter_shape;
+use crate::{Result, static_cost};
 
 /// Tokens of a training row where nothing was measured.
 const ROW_TOKENS: f64 = 40.0;
@@ -31,7 +33,8 @@ pub struct Cost {
 pub struct FamilyPlan {
     /// What its open jobs are expected to cost.
     pub cost: Cost,
-    /// Finished adapters that the expectation comes from; with none it is a guess, and time and bytes are unknown (0).
+    /// Finished adapters of this family that the expectation comes from. With none, tokens are a guess, bytes are those of the
+    /// adapters' shape (0 where the model is not known), and time is at the rate of other families (0 where there is none).
     pub measured_on: usize,
 }
 
@@ -78,11 +81,11 @@ fn metric(r: &AdapterRecord, key: &str) -> f64 {
     r.metrics.get(key).copied().unwrap_or(0.0)
 }
 
-/// Plans the open adapter jobs at the cost of the family's finished ones.
+/// Plans the open adapter jobs at the cost of the family's finished ones. `outline` is the base model's, where it is at hand.
 ///
 /// # Errors
 /// If the store refuses.
-pub fn plan(store: &mut Store, now_ms: i64) -> Result<Plan> {
+pub fn plan(store: &mut Store, outline: Option<&Outline>, now_ms: i64) -> Result<Plan> {
     let open: Vec<(String, Behaviour)> = Queue::new(store)
         .open_jobs()?
         .into_iter()
@@ -94,6 +97,7 @@ pub fn plan(store: &mut Store, now_ms: i64) -> Result<Plan> {
         families.entry(b.family.clone()).or_default().push(b);
     }
     let mut out = BTreeMap::new();
+    let rate = seconds_per_token(store)?;
     for (family, behaviours) in families {
         let filter = Filter::all().equals("role", "weight_diff").equals("family", &family);
         let made: Vec<AdapterRecord> =
@@ -107,15 +111,82 @@ pub fn plan(store: &mut Store, now_ms: i64) -> Result<Plan> {
             let rows = t.steps * (t.on_rows + t.near_rows + t.off_rows);
             if b.kind == Kind::Trained { rows as f64 * ROW_TOKENS } else { 0.0 }
         };
+        let file = |b: &&Behaviour| -> f64 {
+            let parameters = outline.and_then(|o| Some(o.adapter_parameters(&adapter_shape(b).ok()?)));
+            4.0 * parameters.unwrap_or_default() as f64
+        };
+        let tokens = if n == 0 { behaviours.iter().map(guess).sum() } else { mean(&|r| metric(r, "tokens")) };
         let cost = Cost {
             jobs,
-            tokens: if n == 0 { behaviours.iter().map(guess).sum() } else { mean(&|r| metric(r, "tokens")) },
-            seconds: mean(&|r| metric(r, "seconds")),
-            bytes: mean(&|r| r.weights_bytes as f64),
+            tokens,
+            seconds: if n == 0 { tokens * rate } else { mean(&|r| metric(r, "seconds")) },
+            bytes: if n == 0 { behaviours.iter().map(file).sum() } else { mean(&|r| r.weights_bytes as f64) },
         };
         out.insert(family, FamilyPlan { cost, measured_on: n });
     }
     Ok(Plan { made_ms: now_ms, families: out, jobs: open.into_iter().map(|(hash, _)| hash).collect() })
+}
+
+/// Seconds that a training token has cost here, all of a factory's work included; 0 where nothing is finished.
+fn seconds_per_token(store: &Store) -> Result<f64> {
+    let made = store.adapters(&Filter::all().equals("role", "weight_diff"))?;
+    let sum = |key: &str| made.iter().map(|r| metric(r, key)).sum::<f64>();
+    let tokens = sum("tokens");
+    Ok(if tokens > 0.0 { sum("seconds") / tokens } else { 0.0 })
+}
+
+/// Memory that a worker needs at its peak, in bytes, and what of it is what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Memory {
+    /// While the base model is loaded.
+    pub loading: f64,
+    /// The base model.
+    pub base: f64,
+    /// Adapters of a pack, with their optimiser's state.
+    pub adapters: f64,
+    /// What a step keeps for its backward.
+    pub activations: f64,
+    /// Keys and values of the gate's replies to a pack.
+    pub replies: f64,
+}
+
+impl Memory {
+    /// The most at any one time.
+    pub fn peak(&self) -> f64 {
+        self.loading.max(self.base + self.adapters + self.activations.max(self.replies))
+    }
+}
+
+/// What a worker with packs of `pack` needs for the largest of the open adapter jobs.
+///
+/// # Errors
+/// If the store refuses, or a text cannot be tokenised.
+pub fn memory(store: &mut Store, outline: &Outline, pack: usize, threads: usize) -> Result<Memory> {
+    let mut out =
+        Memory { loading: outline.loading_bytes(), base: outline.base_bytes(), ..Memory::default() };
+    let mut seen: Vec<(String, String)> = Vec::new();
+    for job in Queue::new(store).open_jobs()?.into_iter().filter(|j| j.kind == ADAPTER_JOB) {
+        let Ok(b) = serde_json::from_value::<Behaviour>(job.spec["behaviour"].clone()) else { continue };
+        // Behaviours of one recipe cost alike.
+        let key = (b.family.clone(), b.recipe_digest.clone());
+        if seen.contains(&key) {
+            continue;
+        }
+        seen.push(key);
+        let cost = static_cost(outline, &b)?;
+        let step = cost.train_tokens / b.training.steps.max(1);
+        let adapter = adapter_shape(&b).map_or(0.0, |c| outline.training_adapter_bytes(&c));
+        out.adapters = out.adapters.max(pack as f64 * adapter);
+        out.activations = out.activations.max(outline.activation_bytes(pack * step, threads));
+        let gate = &b.gate;
+        let prompts = gate.on.iter().chain(&gate.near).chain(&gate.off);
+        let mut tokens = 0;
+        for prompt in prompts {
+            tokens += outline.prompt(prompt)?.len() + gate.max_new_tokens;
+        }
+        out.replies = out.replies.max(outline.cache_bytes(pack * tokens));
+    }
+    Ok(out)
 }
 
 /// Keeps a plan to be checked later, if it plans anything.

@@ -24,6 +24,12 @@ pub(crate) struct Apprentice {
     losses: Vec<f64>,
 }
 
+/// The shape of a behaviour's adapter.
+pub(crate) fn adapter_shape(behaviour: &Behaviour) -> Result<AdapterConfig> {
+    let t = &behaviour.training;
+    Ok(AdapterConfig { rank: t.rank, alpha: t.alpha, target_modules: projections(&t.target_modules)? })
+}
+
 /// Steps over which the loss is averaged that decides about stopping early.
 const RECENT: usize = 3;
 
@@ -35,9 +41,8 @@ impl Apprentice {
         samples: &BTreeMap<SampleRequest, String>,
     ) -> Result<Self> {
         let t = &behaviour.training;
-        let config =
-            AdapterConfig { rank: t.rank, alpha: t.alpha, target_modules: projections(&t.target_modules)? };
-        let adapter = Adapter::init(base.config(), config, behaviour.seed, &behaviour.id)?;
+        let adapter =
+            Adapter::init(base.config(), adapter_shape(&behaviour)?, behaviour.seed, &behaviour.id)?;
         let schedule = Schedule {
             learning_rate: t.learning_rate,
             warmup_steps: 0,

@@ -19,6 +19,7 @@ mod decoder;
 pub mod error;
 pub mod fit;
 mod fit_state;
+pub mod footprint;
 pub mod forward;
 pub mod generate;
 pub mod geometry;

@@ -14,13 +14,10 @@ use crate::decoder::chunk::{Chunk, split};
 use crate::decoder::head::{Label, Target};
 use crate::decoder::layer::{NoKeyValues, Tape};
 use crate::decoder::lora::Grads;
+use crate::footprint::TRAIN_TOKENS;
 use crate::forward::FORWARD_TOKENS;
 use crate::kernels::elementwise::add;
 use crate::{Adapter, Decoder, Error, Result};
-
-/// Tokens that one thread takes through forward and backward together; bounds the memory of kept activations
-/// (about 0.7 MB a token on SmolLM2-135M).
-const TRAIN_TOKENS: usize = 512;
 
 /// The base model's distributions at a row's label positions, held as final hidden states (a few hundred numbers a
 /// position instead of a vocabulary of them); the loss multiplies them out again.

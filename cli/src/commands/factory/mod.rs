@@ -57,7 +57,7 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
         FactoryCommand::Resume => pause(context, false),
         FactoryCommand::Limit { tag, most, none } => limit(context, tag.as_deref(), *most, *none),
         FactoryCommand::Slurm(command) => slurm::run(context, command),
-        FactoryCommand::Plan { check } => plan::run(context, *check),
+        FactoryCommand::Plan { check, pack } => plan::run(context, *check, *pack),
     }
 }
 

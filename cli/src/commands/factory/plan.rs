@@ -1,63 +1,86 @@
 //! `factory plan`: what the open jobs will cost; `--check`: what the last plan's jobs did cost.
 
-use factory::plan::{Cost, check, keep, plan};
+use factory::plan::{Cost, check, keep, memory, plan};
 use serde_json::json;
 
 use crate::context::{Context, now_ms};
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{count, print, print_json, table};
 
-pub(super) fn run(context: &Context<'_>, compare: bool) -> Result {
+pub(super) fn run(context: &Context<'_>, compare: bool, pack: usize) -> Result {
     let mut store = context.existing_store()?;
     if compare {
         return checked(context, &mut store);
     }
-    let plan = plan(&mut store, now_ms())?;
+    // A model that would have to be fetched is not fetched for a plan.
+    let outline = context.outline_at_hand();
+    let plan = plan(&mut store, outline.as_ref(), now_ms())?;
     keep(&mut store, &plan)?;
     let (total, measured) = (plan.total(), plan.measured());
-    let memory = available_memory();
+    let (free, threads) = (available_memory(), std::thread::available_parallelism().map_or(1, usize::from));
+    let mut needs = Vec::new();
+    if let Some(outline) = &outline {
+        for pack in [pack, 1] {
+            needs.push((pack, memory(&mut store, outline, pack, threads)?));
+        }
+    }
+    let need = needs.first().map(|(_, m)| m.peak());
+    let fits = need.zip(free).map(|(need, free)| need <= free as f64);
     if context.global.json {
         return print_json(
             &json!({"schema": "factory-plan/2", "open_jobs": total.jobs, "tokens": total.tokens, "measured": measured,
-            "hours": measured.then_some(total.seconds / 3600.0), "bytes": measured.then_some(total.bytes),
-            "available_memory_bytes": memory, "families": plan.families}),
+            "hours": (total.seconds > 0.0).then_some(total.seconds / 3600.0), "bytes": (total.bytes > 0.0).then_some(total.bytes),
+            "available_memory_bytes": free, "memory": needs.first().map(|(_, m)| m), "memory_bytes": need, "fits": fits,
+            "pack": pack, "families": plan.families}),
         );
     }
     if total.jobs == 0 {
         return print("no open jobs");
     }
-    let or_dash = |known: bool, text: String| if known { text } else { "–".to_owned() };
-    let mut rows: Vec<Vec<String>> = plan
-        .families
-        .iter()
-        .map(|(family, f)| line(family, &f.cost, f.measured_on > 0, format!("{}", f.measured_on)))
-        .collect();
-    rows.push(line("all", &total, measured, String::new()));
+    let mut rows: Vec<Vec<String>> =
+        plan.families.iter().map(|(family, f)| line(family, &f.cost, format!("{}", f.measured_on))).collect();
+    rows.push(line("all", &total, String::new()));
     let mut out = table(&["family", ">jobs", ">thousand tokens", ">minutes", ">MB", ">measured on"], &rows);
     if !measured {
-        out.push_str("\n– and tokens of families not measured yet: no adapter of theirs has been made here; tokens are a guess at 40 a row");
+        out.push_str("\nfamilies measured on 0 adapters: tokens are a guess at 40 a row, minutes at the rate of other families if there are any");
     }
-    let time = format!("{:.0} minutes, at the rate of finished adapters", total.seconds / 60.0);
-    out.push_str("\none worker: ");
-    out.push_str(&or_dash(measured, time));
-    if let Some(bytes) = memory {
-        let free = bytes as f64 / f64::from(1 << 30);
-        let line = format!("\nmemory free: {free:.1} GiB; a worker on the default model needs about 2");
-        out.push_str(&line);
+    if total.seconds > 0.0 {
+        let guess = if measured { "" } else { ", in part a guess" };
+        let minutes = total.seconds / 60.0;
+        out.push_str(&format!("\none worker: {minutes:.0} minutes, at the rate of finished adapters{guess}"));
+    } else {
+        out.push_str("\none worker: no adapter is finished here, so nobody knows");
+    }
+    if let (Some(need), Some(free)) = (need, free) {
+        let gib = |bytes: f64| bytes / f64::from(1 << 30);
+        let verdict = if fits == Some(true) { "it fits" } else { "it does NOT fit" };
+        out.push_str(&format!(
+            "\nmemory: a worker with packs of {pack} needs about {:.1} GiB, {:.1} are free: {verdict}",
+            gib(need),
+            gib(free as f64)
+        ));
+        if fits == Some(false) {
+            let least = needs.last().map_or(0.0, |(_, m)| m.peak());
+            out.push_str(&if least <= free as f64 {
+                "; fewer at once would: factory run --pack 1".to_owned()
+            } else {
+                format!("; one adapter at a time needs {:.1}", gib(least))
+            });
+        }
     }
     print(&out)?;
     context.say("after the run: lorafab factory plan --check");
     Ok(())
 }
 
-fn line(name: &str, c: &Cost, known: bool, on: String) -> Vec<String> {
-    let or_dash = |text: String| if known { text } else { "–".to_owned() };
+fn line(name: &str, c: &Cost, on: String) -> Vec<String> {
+    let or_dash = |value: f64, text: String| if value > 0.0 { text } else { "–".to_owned() };
     vec![
         name.to_owned(),
         c.jobs.to_string(),
         format!("{:.0}", c.tokens / 1000.0),
-        or_dash(format!("{:.1}", c.seconds / 60.0)),
-        or_dash(format!("{:.1}", c.bytes / 1e6)),
+        or_dash(c.seconds, format!("{:.1}", c.seconds / 60.0)),
+        or_dash(c.bytes, format!("{:.1}", c.bytes / 1e6)),
         on,
     ]
 }

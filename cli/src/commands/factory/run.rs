@@ -45,8 +45,12 @@ pub(super) fn run(context: &Context<'_>, pack: usize, workers: usize, drain: boo
         )?;
     } else {
         let rate = summary.committed as f64 / summary.seconds.max(1e-9) * 3600.0;
+        let others = match summary.finished {
+            0 => String::new(),
+            n => format!(", {} done", count(n, "other job")),
+        };
         print(&format!(
-            "{} made, {} failed, {:.0} s, {rate:.0} adapters an hour",
+            "{} made{others}, {} failed, {:.0} s, {rate:.0} adapters an hour",
             count(summary.committed, "adapter"),
             count(summary.failed, "job"),
             summary.seconds
