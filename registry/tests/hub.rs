@@ -15,6 +15,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use stub::{Fault, File, Stub, TOKEN};
 
+type Tamper<'a> = Box<dyn Fn(&Stub) + 'a>;
+
 const REPO: &str = "org/set";
 
 fn weights(fill: f32) -> Vec<u8> {
@@ -370,13 +372,13 @@ fn a_hostile_repository_is_refused_and_changes_nothing() {
     };
     let edit = |from: &str, to: &str| {
         let (card, from, to) = (card.clone(), from.to_owned(), to.to_owned());
-        Box::new(move |stub: &Stub| edited(stub, &card, &from, &to)) as Box<dyn Fn(&Stub)>
+        Box::new(move |stub: &Stub| edited(stub, &card, &from, &to)) as Tamper<'_>
     };
     let config = format!("{place}/adapter_config.json");
     let nan = weights(f32::NAN);
     let mut other_bytes = store.weights(cats).unwrap();
     *other_bytes.last_mut().unwrap() ^= 1;
-    let tampered: Vec<(Box<dyn Fn(&Stub)>, &str)> = vec![
+    let tampered: Vec<(Tamper<'_>, &str)> = vec![
         (Box::new(large(other_bytes)), "its digest differs"),
         (Box::new(large(vec![0; 5_000_000])), "5000000 bytes, more than"),
         (Box::new(large(nan)), "its digest differs"),

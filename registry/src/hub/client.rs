@@ -253,7 +253,9 @@ impl Client {
     pub(super) fn send(&self, call: &Call<'_>) -> Result<Answer> {
         let patience = self.options.patience;
         let tries = if call.once { 1 } else { patience.tries };
-        for n in 1.. {
+        let mut n = 0;
+        loop {
+            n += 1;
             self.stopped()?;
             let outcome = self.once(call);
             let asked = match &outcome {
@@ -277,7 +279,6 @@ impl Client {
             }
             self.wait(asked.unwrap_or_else(|| self.backoff(n)))?;
         }
-        unreachable!("the loop returns")
     }
 
     /// As [`Client::send`]; an answer other than success is an error.

@@ -61,7 +61,9 @@ impl<'a> Download<'a> {
 
     fn fetch(&self, path: &str) -> Result<PathBuf> {
         let patience = self.client.options.patience;
-        for n in 1.. {
+        let mut n = 0;
+        loop {
+            n += 1;
             self.client.stopped()?;
             let error = match self.repo.download(path) {
                 Ok(place) => return Ok(place),
@@ -81,6 +83,5 @@ impl<'a> Download<'a> {
             }
             self.client.wait(self.client.backoff(n))?;
         }
-        unreachable!("the loop returns")
     }
 }

@@ -1,6 +1,6 @@
 //! `index.jsonl` of a repository: lines of many people, merged and read with suspicion.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -29,7 +29,7 @@ pub(super) struct Line {
 /// # Errors
 /// About the first line that is none of an index, or names another folder than its adapter's.
 pub(super) fn read(text: &str) -> Result<Vec<(Line, &str)>, String> {
-    let mut seen = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     let mut out = Vec::new();
     for (i, text) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         let refuse = |what: &str| Err(format!("line {} {what}", i + 1));
@@ -50,7 +50,7 @@ pub(super) fn read(text: &str) -> Result<Vec<(Line, &str)>, String> {
         if line.behaviour.len() > 1000 || line.behaviour.chars().any(char::is_control) {
             return refuse("has a behaviour with control characters or over 1,000 long");
         }
-        if seen.insert(line.id.clone(), ()).is_some() {
+        if !seen.insert(line.id.clone()) {
             return refuse("names an adapter for the second time");
         }
         out.push((line, text));
@@ -64,7 +64,7 @@ pub(super) fn read(text: &str) -> Result<Vec<(Line, &str)>, String> {
 /// As [`read`].
 pub(super) fn merge(old: &str, records: &[AdapterRecord]) -> Result<String, String> {
     let mut lines: BTreeMap<(String, String), String> = BTreeMap::new();
-    let ours: std::collections::BTreeSet<&str> = records.iter().map(|r| r.id.as_str()).collect();
+    let ours: BTreeSet<&str> = records.iter().map(|r| r.id.as_str()).collect();
     for (line, text) in read(old)? {
         if !ours.contains(line.id.as_str()) {
             lines.insert((line.behaviour, line.id), text.to_owned());

@@ -239,7 +239,9 @@ fn lost_race(client: &Client, races: usize) -> Result<()> {
 
 /// Merges the index that is there now, and puts it there unless somebody else's commit came in between: then it is merged again.
 fn push_index(store: &Store, records: &[AdapterRecord], client: &Client, done: &mut Pushed) -> Result<()> {
-    for races in 1.. {
+    let mut races = 0;
+    loop {
+        races += 1;
         let remote = client.look()?;
         let Some(index) = merged(store, records, client, &remote)? else { return Ok(()) };
         let size = index.len() as u64;
@@ -252,7 +254,6 @@ fn push_index(store: &Store, records: &[AdapterRecord], client: &Client, done: &
         }
         lost_race(client, races)?;
     }
-    unreachable!("the loop returns")
 }
 
 /// Sends large files to their storage and returns the lines of a commit; `sent` is told of bytes that need not be sent any more.

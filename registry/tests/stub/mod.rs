@@ -202,7 +202,7 @@ fn one(mut stream: &TcpStream, state: &Mutex<State>, storage: bool, own: &str) {
         Some(Fault::Hang) => {
             state.hanging = true;
             drop(state);
-            std::thread::sleep(std::time::Duration::from_secs(60));
+            std::thread::sleep(std::time::Duration::from_mins(1));
             return;
         }
         Some(Fault::Status(status)) => {
@@ -222,7 +222,7 @@ fn one(mut stream: &TcpStream, state: &Mutex<State>, storage: bool, own: &str) {
         response.body.len()
     );
     for (name, value) in &response.headers {
-        text += &format!("{name}: {value}\r\n");
+        text.extend([*name, ": ", value.as_str(), "\r\n"]);
     }
     let _ = stream.write_all(format!("{text}\r\n").as_bytes());
     let _ = stream.write_all(&response.body);
@@ -304,7 +304,7 @@ fn hub(state: &mut State, request: &Request, own: &str) -> Response {
         let mut repo = Repo { private: asked["private"].as_bool().unwrap(), ..Repo::default() };
         repo.branches.insert("main".into(), vec![]);
         repo.commit("main", |f| {
-            drop(f.insert(".gitattributes".into(), File::Regular(b"*.safetensors lfs\n".to_vec())))
+            f.insert(".gitattributes".into(), File::Regular(b"*.safetensors lfs\n".to_vec()));
         });
         state.repos.insert(name, repo);
         return answer(200, &json!({"url": "x"}));
