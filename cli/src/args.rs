@@ -62,6 +62,9 @@ pub(crate) enum Command {
     /// Look at, export and import adapters
     #[command(subcommand)]
     Adapter(AdapterCommand),
+    /// Send adapters to the Hugging Face Hub, and fetch them from there
+    #[command(subcommand)]
+    Hub(HubCommand),
     /// Look after the store
     #[command(subcommand)]
     Registry(RegistryCommand),
@@ -453,6 +456,45 @@ pub(crate) struct ListArgs {
     /// First N only
     #[arg(long)]
     pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HubCommand {
+    /// Send adapters that a repository lacks, and name them in its index; again to go on after an interruption
+    Push {
+        #[command(flatten)]
+        place: HubPlace,
+        /// Condition, as in `adapter list`; all adapters without one
+        #[arg(long = "where", value_name = "EXPR")]
+        conditions: Vec<String>,
+        /// Make the repository for everyone to see, if it has to be made; without this it is private
+        #[arg(long)]
+        public: bool,
+        /// Say what would be sent, and send nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take in the adapters of a repository's index that the store lacks, each one checked
+    Pull {
+        #[command(flatten)]
+        place: HubPlace,
+        /// Say what would be fetched, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HubPlace {
+    /// Repository
+    #[arg(value_name = "ORGANISATION/NAME")]
+    pub(crate) repository: String,
+    /// Kind of the repository
+    #[arg(long, default_value = "dataset", value_parser = ["dataset", "model"])]
+    pub(crate) repo_type: String,
+    /// Branch
+    #[arg(long, default_value = "main")]
+    pub(crate) revision: String,
 }
 
 #[derive(Debug, Subcommand)]

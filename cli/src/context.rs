@@ -18,6 +18,14 @@ pub(crate) struct Context<'a> {
     pub(crate) global: &'a Global,
 }
 
+/// Where the Hub is, and who we are there.
+pub(crate) struct Hub {
+    /// Folder of the Hub's own tools.
+    pub(crate) home: PathBuf,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) token: Option<Secret>,
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
 }
@@ -65,6 +73,16 @@ impl Context<'_> {
         )
     }
 
+    /// The Hub, as the variables of its own tools name it.
+    pub(crate) fn hub() -> Hub {
+        let home = variable("HF_HOME").map_or_else(|| home().join(".cache/huggingface"), PathBuf::from);
+        let token = variable("HF_TOKEN")
+            .or_else(|| fs_err::read_to_string(home.join("token")).ok())
+            .map(|t| t.trim().to_owned())
+            .filter(|t| !t.is_empty());
+        Hub { home, endpoint: variable("HF_ENDPOINT"), token: token.map(Secret) }
+    }
+
     pub(crate) fn model_path(&self) -> Result<PathBuf> {
         self.model_path_with(self.global.offline)
     }
@@ -76,15 +94,13 @@ impl Context<'_> {
     }
 
     fn model_path_with(&self, offline: bool) -> Result<PathBuf> {
-        let hf_home = variable("HF_HOME").map_or_else(|| home().join(".cache/huggingface"), PathBuf::from);
-        let token = variable("HF_TOKEN")
-            .or_else(|| fs_err::read_to_string(hf_home.join("token")).ok().map(|t| t.trim().to_owned()));
+        let hub = Self::hub();
         let options = SourceOptions {
             model: self.global.model.clone(),
             cache_dir: Self::cache_path(),
-            hub_cache: variable("HF_HUB_CACHE").map_or_else(|| hf_home.join("hub"), PathBuf::from),
-            hub_endpoint: variable("HF_ENDPOINT"),
-            hub_token: token.map(Secret),
+            hub_cache: variable("HF_HUB_CACHE").map_or_else(|| hub.home.join("hub"), PathBuf::from),
+            hub_endpoint: hub.endpoint,
+            hub_token: hub.token,
             offline,
             python: variable("LORAFAB_PYTHON").unwrap_or_else(|| "python3".into()),
         };
@@ -176,6 +192,11 @@ pub(crate) fn gone(owner: &str) -> bool {
     let parts: Vec<&str> = owner.split('/').collect();
     let [host, pid, start, _] = parts[..] else { return false };
     host == hostname() && pid.parse().ok().and_then(start_of).is_none_or(|s| s != start)
+}
+
+/// Whether a signal came.
+pub(crate) fn stopped() -> bool {
+    STOP.load(Ordering::Relaxed)
 }
 
 /// First signal: stop after the current step. Second: at once (everything finished is safe).

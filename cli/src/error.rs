@@ -79,6 +79,10 @@ const FULL: &str = "free some space and run the same command again: what is fini
 
 impl From<registry::Error> for CommandError {
     fn from(e: registry::Error) -> Self {
+        if let registry::Error::Hub { trouble, .. } = &e {
+            let (kind, hint) = crate::commands::hub::advice(*trouble);
+            return Self { hint: hint.map(str::to_owned), ..Self::from_error(kind, &e) };
+        }
         let kind = match &e {
             registry::Error::NotFound { .. }
             | registry::Error::Ambiguous { .. }

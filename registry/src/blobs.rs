@@ -80,6 +80,11 @@ fn path_of(root: &Path, digest: &Digest) -> PathBuf {
     root.join("blobs").join(&digest.0[..2]).join(&digest.0)
 }
 
+/// Length of a blob's file, unread.
+pub(crate) fn size(root: &Path, digest: &Digest) -> Result<u64> {
+    Ok(fs_err::metadata(path_of(root, digest))?.len())
+}
+
 /// Whether a blob is there, unread.
 pub(crate) fn present(root: &Path, digest: &Digest) -> bool {
     path_of(root, digest).exists()

@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::files;
+use crate::peft::OWN;
 use crate::store::check_name;
 use crate::{AdapterRecord, Digest, Error, IfExists, Result, Store};
 
@@ -19,7 +20,7 @@ const MANIFEST: &str = "manifest.json";
 /// Largest manifest: about 10,000 adapters.
 const MAX_MANIFEST: u64 = 256 << 20;
 /// Largest file of an adapter.
-const MAX_FILE: u64 = 4 << 30;
+pub(crate) const MAX_FILE: u64 = 4 << 30;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,11 +114,8 @@ pub fn import(store: &mut Store, path: &Path, weigh: Weigh<'_>) -> Result<Unbund
     Ok(out)
 }
 
-/// Files that an exported folder has of its own.
-const RESERVED: [&str; 3] = ["adapter_model.safetensors", "adapter_config.json", "lorafab.json"];
-
-/// Fields of a record that come to be paths, terminal output or keys.
-fn check_record(record: &AdapterRecord) -> Result<(), String> {
+/// Checks a record from elsewhere: the fields that come to be paths, terminal output or keys, and that its id is that of its files.
+pub(crate) fn check_record(record: &AdapterRecord) -> Result<(), String> {
     // Whatever text it holds is shown on terminals some day.
     let mut left = vec![serde_json::to_value(record).expect("invariant: plain data")];
     while let Some(value) = left.pop() {
@@ -143,7 +141,7 @@ fn check_record(record: &AdapterRecord) -> Result<(), String> {
     }
     for name in record.extra_files.keys() {
         check_name(name).map_err(|e| e.to_string())?;
-        if RESERVED.contains(&name.as_str()) {
+        if OWN.contains(&name.as_str()) {
             return Err(format!(
                 "has a further file called {name}, which an export would write over the adapter's own"
             ));

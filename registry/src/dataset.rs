@@ -16,35 +16,41 @@ use crate::{AdapterRecord, Error, Result, Store, write_atomic};
 /// Files that a repository on the Hub should stay below (its own recommendation).
 pub const HUB_FILES: usize = 100_000;
 
+/// Where an adapter lies in a data set.
+pub(crate) fn folder(id: &str) -> String {
+    format!("adapters/{}/{id}", &id[..2])
+}
+
+/// An adapter's line in the index.
+pub(crate) fn index_line(r: &AdapterRecord) -> String {
+    json!({"id": r.id, "folder": folder(&r.id), "behaviour": r.behaviour, "family": r.family, "value": r.value, "category": r.category,
+        "split": r.split, "role": r.role, "status": r.status, "rank": r.peft.r, "lora_alpha": r.peft.lora_alpha, "base_model": r.peft.base_model,
+        "tags": r.tags, "metrics": r.metrics, "lineage": r.lineage, "parents": r.parents, "weights_blake3": r.weights, "weights_bytes": r.weights_bytes})
+    .to_string()
+}
+
 /// Writes a data set into a folder that does not exist: built aside, then renamed into place. The same adapters give the same
 /// bytes. Returns how many files it has.
 ///
 /// # Errors
 /// If the folder exists, or a file is damaged or cannot be written.
-pub fn export(store: &Store, records: &[AdapterRecord], folder: &Path) -> Result<usize> {
-    if folder.exists() {
-        return Err(Error::Refused {
-            path: folder.into(),
-            what: "already exists; name another folder".into(),
-        });
+pub fn export(store: &Store, records: &[AdapterRecord], dir: &Path) -> Result<usize> {
+    if dir.exists() {
+        return Err(Error::Refused { path: dir.into(), what: "already exists; name another folder".into() });
     }
-    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent)?;
     let staging = tempfile::Builder::new().prefix(".dataset-").tempdir_in(parent)?;
     let mut index = String::new();
     let mut files = 1;
     for r in records {
-        let place = format!("adapters/{}/{}", &r.id[..2], r.id);
-        peft::export(store, r, &staging.path().join(&place), IfExists::Fail)?;
+        peft::export(store, r, &staging.path().join(folder(&r.id)), IfExists::Fail)?;
         files += 3 + r.extra_files.len();
-        let line = json!({"id": r.id, "folder": place, "behaviour": r.behaviour, "family": r.family, "value": r.value, "category": r.category,
-            "split": r.split, "role": r.role, "status": r.status, "rank": r.peft.r, "lora_alpha": r.peft.lora_alpha, "base_model": r.peft.base_model,
-            "tags": r.tags, "metrics": r.metrics, "lineage": r.lineage, "parents": r.parents, "weights_blake3": r.weights, "weights_bytes": r.weights_bytes});
-        index.push_str(&line.to_string());
+        index.push_str(&index_line(r));
         index.push('\n');
     }
     write_atomic(&staging.path().join("index.jsonl"), index.as_bytes())?;
-    fs_err::rename(staging.keep(), folder)?;
+    fs_err::rename(staging.keep(), dir)?;
     fs_err::File::open(parent)?.sync_all()?;
     Ok(files)
 }

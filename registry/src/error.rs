@@ -148,6 +148,14 @@ pub enum Error {
         /// Why, and what to do.
         what: String,
     },
+    /// The Hub refused, or could not be reached.
+    #[error("{what}")]
+    Hub {
+        /// What kind of trouble.
+        trouble: crate::hub::Trouble,
+        /// One sentence, which never holds a token.
+        what: String,
+    },
     /// A filter expression cannot be read.
     #[error("filter {expression:?}: {what} at character {at}")]
     Filter {

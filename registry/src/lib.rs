@@ -17,6 +17,7 @@ pub mod dataset;
 pub mod error;
 pub mod filter;
 pub mod gc;
+pub mod hub;
 mod index;
 pub mod peft;
 pub mod query;

@@ -6,6 +6,7 @@ mod dit;
 mod doctor;
 mod factory;
 mod graph;
+pub(crate) mod hub;
 mod intervention;
 mod oracle;
 mod quickstart;
@@ -25,6 +26,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Factory(command) => factory::run(&context, command),
         Command::Adapter(command) => adapter::run(&context, command),
         Command::Registry(command) => registry::run(&context, command),
+        Command::Hub(command) => hub::run(&context, command),
         Command::Quickstart(args) => quickstart::run(&context, args),
         Command::Dit(command) => dit::run(&context, command),
         Command::Oracle(command) => oracle::run(&context, command),

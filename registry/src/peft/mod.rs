@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use crate::record::PeftConfig;
-use crate::{AdapterRecord, Error, Result, Store, write_atomic};
+use crate::{AdapterRecord, Digest, Error, Result, Store, write_atomic};
 
 /// What to do when the target folder exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +52,25 @@ pub fn adapter_config(peft: &PeftConfig) -> String {
     serde_json::to_string_pretty(&value).expect("invariant: plain data")
 }
 
-/// Files of every exported folder.
-const OWN: [&str; 3] = ["adapter_model.safetensors", "adapter_config.json", "lorafab.json"];
+/// Files of every exported folder, which no further file of an adapter may be called.
+pub(crate) const OWN: [&str; 3] = ["adapter_model.safetensors", "adapter_config.json", "lorafab.json"];
+
+/// What a file of an exported folder holds.
+#[derive(Debug, Clone)]
+pub(crate) enum Content<'a> {
+    Text(String),
+    Blob(&'a Digest),
+}
+
+/// The files of an exported folder.
+pub(crate) fn contents(record: &AdapterRecord) -> Result<Vec<(&str, Content<'_>)>> {
+    let card = serde_json::to_string_pretty(record)
+        .map_err(|source| Error::Json { what: "adapter record".into(), source })?;
+    let texts = [adapter_config(&record.peft), card].map(Content::Text);
+    let own = OWN.into_iter().zip(std::iter::once(Content::Blob(&record.weights)).chain(texts));
+    let further = record.extra_files.iter().map(|(name, digest)| (name.as_str(), Content::Blob(digest)));
+    Ok(own.chain(further).collect())
+}
 
 /// Writes a PEFT folder: built aside, then renamed into place.
 pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: IfExists) -> Result<()> {
@@ -92,13 +109,12 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent)?;
     let staging = tempfile::Builder::new().prefix(".export-").tempdir_in(parent)?;
-    write_atomic(&staging.path().join("adapter_model.safetensors"), &store.weights(record)?)?;
-    write_atomic(&staging.path().join("adapter_config.json"), adapter_config(&record.peft).as_bytes())?;
-    let card = serde_json::to_string_pretty(record)
-        .map_err(|source| Error::Json { what: "adapter record".into(), source })?;
-    write_atomic(&staging.path().join("lorafab.json"), card.as_bytes())?;
-    for (name, digest) in &record.extra_files {
-        write_atomic(&staging.path().join(name), &store.get_blob(digest)?)?;
+    for (name, content) in contents(record)? {
+        let bytes = match content {
+            Content::Blob(digest) => store.get_blob(digest)?,
+            Content::Text(text) => text.into_bytes(),
+        };
+        write_atomic(&staging.path().join(name), &bytes)?;
     }
     if folder.exists() {
         let old = staging.path().with_extension("old");
@@ -184,6 +200,48 @@ pub fn read(
     }
     let weights = read_weights(weights_path, bytes, &resolved, shape)?;
     Ok(Imported { peft: resolved.peft, weights })
+}
+
+/// Checks a folder of ours by itself, without its base model: the file's own tensors say what the model's shape is, and then every
+/// key is accounted for as in [`import`].
+///
+/// # Errors
+/// As [`import`], or if the configuration is not the record's.
+pub(crate) fn check_alone(
+    folder: &Path,
+    config: &[u8],
+    weights: &[u8],
+    record: &AdapterRecord,
+) -> Result<()> {
+    let [weights_path, config_path, _] = OWN.map(|name| folder.join(name));
+    let refuse = |what: String| Error::Refused { path: weights_path.clone(), what };
+    let config: Value = serde_json::from_slice(config)
+        .map_err(|source| Error::Json { what: config_path.display().to_string(), source })?;
+    let file = SafeTensors::deserialize(weights)
+        .map_err(|e| refuse(format!("is not a readable safetensors file: {e}")))?;
+    let mut shape =
+        ImportShape { base_model: record.peft.base_model.clone(), layers: 0, projections: BTreeMap::new() };
+    for (name, view) in file.tensors() {
+        let words: Vec<&str> = name.strip_prefix(PREFIX).unwrap_or_default().split('.').collect();
+        let ["model", "layers", layer, _, projection, factor, "weight"] = words[..] else {
+            return Err(refuse(format!("tensor {name:?} belongs to no projection of a layer")));
+        };
+        let layer = layer.parse::<usize>().ok().filter(|n| *n < 10_000);
+        let (Some(layer), &[rows, columns]) = (layer, view.shape()) else {
+            return Err(refuse(format!("tensor {name:?} is of no layer, or no matrix")));
+        };
+        shape.layers = shape.layers.max(layer + 1);
+        let sizes = shape.projections.entry(projection.to_owned()).or_default();
+        match factor {
+            "lora_A" => sizes.0 = columns,
+            _ => sizes.1 = rows,
+        }
+    }
+    let imported = read(&config_path, &config, &weights_path, weights, &shape)?;
+    if imported.peft != record.peft {
+        return Err(Error::Refused { path: config_path, what: "is not what lorafab.json says of it".into() });
+    }
+    Ok(())
 }
 
 /// Where a projection lies in a transformers model of the Llama family.

@@ -5,6 +5,8 @@ mod list;
 mod manage;
 mod transfer;
 
+pub(super) use transfer::{chosen, weighed};
+
 use registry::peft::export;
 use registry::{AdapterRecord, Filter, IfExists};
 use serde_json::json;

@@ -200,10 +200,12 @@ fn weigh(weights: &[u8], scale: f32) -> std::result::Result<f64, String> {
     }
 }
 
+/// Whether weights from elsewhere are those of a working adapter.
+pub(crate) fn weighed(record: &AdapterRecord, weights: &[u8]) -> std::result::Result<(), String> {
+    weigh(weights, record.peft.lora_alpha / record.peft.r as f32).map(drop)
+}
+
 fn unbundle(context: &Context<'_>, file: &Path) -> Result {
-    let weighed = |record: &AdapterRecord, weights: &[u8]| {
-        weigh(weights, record.peft.lora_alpha / record.peft.r as f32).map(drop)
-    };
     let done = bundles::import(&mut context.store()?, file, &weighed)?;
     if context.global.json {
         return print_json(
@@ -234,7 +236,7 @@ pub(super) fn dataset(context: &Context<'_>, dir: &Path, conditions: &[String]) 
 }
 
 /// The adapters that pass the conditions; none is an error.
-fn chosen(store: &Store, conditions: &[String]) -> Result<Vec<AdapterRecord>> {
+pub(crate) fn chosen(store: &Store, conditions: &[String]) -> Result<Vec<AdapterRecord>> {
     let mut filter = Filter::all();
     for condition in conditions {
         filter = filter.and(condition)?;
