@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::commit::files;
+use crate::commit::{files, identity};
 use crate::store::check_name;
 use crate::{AdapterRecord, Digest, Error, IfExists, Result, Store};
 
@@ -158,14 +158,7 @@ fn check_record(record: &AdapterRecord) -> Result<(), String> {
     {
         return Err("holds a number that is none".into());
     }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(record.spec_hash.as_bytes());
-    hasher.update(record.weights.as_str().as_bytes());
-    for (name, digest) in &record.extra_files {
-        hasher.update(name.as_bytes());
-        hasher.update(digest.as_str().as_bytes());
-    }
-    if hasher.finalize().to_hex()[..32] != *record.id {
+    if identity(&record.spec_hash, &record.weights, &record.extra_files) != record.id {
         return Err("its id is not that of its files".into());
     }
     Ok(())

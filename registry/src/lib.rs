@@ -34,5 +34,6 @@ pub use gc::GcPlan;
 pub use peft::{IfExists, ImportShape};
 pub use query::{Edge, Listing, Stats};
 pub use record::{AdapterRecord, NewAdapter, PeftConfig, Role, Status};
+pub use schema::NEEDS_LEFT;
 pub use store::Store;
 pub use upkeep::{Alias, Change};

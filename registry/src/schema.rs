@@ -4,6 +4,10 @@
 /// Migrations in order.
 pub(crate) const MIGRATIONS: &[&str] = &[CATALOGUE_AND_QUEUE, LOG_AND_FIELDS];
 
+/// Needs of the job `jobs` that have not ended: what its column `deps_left` is derived from.
+pub const NEEDS_LEFT: &str = "(SELECT COUNT(*) FROM job_needs n JOIN jobs p ON p.id = n.needs
+   WHERE n.job = jobs.id AND p.state NOT IN ('succeeded','cancelled','dead'))";
+
 const CATALOGUE_AND_QUEUE: &str = "
 CREATE TABLE adapters(
   id TEXT PRIMARY KEY, spec_hash TEXT NOT NULL UNIQUE, behaviour TEXT NOT NULL, family TEXT NOT NULL,
