@@ -8,6 +8,7 @@
 
 #![warn(missing_docs)]
 
+pub mod aliases;
 pub mod blobs;
 pub mod bundle;
 pub mod canonical;
@@ -25,6 +26,7 @@ mod schema;
 pub mod store;
 pub mod upkeep;
 
+pub use aliases::Alias;
 pub use blobs::{Digest, write_atomic};
 pub use canonical::{canonical_json, spec_hash};
 pub use check::{CheckReport, Problem, Repair, VerifyOutcome};
@@ -36,4 +38,4 @@ pub use query::{Edge, Listing, Stats};
 pub use record::{AdapterRecord, NewAdapter, PeftConfig, Role, Status};
 pub use schema::NEEDS_LEFT;
 pub use store::Store;
-pub use upkeep::{Alias, Change};
+pub use upkeep::Change;

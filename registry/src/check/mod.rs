@@ -272,15 +272,7 @@ impl Store {
                 );
             }
         }
-        for alias in self.aliases()? {
-            if !rows.iter().any(|r| r.id == alias.adapter) {
-                say(
-                    format!("alias {}", alias.name),
-                    format!("stands for {}, which is not in the catalogue", alias.adapter),
-                    true,
-                );
-            }
-        }
+        problems.extend(self.alias_problems()?);
         problems.sort();
         Ok(CheckReport {
             adapters: rows.len(),

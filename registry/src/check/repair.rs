@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{COLUMNS, columns_of, damaged, jobs};
 use crate::blobs::present;
 use crate::commit::{files, insert, parse, read_receipt, receipt_text};
-use crate::{AdapterRecord, Digest, Result, Store, index, write_atomic};
+use crate::{AdapterRecord, Alias, Digest, Result, Store, index, write_atomic};
 
 /// What a repair did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -21,8 +21,10 @@ pub struct Repair {
     pub replaced: usize,
     /// Adapters whose fields or lineage were filed anew.
     pub filed: usize,
-    /// Aliases that stood for nothing, removed.
+    /// Aliases on which the catalogue and `aliases.json` disagreed.
     pub aliases: usize,
+    /// Aliases of adapters that are gone, removed from both.
+    pub dropped_aliases: Vec<Alias>,
     /// Jobs whose state was put back to the end of their log, or whose needs were counted anew.
     pub jobs: usize,
     /// Needs of or on jobs that do not exist, removed.
@@ -53,10 +55,7 @@ impl Store {
         for row in self.catalogue()?.records {
             done.receipts += self.receipt_from_row(&row)?;
         }
-        self.restore_aliases()?;
-        done.aliases = self.transaction(|t| {
-            t.execute("DELETE FROM aliases WHERE adapter NOT IN (SELECT id FROM adapters)", [])
-        })?;
+        (done.aliases, done.dropped_aliases) = self.reconcile_aliases()?;
         self.transaction(|t| {
             done.filed = index::mend(t)?;
             (done.jobs, done.needs) = jobs::mend(t)?;
