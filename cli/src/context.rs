@@ -40,6 +40,11 @@ impl Context<'_> {
         Ok(Store::open(&self.store_path())?)
     }
 
+    /// Whether there is a store with a catalogue.
+    pub(crate) fn has_catalogue(&self) -> bool {
+        self.store_path().join("catalogue.sqlite").exists()
+    }
+
     /// The store, for commands that have nothing to do where there is none.
     pub(crate) fn existing_store(&self) -> Result<Store> {
         let path = self.store_path();

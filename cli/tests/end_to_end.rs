@@ -217,10 +217,47 @@ fn submitting_twice_is_one_job_and_cancel_and_retry_work() {
     let again = place.json(&["factory", "submit", "favourite", "--limit", "3"]);
     assert_eq!((again["queued"].as_u64(), again["already_known"].as_u64()), (Some(0), Some(3)));
     assert!(place.run(&["factory", "cancel", "favourite/"]).status.success());
+    for dry in [&["--dry-run"][..], &[]] {
+        let args = [&["factory", "submit", "favourite", "--limit", "3"], dry].concat();
+        let again = place.json(&args);
+        assert_eq!((again["cancelled"].as_u64(), again["dead"].as_u64()), (Some(3), Some(0)));
+        assert!(again["hints"][0].as_str().unwrap().contains("lorafab factory retry"), "{again}");
+        let out = place.run(&args);
+        assert!(text(&out.stdout).contains("3 already known (0 dead, 3 cancelled)"), "{}", text(&out.stdout));
+        assert!(text(&out.stderr).contains("lorafab factory retry"), "{}", text(&out.stderr));
+    }
     assert_eq!(place.json(&["factory", "run"])["committed"], 0);
     assert!(place.run(&["factory", "retry"]).status.success());
     assert_eq!(place.json(&["factory", "run", "--pack", "2"])["committed"], 3);
     assert_eq!(place.json(&["factory", "status"])["states"]["succeeded"], 3);
+}
+
+#[test]
+fn a_dry_run_of_submit_looks_at_the_queue_and_the_catalogue_and_writes_nothing() {
+    let place = Place::new();
+    let look = |n: &str| {
+        let said = place.json(&["factory", "submit", "favourite", "--limit", n, "--dry-run"]);
+        ["queued", "already_known", "already_made"].map(|k| said[k].as_u64().unwrap())
+    };
+    assert_eq!(look("3"), [3, 0, 0]);
+    assert!(!place.path("store").exists(), "a dry run made a store");
+    place.json(&["factory", "submit", "favourite", "--limit", "2"]);
+    place.json(&["factory", "run"]);
+    let tar = place.path("two.tar").display().to_string();
+    place.json(&["adapter", "bundle", &tar]);
+    let before = place.json(&["factory", "status"]);
+    assert_eq!(look("5"), [3, 2, 0]);
+    assert_eq!(place.json(&["factory", "status"]), before);
+    assert_eq!(std::fs::read_dir(place.path("store/staging")).unwrap().count(), 0);
+    // A catalogue that has the adapters and never had the jobs.
+    std::fs::remove_dir_all(place.path("store")).unwrap();
+    place.json(&["adapter", "import", &tar]);
+    assert_eq!(look("5"), [3, 0, 2]);
+    let out = place.run(&["factory", "submit", "favourite", "--limit", "5", "--dry-run"]);
+    assert_eq!(
+        text(&out.stdout).trim(),
+        "3 jobs would be queued, 2 already made, 0 already known; nothing was changed"
+    );
 }
 
 #[test]

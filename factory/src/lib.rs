@@ -20,5 +20,5 @@ pub use error::{Error, Result};
 pub use gate::GateResult;
 pub use load::{load_adapter, peft_config};
 pub use queue::{Failure, Job, Queue, QueueStatus, State, Submitted};
-pub use spec::{ADAPTER_JOB, AdapterSpec, SubmitOptions, recipes_of, specs, submit};
+pub use spec::{ADAPTER_JOB, AdapterSpec, SubmitOptions, preview, recipes_of, specs, submit};
 pub use worker::{Craft, Event, Failed, RunOptions, RunSummary, run};

@@ -111,8 +111,32 @@ pub fn submit(
         let json = serde_json::to_vec(recipe).expect("invariant: plain data");
         store.cache_put(&recipe_key(&recipe.digest()), &json)?;
     }
-    let digest = base.digest();
-    let specs = specs(behaviours, &digest)?;
+    let jobs = jobs(behaviours, &base.digest(), options)?;
+    Queue::new(store).submit(&jobs, now_ms)
+}
+
+/// What [`submit`] would say, without doing anything; without a store, everything is new.
+///
+/// # Errors
+/// As [`submit`].
+pub fn preview(
+    store: Option<&mut Store>,
+    base_digest: &str,
+    behaviours: &[Behaviour],
+    options: &SubmitOptions,
+) -> Result<Submitted> {
+    let jobs = jobs(behaviours, base_digest, options)?;
+    match store {
+        Some(store) => Queue::new(store).preview(&jobs),
+        None => {
+            let new = jobs.iter().map(|j| &j.spec_hash).collect::<BTreeSet<_>>().len();
+            Ok(Submitted { new, known: jobs.len() - new, ..Submitted::default() })
+        }
+    }
+}
+
+fn jobs(behaviours: &[Behaviour], base_digest: &str, options: &SubmitOptions) -> Result<Vec<NewJob>> {
+    let specs = specs(behaviours, base_digest)?;
     let mut jobs: Vec<NewJob> = specs
         .iter()
         .map(|spec| NewJob {
@@ -131,7 +155,7 @@ pub fn submit(
         .collect();
     // What others need comes first.
     jobs.sort_by_key(|j| !j.needs.is_empty());
-    Queue::new(store).submit(&jobs, now_ms)
+    Ok(jobs)
 }
 
 /// The specifications of a set of behaviours, in their order.

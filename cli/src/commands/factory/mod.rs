@@ -62,28 +62,42 @@ fn submit(context: &Context<'_>, args: &SubmitArgs) -> Result {
         .iter()
         .flat_map(|r| ::recipes::first(r.expand(args.seed), args.limit.unwrap_or(usize::MAX)))
         .collect();
+    let options =
+        SubmitOptions { priority: args.priority, max_attempts: args.attempts, tags: args.tag.clone() };
     let done = if args.dry_run {
-        factory::Submitted { new: behaviours.len(), ..factory::Submitted::default() }
+        // A look makes no store; and where there is none, no model is needed to know that all is new.
+        let mut store = if context.has_catalogue() { Some(context.store()?) } else { None };
+        let digest = if store.is_some() { context.base()?.digest() } else { String::new() };
+        factory::preview(store.as_mut(), &digest, &behaviours, &options)?
     } else {
-        let options =
-            SubmitOptions { priority: args.priority, max_attempts: args.attempts, tags: args.tag.clone() };
         factory::submit(&mut context.store()?, &context.base()?, &recipes, &behaviours, &options, now_ms())?
     };
+    let (queued, known) = (done.new - done.already_made + done.again, done.known - done.again);
+    let ended = done.dead + done.cancelled;
+    let hint = (ended > 0).then_some("dead and cancelled jobs run again only after: lorafab factory retry");
     if context.global.json {
         return print_json(
-            &json!({"schema": "factory-submit/1", "queued": done.new + done.again, "already_known": done.known - done.again,
-            "already_made": done.already_made, "dry_run": args.dry_run}),
+            &json!({"schema": "factory-submit/2", "queued": queued, "already_known": known, "already_made": done.already_made,
+            "dead": done.dead, "cancelled": done.cancelled, "hints": hint.into_iter().collect::<Vec<_>>(), "dry_run": args.dry_run}),
         );
     }
-    if args.dry_run {
-        return print(&format!("{} would be queued; nothing was", count(done.new, "adapter")));
+    let mut line = if args.dry_run {
+        format!("{} would be queued", count(queued, "job"))
+    } else {
+        format!("queued {}", count(queued, "job"))
+    };
+    line.push_str(&format!(", {} already made, {known} already known", done.already_made));
+    if ended > 0 {
+        line.push_str(&format!(" ({} dead, {} cancelled)", done.dead, done.cancelled));
     }
-    print(&format!(
-        "queued {}, {} already known",
-        count(done.new + done.again, "job"),
-        done.known - done.again
-    ))?;
-    if done.new + done.again > 0 {
+    if args.dry_run {
+        line.push_str("; nothing was changed");
+    }
+    print(&line)?;
+    if let Some(hint) = hint {
+        context.say(hint);
+    }
+    if queued > 0 && !args.dry_run {
         context.say("next: lorafab factory run");
     }
     Ok(())
