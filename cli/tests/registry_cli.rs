@@ -282,3 +282,32 @@ fn processes_share_a_queue_and_a_terminated_one_leaves_its_work_to_the_others() 
     assert_eq!(ids(store), ids(reference));
     assert_eq!(p.json(&["registry", "check"])["report"]["problems"], serde_json::json!([]));
 }
+
+/// One of two workers cannot file what it made: it says so at once, the other ends with what it has in hand, and the rest waits for the
+/// next run.
+#[test]
+fn a_worker_that_fails_is_heard_at_once_and_the_others_finish_what_they_hold() {
+    let p = Place::new();
+    p.json_in("reference", &["factory", "submit", "favourite", "--limit", "1"]);
+    p.json_in("reference", &["factory", "run"]);
+    let one =
+        p.json_in("reference", &["adapter", "list"])["adapters"][0]["weights"].as_str().unwrap().to_owned();
+    p.json(&["factory", "submit", "favourite", "--limit", "1"]);
+    p.json(&["factory", "submit", "favourite", "--limit", "12"]);
+    // A folder lies where the first job's weights would be put.
+    let in_the_way = p.path("store/blobs").join(&one[..2]).join(&one);
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let out = p.run(&["factory", "run", "--workers", "2", "--pack", "1"]);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(5), "{stderr}");
+    let said = stderr.find("a worker has failed: ").unwrap();
+    assert!(said < stderr.find("\nerror: ").unwrap(), "{stderr}");
+    assert!(stderr.contains("the others finish what they hold"), "{stderr}");
+    let states = p.json(&["factory", "status"])["states"].clone();
+    let n = |state: &str| states[state].as_u64().unwrap_or(0);
+    assert!(n("queued") >= 4 && n("leased") + n("running") == 0 && n("retry_wait") == 1, "{states}");
+    assert_eq!(n("queued") + n("succeeded"), 11, "{states}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    p.json(&["factory", "run", "--drain"]);
+    assert!(p.json(&["factory", "status"])["states"]["succeeded"].as_u64().unwrap() >= 11);
+}

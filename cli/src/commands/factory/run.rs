@@ -1,7 +1,7 @@
 //! `factory run`: works the queue and shows how far it is.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use factory::{Craft, Event, RunOptions, RunSummary};
@@ -57,36 +57,53 @@ pub(super) fn run(context: &Context<'_>, pack: usize, workers: usize, drain: boo
     Ok(())
 }
 
-/// Works the queue empty with `workers` threads and shows progress.
+/// Works the queue empty with `workers` threads and shows progress. If one of them cannot go on, that is said at once; the others
+/// finish what they hold, and its error is the command's.
 pub(crate) fn work(context: &Context<'_>, base: &BaseModel, job: Job<'_>) -> Result<RunSummary> {
     let path = context.store_path();
     let quiet = context.global.quiet;
     let names: Vec<String> = (0..job.workers.max(1)).map(owner).collect();
+    let failed = AtomicBool::new(false);
+    let one = |owner: &str| -> factory::Result<RunSummary> {
+        let mut store = Store::open(&path)?;
+        let options = RunOptions {
+            pack: job.pack.max(1),
+            owner,
+            stop: &STOP,
+            enough: &failed,
+            clock: now_ms,
+            gone,
+            crafts: job.crafts,
+            drain: job.drain,
+        };
+        let mut progress = Progress::new(quiet);
+        factory::run(&mut store, base, options, &mut |event| progress.show(&event))
+    };
     let results: Vec<factory::Result<RunSummary>> = std::thread::scope(|scope| {
-        let handles: Vec<_> = names
-            .iter()
-            .map(|owner| {
-                scope.spawn(|| {
-                    let mut store = Store::open(&path)?;
-                    let options = RunOptions {
-                        pack: job.pack.max(1),
-                        owner,
-                        stop: &STOP,
-                        clock: now_ms,
-                        gone,
-                        crafts: job.crafts,
-                        drain: job.drain,
-                    };
-                    let mut progress = Progress::new(quiet);
-                    factory::run(&mut store, base, options, &mut |event| progress.show(&event))
-                })
-            })
-            .collect();
-        handles.into_iter().map(|h| h.join().expect("a worker does not panic")).collect()
+        let work = |owner: &str| {
+            let result = one(owner);
+            if let Err(e) = &result
+                && !failed.swap(true, Ordering::Relaxed)
+                && names.len() > 1
+            {
+                tell(&format!("a worker has failed: {e}; the others finish what they hold and end"));
+            }
+            result
+        };
+        let work = &work;
+        let handles: Vec<_> = names.iter().map(|owner| scope.spawn(move || work(owner))).collect();
+        handles.into_iter().map(|h| h.join().expect("invariant: a worker does not panic")).collect()
     });
     let mut total = RunSummary::default();
+    let mut error = None;
     for result in results {
-        let one = result?;
+        let one = match result {
+            Ok(one) => one,
+            Err(e) => {
+                error.get_or_insert(e);
+                continue;
+            }
+        };
         total.committed += one.committed;
         total.finished += one.finished;
         total.failed += one.failed;
@@ -94,6 +111,16 @@ pub(crate) fn work(context: &Context<'_>, base: &BaseModel, job: Job<'_>) -> Res
         total.for_others = one.for_others;
         total.paused |= one.paused;
         total.seconds = total.seconds.max(one.seconds);
+    }
+    if let Some(e) = error {
+        if total.committed + total.finished > 0 {
+            tell(&format!(
+                "made by the other workers: {}, {}",
+                count(total.committed, "adapter"),
+                count(total.finished, "other job")
+            ));
+        }
+        return Err(e.into());
     }
     total.stopped = STOP.load(Ordering::Relaxed);
     Ok(total)
