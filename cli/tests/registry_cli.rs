@@ -311,3 +311,29 @@ fn a_worker_that_fails_is_heard_at_once_and_the_others_finish_what_they_hold() {
     p.json(&["factory", "run", "--drain"]);
     assert!(p.json(&["factory", "status"])["states"]["succeeded"].as_u64().unwrap() >= 11);
 }
+
+/// What is refused leaves nothing behind, not even an empty store where there was none.
+#[test]
+fn a_refused_import_makes_no_store() {
+    let p = Place::new();
+    p.json(&["factory", "submit", "favourite", "--limit", "1"]);
+    p.json(&["factory", "run"]);
+    let tar = p.path("one.tar").display().to_string();
+    p.json(&["adapter", "bundle", &tar]);
+    let whole = std::fs::read(&tar).unwrap();
+    let cut = p.path("cut.tar");
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    let exported = p.path("exported").display().to_string();
+    let name = names(&p.json(&["adapter", "list"]))[0].to_owned();
+    p.json(&["adapter", "export", &name, &exported]);
+    for args in [
+        &["adapter", "import", &cut.display().to_string()][..],
+        &["adapter", "import", &exported, "--name", "a\nb"],
+    ] {
+        let out = p.in_store("none", args);
+        assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
+        assert!(!p.path("none").exists(), "{args:?} made a store");
+    }
+    // What is good makes one.
+    assert_eq!(p.json_in("none", &["adapter", "import", &tar])["added"].as_array().unwrap().len(), 1);
+}
