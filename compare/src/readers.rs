@@ -78,6 +78,31 @@ impl Reader {
 /// What a reader's training tells while it runs: step, training loss, evaluation if one was made.
 pub type Report<'a> = &'a mut dyn FnMut(usize, f64, Option<FitPoint>);
 
+/// How a reader enters the catalogue.
+pub type File<'a> = &'a dyn Fn(&mut Store, NewAdapter) -> Result<AdapterRecord>;
+
+/// What surrounds a reader's training: when it is given up, and who is asked before the reader is filed.
+#[derive(Clone, Copy)]
+pub struct Session<'a> {
+    /// Set to stop after the current step.
+    pub stop: &'a AtomicBool,
+    /// Files the reader: a job's worker asks the queue within the same transaction whether its lease still stands.
+    pub file: File<'a>,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("stop", &self.stop).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Session<'a> {
+    /// One that asks nobody.
+    pub fn alone(stop: &'a AtomicBool) -> Self {
+        Self { stop, file: &|store, new| Ok(store.commit_adapter(new)?) }
+    }
+}
+
 /// Everything readers share: the model, the diffs and the episodes about them.
 #[derive(Debug)]
 pub struct Supervision<'a> {
@@ -224,7 +249,7 @@ pub fn dit_adapter(
     store: &mut Store,
     s: &Supervision<'_>,
     config: &FitConfig,
-    stop: &AtomicBool,
+    session: Session<'_>,
     report: Report<'_>,
 ) -> Result<Reader> {
     let spec = json!({"schema": "dit/3", "base": s.base.digest(), "supervision": s.digest(), "fit": config});
@@ -240,7 +265,7 @@ pub fn dit_adapter(
         0.0,
         (0, 0.0),
         (s.labels(), s.smoke),
-        stop,
+        session,
         &mut |_, keeping| {
             let (train, validation) = (s.of(Split::Train), s.of(Split::Validation));
             Ok((dit::train(s.base, &s.diffs, &train, &validation, config, keeping, &mut *report)?, None))
@@ -255,7 +280,7 @@ pub fn pretrained_oracle(
     collector: &Collector,
     config: &PretrainConfig,
     smoke: bool,
-    stop: &AtomicBool,
+    session: Session<'_>,
     report: Report<'_>,
 ) -> Result<Reader> {
     let labels = config.labels.iter().chain(&config.validation_labels).cloned().collect();
@@ -273,7 +298,7 @@ pub fn pretrained_oracle(
         0.0,
         (0, 0.0),
         (labels, smoke),
-        stop,
+        session,
         &mut |_, keeping| {
             let made = oracle_posttrain::pretrain(base, collector, config, keeping, &mut *report)?;
             Ok((made.fitted, Some(made.lens)))
@@ -288,7 +313,7 @@ pub fn posttrained_oracle(
     collector: &Collector,
     from: Option<&Reader>,
     config: &FitConfig,
-    stop: &AtomicBool,
+    session: Session<'_>,
     report: Report<'_>,
 ) -> Result<Reader> {
     let arm = if from.is_some() { Arm::OraclePosttrained } else { Arm::OracleScratch };
@@ -309,7 +334,7 @@ pub fn posttrained_oracle(
         s.collect_flops(collector),
         pretrained,
         (labels, s.smoke),
-        stop,
+        session,
         &mut |store, keeping| {
             let activations = s.activations(store, collector)?;
             let lens = s.lens(collector, &activations);
@@ -352,7 +377,7 @@ fn obtain(
     collect_flops: f64,
     (pretrain_tokens, pretrain_flops): (u64, f64),
     (labels, smoke): (BTreeSet<String>, bool),
-    stop: &AtomicBool,
+    session: Session<'_>,
     make: &mut dyn FnMut(&Store, Keeping<'_>) -> Result<Made>,
 ) -> Result<Reader> {
     let spec_hash = registry::spec_hash(&spec);
@@ -363,7 +388,7 @@ fn obtain(
         return from_record(store, base, record);
     }
     let begin = Instant::now();
-    let (fitted, lens) = make(store, Keeping { state: Some(&state), stop })?;
+    let (fitted, lens) = make(store, Keeping { state: Some(&state), stop: session.stop })?;
     let budget = Budget {
         arm,
         supervision_rows,
@@ -398,7 +423,7 @@ fn obtain(
     metrics.extend(best.map(|p| ("validation_loss".to_owned(), p.validation.loss)));
     metrics.extend(best.map(|p| ("validation_top1".to_owned(), p.validation.top1)));
     metrics.extend(best.map(|p| ("validation_mrr".to_owned(), p.validation.mrr)));
-    let record = store.commit_adapter(NewAdapter {
+    let new = NewAdapter {
         spec,
         role,
         behaviour: format!("reader/{}/{}", arm.name(), &spec_hash[..8]),
@@ -418,7 +443,8 @@ fn obtain(
         ]),
         extra_files,
         spec_hash,
-    })?;
+    };
+    let record = (session.file)(store, new)?;
     forget(&state)?;
     from_record(store, base, record)
 }

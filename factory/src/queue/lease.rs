@@ -163,6 +163,15 @@ impl Queue<'_> {
         record.ok_or(Error::LeaseLost(job.id))
     }
 
+    /// Records an adapter that a job has made, before the job ends. A stale token records nothing.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] under a stale token.
+    pub fn file(&mut self, job: &Job, adapter: NewAdapter) -> Result<AdapterRecord> {
+        let record = self.store.commit_adapter_with(adapter, |t, _| holds(t, job))?;
+        record.ok_or(Error::LeaseLost(job.id))
+    }
+
     /// Ends a job whose adapter the catalogue has already, or that makes none.
     ///
     /// # Errors
