@@ -8,7 +8,7 @@ use factory::queue::{Needs, NewJob};
 use factory::{Craft, Failed, Failure, Job, Queue, State};
 use lm::BaseModel;
 use recipes::Behaviour;
-use registry::{NewAdapter, Store};
+use registry::Store;
 use serde::{Deserialize, Serialize};
 
 use super::{compare, readers};
@@ -186,8 +186,7 @@ impl Reading<'_> {
             ));
         }
         // A worker that lost its lease files nothing: the queue is asked in the transaction that files.
-        let file = |store: &mut Store, new: NewAdapter| Ok(Queue::new(store).file(job, new)?);
-        let session = Session { stop, file: &file };
+        let session = Session { stop, file: &|store, new| Ok(Queue::new(store).file(job, new)?) };
         let mut found = Vec::new();
         for hash in &spec.readers {
             let made = Queue::new(store).find(hash)?.adapter.unwrap_or_default();
