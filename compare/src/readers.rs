@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use factory::{load_adapter, peft_config};
-use lm::{Adapter, BaseModel, FitConfig, FitPoint, Fitted, Keeping};
+use lm::{Adapter, BaseModel, FitConfig, FitEvent, Fitted, Keeping};
 use oracle_posttrain::lens::MOMENTS_FILE;
 use oracle_posttrain::{Activations, Collector, Lens, PretrainConfig, ao_config};
 use recipes::{Episode, Split};
@@ -75,8 +75,8 @@ impl Reader {
     }
 }
 
-/// What a reader's training tells while it runs: step, training loss, evaluation if one was made.
-pub type Report<'a> = &'a mut dyn FnMut(usize, f64, Option<FitPoint>);
+/// Told what a reader's training does while it runs.
+pub type Report<'a> = &'a mut dyn FnMut(FitEvent);
 
 /// How a reader enters the catalogue.
 pub type File<'a> = &'a dyn Fn(&mut Store, NewAdapter) -> Result<AdapterRecord>;

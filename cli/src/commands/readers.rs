@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use compare::readers::{SMOKE, Session, dit_adapter, from_record, posttrained_oracle, pretrained_oracle};
 use compare::{Reader, Supervision, settings};
-use lm::{Adapter, BaseModel, FitPoint};
+use lm::{Adapter, BaseModel, FitEvent};
 use oracle_posttrain::Collector;
 use recipes::{Behaviour, Recipe, Split, builtin, episodes};
 use registry::{AdapterRecord, Filter, Role, Store};
@@ -22,12 +22,20 @@ pub(crate) fn progress<'a>(
     context: &'a Context<'_>,
     what: &'a str,
     steps: usize,
-) -> impl FnMut(usize, f64, Option<FitPoint>) + 'a {
+) -> impl FnMut(FitEvent) + 'a {
     let begin = Instant::now();
     let mut last: Option<Instant> = None;
     let every =
         if std::io::stderr().is_terminal() { Duration::from_secs(2) } else { Duration::from_secs(15) };
-    move |step, loss, point| {
+    move |event| {
+        let (step, loss, point) = match event {
+            FitEvent::Step { step, loss, point } => (step, loss, point),
+            FitEvent::Anew { why } => {
+                context
+                    .say(&format!("{what}  begins anew: its state could not be used and was removed: {why}"));
+                return;
+            }
+        };
         if let Some(p) = point {
             context.say(&format!(
                 "{what}  step {step}/{steps}  train {:.2}  validation {:.2} nats, top-1 {:.2}",
