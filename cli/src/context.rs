@@ -9,6 +9,7 @@ use registry::Store;
 
 use crate::args::Global;
 use crate::error::{CommandError, Kind, Result};
+use crate::hint::spelled;
 use crate::output::tell;
 
 /// Set by the first Ctrl-C or SIGTERM.
@@ -18,7 +19,7 @@ pub(crate) struct Context<'a> {
     pub(crate) global: &'a Global,
 }
 
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
 }
 
@@ -129,11 +130,16 @@ impl Context<'_> {
         Ok(BaseModel::load(&path, precision)?)
     }
 
-    /// Progress and status, on stderr.
+    /// Progress, status and hints, on stderr.
     pub(crate) fn say(&self, what: &str) {
         if !self.global.quiet {
-            tell(what);
+            tell(&self.spelled(what));
         }
+    }
+
+    /// A text whose commands carry the options that were given.
+    pub(crate) fn spelled(&self, what: &str) -> String {
+        spelled(self.global, what)
     }
 }
 

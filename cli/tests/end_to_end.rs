@@ -221,10 +221,10 @@ fn submitting_twice_is_one_job_and_cancel_and_retry_work() {
         let args = [&["factory", "submit", "favourite", "--limit", "3"], dry].concat();
         let again = place.json(&args);
         assert_eq!((again["cancelled"].as_u64(), again["dead"].as_u64()), (Some(3), Some(0)));
-        assert!(again["hints"][0].as_str().unwrap().contains("lorafab factory retry"), "{again}");
+        assert!(again["hints"][0].as_str().unwrap().contains("factory retry"), "{again}");
         let out = place.run(&args);
         assert!(text(&out.stdout).contains("3 already known (0 dead, 3 cancelled)"), "{}", text(&out.stdout));
-        assert!(text(&out.stderr).contains("lorafab factory retry"), "{}", text(&out.stderr));
+        assert!(text(&out.stderr).contains("factory retry"), "{}", text(&out.stderr));
     }
     assert_eq!(place.json(&["factory", "run"])["committed"], 0);
     assert!(place.run(&["factory", "retry"]).status.success());
@@ -258,6 +258,32 @@ fn a_dry_run_of_submit_looks_at_the_queue_and_the_catalogue_and_writes_nothing()
         text(&out.stdout).trim(),
         "3 jobs would be queued, 2 already made, 0 already known; nothing was changed"
     );
+}
+
+#[test]
+fn hints_repeat_the_options_that_were_given() {
+    let place = Place::new();
+    let (model, store) = (tiny(), place.path("other").display().to_string());
+    let given = format!("lorafab --store {store} --model {model} --precision f32 ");
+    let flags = ["--store", &store, "--model", &model, "--precision", "f32"];
+    let run = |args: &[&str]| place.command(&[&flags[..], args].concat()).output().unwrap();
+    let missing = text(&run(&["factory", "status"]).stderr);
+    assert!(missing.contains(&format!("{given}factory submit topic")), "{missing}");
+    let next = text(&run(&["factory", "submit", "favourite", "--limit", "1"]).stderr);
+    assert!(next.contains(&format!("next: {given}factory run")), "{next}");
+    let error: Value = serde_json::from_slice(&run(&["--json", "adapter", "show", "x"]).stderr).unwrap();
+    assert_eq!(error["error"]["hints"][0], format!("list what there is with: {given}adapter list"));
+    // What the environment says is said to the next command too.
+    let out = place
+        .command(&["factory", "submit", "favourite", "--limit", "1"])
+        .envs([
+            ("LORAFAB_MODEL", model.as_str()),
+            ("LORAFAB_PRECISION", "f32"),
+            ("LORAFAB_STORE", &place.path("third").display().to_string()),
+        ])
+        .output()
+        .unwrap();
+    assert!(text(&out.stderr).contains("next: lorafab factory run"), "{}", text(&out.stderr));
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn submit(context: &Context<'_>, args: &SubmitArgs) -> Result {
     if context.global.json {
         return print_json(
             &json!({"schema": "factory-submit/2", "queued": queued, "already_known": known, "already_made": done.already_made,
-            "dead": done.dead, "cancelled": done.cancelled, "hints": hint.into_iter().collect::<Vec<_>>(), "dry_run": args.dry_run}),
+            "dead": done.dead, "cancelled": done.cancelled, "hints": hint.iter().map(|h| context.spelled(h)).collect::<Vec<_>>(), "dry_run": args.dry_run}),
         );
     }
     let mut line = if args.dry_run {

@@ -61,7 +61,6 @@ pub(super) fn run(context: &Context<'_>, pack: usize, workers: usize, drain: boo
 /// finish what they hold, and its error is the command's.
 pub(crate) fn work(context: &Context<'_>, base: &BaseModel, job: Job<'_>) -> Result<RunSummary> {
     let path = context.store_path();
-    let quiet = context.global.quiet;
     let names: Vec<String> = (0..job.workers.max(1)).map(owner).collect();
     let failed = AtomicBool::new(false);
     let one = |owner: &str| -> factory::Result<RunSummary> {
@@ -76,17 +75,17 @@ pub(crate) fn work(context: &Context<'_>, base: &BaseModel, job: Job<'_>) -> Res
             crafts: job.crafts,
             drain: job.drain,
         };
-        let mut progress = Progress::new(quiet);
+        let mut progress = Progress::new(context);
         factory::run(&mut store, base, options, &mut |event| progress.show(&event))
     };
     let results: Vec<factory::Result<RunSummary>> = std::thread::scope(|scope| {
         let work = |owner: &str| {
             let result = one(owner);
-            if let Err(e) = &result
-                && !failed.swap(true, Ordering::Relaxed)
-                && names.len() > 1
-            {
-                tell(&format!("a worker has failed: {e}; the others finish what they hold and end"));
+            if let Err(e) = &result {
+                failed.store(true, Ordering::Relaxed);
+                if names.len() > 1 {
+                    tell(&format!("a worker has failed: {e}; the others finish what they hold and end"));
+                }
             }
             result
         };
@@ -150,8 +149,8 @@ pub(crate) fn finish(summary: &RunSummary) -> Result {
 }
 
 /// One status line, rewritten in place on a terminal, a line every ten seconds elsewhere.
-struct Progress {
-    quiet: bool,
+struct Progress<'a> {
+    context: &'a Context<'a>,
     begin: Instant,
     last: Option<Instant>,
     done: usize,
@@ -160,9 +159,9 @@ struct Progress {
     pack: usize,
 }
 
-impl Progress {
-    fn new(quiet: bool) -> Self {
-        Self { quiet, begin: Instant::now(), last: None, done: 0, open: 0, pack: 0 }
+impl<'a> Progress<'a> {
+    fn new(context: &'a Context<'a>) -> Self {
+        Self { context, begin: Instant::now(), last: None, done: 0, open: 0, pack: 0 }
     }
 
     fn show(&mut self, event: &Event) {
@@ -173,22 +172,14 @@ impl Progress {
                 (self.done, self.open) = (*done, *open);
             }
             Event::Failed { label, reason } => tell(&format!("failed: {label}: {reason}")),
-            Event::Said(line) => {
-                if !self.quiet {
-                    tell(line);
-                }
-            }
-            Event::Waiting { open, .. } => {
-                if !self.quiet {
-                    tell(&format!(
-                        "nothing is ready: {} with other workers, waiting, or held back by a limit (see: lorafab factory status)",
-                        count(*open, "job")
-                    ));
-                }
-            }
+            Event::Said(line) => self.context.say(line),
+            Event::Waiting { open, .. } => self.context.say(&format!(
+                "nothing is ready: {} with other workers, waiting, or held back by a limit (see: lorafab factory status)",
+                count(*open, "job")
+            )),
             Event::Step { step, steps, loss, tokens_per_sec } => {
                 let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
-                if self.quiet || self.last.is_some_and(|l| l.elapsed() < every) {
+                if self.context.global.quiet || self.last.is_some_and(|l| l.elapsed() < every) {
                     return;
                 }
                 self.last = Some(Instant::now());
@@ -214,7 +205,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for Progress<'_> {
     fn drop(&mut self) {
         if self.last.is_some() && std::io::stderr().is_terminal() {
             tell("");
