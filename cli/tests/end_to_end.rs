@@ -1,71 +1,12 @@
 //! The binary as a user runs it, on the tiny fixture model: the whole product, and every kind of bad input.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod support;
+
 use std::path::PathBuf;
-use std::process::Output;
 
-use assert_cmd::Command;
 use serde_json::Value;
-
-fn tiny() -> String {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny").display().to_string()
-}
-
-/// A sealed environment with its own store and caches.
-struct Place {
-    folder: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::cargo_bin("lorafab").unwrap();
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.folder.path())
-            .env("LORAFAB_STORE", self.path("store"))
-            .env("LORAFAB_CACHE", self.path("cache"))
-            .args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        let model = tiny();
-        let args: Vec<&str> =
-            ["--model", &model, "--precision", "f32"].into_iter().chain(args.iter().copied()).collect();
-        self.command(&args).output().unwrap()
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let output = self.run(&[&["--json"], args].concat());
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Asserts exit code, an empty stdout, one `error:` line with all of `parts`, and a hint.
-fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{stderr}");
-    assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
-    assert_eq!(stderr.matches("error:").count(), 1, "{stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "{part:?} is not in: {stderr}");
-    }
-    assert!(!stderr.contains("panicked"), "{stderr}");
-}
+use support::{Place, assert_fails, text, tiny};
 
 #[test]
 fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing() {
