@@ -14,7 +14,7 @@ pub(crate) fn spelled(global: &Global, hint: &str) -> String {
         value != otherwise && variable(name).as_deref() != Some(value)
     };
     let store = global.store.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
-    let flags: String = [
+    let flags: Vec<String> = [
         ("--store", store.as_str(), "LORAFAB_STORE", ""),
         ("--model", &global.model, "LORAFAB_MODEL", "default"),
         ("--precision", &global.precision, "LORAFAB_PRECISION", "fastest"),
@@ -29,7 +29,7 @@ pub(crate) fn spelled(global: &Global, hint: &str) -> String {
         let word: &str = part.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
         out.push_str("lorafab ");
         if NOUNS.contains(&word) {
-            out.push_str(&flags);
+            out.push_str(&flags.concat());
         }
         out.push_str(part);
     }

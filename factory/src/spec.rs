@@ -126,13 +126,11 @@ pub fn preview(
     options: &SubmitOptions,
 ) -> Result<Submitted> {
     let jobs = jobs(behaviours, base_digest, options)?;
-    match store {
-        Some(store) => Queue::new(store).preview(&jobs),
-        None => {
-            let new = jobs.iter().map(|j| &j.spec_hash).collect::<BTreeSet<_>>().len();
-            Ok(Submitted { new, known: jobs.len() - new, ..Submitted::default() })
-        }
+    if let Some(store) = store {
+        return Queue::new(store).preview(&jobs);
     }
+    let new = jobs.iter().map(|j| &j.spec_hash).collect::<BTreeSet<_>>().len();
+    Ok(Submitted { new, known: jobs.len() - new, ..Submitted::default() })
 }
 
 fn jobs(behaviours: &[Behaviour], base_digest: &str, options: &SubmitOptions) -> Result<Vec<NewJob>> {

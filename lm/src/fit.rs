@@ -185,11 +185,9 @@ pub fn fit<'a>(
         max_grad_norm: config.max_grad_norm,
         ..AdamWConfig::default()
     };
-    let begin = || {
-        let out = Fitted { adapter: start.clone(), best_step: 0, steps: 0, tokens: 0, points: Vec::new() };
-        (Trainer::new(start.clone(), optimiser, schedule), out)
-    };
-    let (mut trainer, mut out) = begin();
+    let fresh = Fitted { adapter: start, best_step: 0, steps: 0, tokens: 0, points: Vec::new() };
+    let mut trainer = Trainer::new(fresh.adapter.clone(), optimiser, schedule);
+    let mut out = fresh.clone();
     let mut recent = Vec::new();
     if let Some(path) = keeping.state
         && path.exists()
@@ -199,7 +197,8 @@ pub fn fit<'a>(
             // A part of it may have been taken over before the damage was found.
             Err(Error::File { path, what }) => {
                 fs_err::remove_file(&path)?;
-                (trainer, out) = begin();
+                trainer = Trainer::new(fresh.adapter.clone(), optimiser, schedule);
+                out = fresh;
                 report(FitEvent::Anew { why: format!("{}: {what}", path.display()) });
             }
             Err(e) => return Err(e),

@@ -261,7 +261,7 @@ mod tests {
         let a = store.commit_adapter(new_adapter("topic/cats", vec![1])).unwrap().id;
         let b = store.commit_adapter(new_adapter("topic/dogs", vec![2])).unwrap().id;
         let path = folder.path().join("aliases.json");
-        let mut set = |store: &mut Store, table: &[(&str, &str)], file: &[(&str, &str)]| {
+        let set = |store: &mut Store, table: &[(&str, &str)], file: &[(&str, &str)]| {
             store
                 .transaction(|t| {
                     t.execute("DELETE FROM aliases", [])?;

@@ -41,7 +41,7 @@ pub(super) fn problems(c: &Connection) -> rusqlite::Result<Vec<Problem>> {
     }
     let loose: Vec<(String, i64, i64)> = c
         .prepare(&format!(
-            "SELECT COALESCE((SELECT label FROM jobs WHERE id = n.job), n.job), n.job, n.needs FROM job_needs n
+            "SELECT COALESCE((SELECT label FROM jobs WHERE id = n.job), CAST(n.job AS TEXT)), n.job, n.needs FROM job_needs n
              WHERE {LOOSE} ORDER BY n.job, n.needs"
         ))?
         .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?

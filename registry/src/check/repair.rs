@@ -51,7 +51,7 @@ impl Store {
         }
         // Each thing is read again and mended under one lock: whoever removes or tags an adapter meanwhile is not undone.
         self.rows_from_receipts(&mut done)?;
-        done.replaced += self.transaction(|t| columns_from_records(t))?;
+        done.replaced += self.transaction(columns_from_records)?;
         for row in self.catalogue()?.records {
             done.receipts += self.receipt_from_row(&row)?;
         }

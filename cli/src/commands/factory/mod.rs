@@ -81,18 +81,18 @@ fn submit(context: &Context<'_>, args: &SubmitArgs) -> Result {
             "dead": done.dead, "cancelled": done.cancelled, "hints": hint.iter().map(|h| context.spelled(h)).collect::<Vec<_>>(), "dry_run": args.dry_run}),
         );
     }
-    let mut line = if args.dry_run {
-        format!("{} would be queued", count(queued, "job"))
+    let (jobs, made) = (count(queued, "job"), done.already_made);
+    let ended = if ended > 0 {
+        format!(" ({} dead, {} cancelled)", done.dead, done.cancelled)
     } else {
-        format!("queued {}", count(queued, "job"))
+        String::new()
     };
-    line.push_str(&format!(", {} already made, {known} already known", done.already_made));
-    if ended > 0 {
-        line.push_str(&format!(" ({} dead, {} cancelled)", done.dead, done.cancelled));
-    }
-    if args.dry_run {
-        line.push_str("; nothing was changed");
-    }
+    let known = format!("{made} already made, {known} already known{ended}");
+    let line = if args.dry_run {
+        format!("{jobs} would be queued, {known}; nothing was changed")
+    } else {
+        format!("queued {jobs}, {known}")
+    };
     print(&line)?;
     if let Some(hint) = hint {
         context.say(hint);

@@ -78,19 +78,19 @@ pub(crate) fn work(context: &Context<'_>, base: &BaseModel, job: Job<'_>) -> Res
         let mut progress = Progress::new(context);
         factory::run(&mut store, base, options, &mut |event| progress.show(&event))
     };
-    let results: Vec<factory::Result<RunSummary>> = std::thread::scope(|scope| {
-        let work = |owner: &str| {
-            let result = one(owner);
-            if let Err(e) = &result {
-                failed.store(true, Ordering::Relaxed);
-                if names.len() > 1 {
-                    tell(&format!("a worker has failed: {e}; the others finish what they hold and end"));
-                }
+    let heard = |owner: &str| {
+        let result = one(owner);
+        if let Err(e) = &result {
+            failed.store(true, Ordering::Relaxed);
+            if names.len() > 1 {
+                tell(&format!("a worker has failed: {e}; the others finish what they hold and end"));
             }
-            result
-        };
-        let work = &work;
-        let handles: Vec<_> = names.iter().map(|owner| scope.spawn(move || work(owner))).collect();
+        }
+        result
+    };
+    let results: Vec<factory::Result<RunSummary>> = std::thread::scope(|scope| {
+        let heard = &heard;
+        let handles: Vec<_> = names.iter().map(|owner| scope.spawn(move || heard(owner))).collect();
         handles.into_iter().map(|h| h.join().expect("invariant: a worker does not panic")).collect()
     });
     let mut total = RunSummary::default();
