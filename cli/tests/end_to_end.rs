@@ -42,6 +42,33 @@ fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing()
         .collect();
     assert!(rows.len() == 3 && rows.iter().all(|r| *r == rows[0] && r.as_u64() > Some(0)), "{rows:?}");
 
+    // Lineage, both ways: what was asked, by whom, and who was trained on what.
+    let list = place.json(&["adapter", "list"]);
+    let of = |key: &str, value: &str| -> String {
+        let found = list["adapters"].as_array().unwrap().iter().find(|a| a[key] == value);
+        found.unwrap_or_else(|| panic!("{key} {value}"))["id"].as_str().unwrap().to_owned()
+    };
+    let (dit, train, test) = (of("family", "dit"), of("split", "train"), of("split", "test_value"));
+    let has = |edges: &Value, child: &str, kind: &str, parent: &str| {
+        edges
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|e| e["child"] == child && e["kind"] == kind && e["parent"] == parent)
+    };
+    let lineage = |name: &str| place.json(&["adapter", "lineage", name]);
+    assert!(has(&lineage(&train)["made_into"], &dit, "adapter", &train));
+    assert!(has(&lineage(&train)["made_into"], "run/smoke", "reader", &dit));
+    assert!(has(&lineage(&test)["made_into"], "run/smoke", "asked", &test));
+    assert!(
+        !has(&lineage(&test)["made_into"], &dit, "adapter", &test),
+        "a reader was trained on a test adapter"
+    );
+    assert!(has(&lineage(&dit)["made_from"], &dit, "adapter", &train));
+    assert!(has(&lineage("smoke")["made_from"], "run/smoke", "asked", &test));
+    assert!(text(&place.run(&["adapter", "lineage", &test]).stdout).contains("asked in run/smoke"));
+    assert_eq!(place.json(&["registry", "check"])["report"]["problems"], serde_json::json!([]));
+
     let again = place.json(&["quickstart", "--smoke"]);
     assert_eq!(first["results"], again["results"]);
     let adapters = place.json(&["adapter", "list"]);

@@ -191,6 +191,11 @@ impl<'a> Supervision<'a> {
         self.diffs.iter().filter(|(k, _)| names.contains(k)).collect()
     }
 
+    /// Ids of those diffs' adapters.
+    fn supervising_ids(&self) -> Vec<String> {
+        self.supervised().into_keys().map(|name| self.records[name].id.clone()).collect()
+    }
+
     /// Activations of every diff that an oracle is trained on or stopped by, at all the collector's prompts. What the
     /// store remembers is not collected again.
     ///
@@ -259,7 +264,7 @@ pub fn dit_adapter(
         Arm::Dit,
         spec,
         config,
-        vec![],
+        s.supervising_ids(),
         BTreeMap::new(),
         s.of(Split::Train).len(),
         0.0,
@@ -328,7 +333,8 @@ pub fn posttrained_oracle(
         arm,
         spec,
         config,
-        parent.into_iter().collect(),
+        // The oracle that it goes on from first.
+        parent.into_iter().chain(s.supervising_ids()).collect(),
         extra,
         s.of(Split::Train).len(),
         s.collect_flops(collector),

@@ -169,7 +169,7 @@ impl Store {
         Ok(paths.into_iter().map(|p| (p.clone(), read_receipt(&p))).collect())
     }
 
-    /// Adds every receipt's adapter that the catalogue lacks, and the aliases; returns how many adapters were added.
+    /// Adds every receipt's adapter that the catalogue lacks, the aliases and the runs; returns how many adapters were added.
     ///
     /// # Errors
     /// If a receipt or a file that it names is damaged; all others have been taken in.
@@ -194,6 +194,7 @@ impl Store {
                 self.transaction(|t| part.iter().map(|r| insert(t, r)).sum::<rusqlite::Result<usize>>())?;
         }
         self.restore_aliases()?;
+        self.refile_runs()?;
         match bad.len() {
             0 => Ok(added),
             n => Err(Error::Rebuilt { added, bad: n, first: bad.remove(0) }),

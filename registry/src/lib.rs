@@ -4,7 +4,7 @@
 //! that names them exists; a receipt beside them lets the catalogue be rebuilt.
 //!
 //! A store folder holds `catalogue.sqlite`, `blobs/ab/<blake3>`, `done/<digest of a spec hash>.json` (receipts),
-//! `aliases.json`, `trash/`, `staging/` and `runs/<id>/`.
+//! `aliases.json`, `trash/`, `staging/` and `runs/<id>/` (`config.json` says which adapters a run asked).
 
 #![warn(missing_docs)]
 
@@ -22,6 +22,7 @@ mod index;
 pub mod peft;
 pub mod query;
 pub mod record;
+pub mod runs;
 mod schema;
 pub mod store;
 pub mod upkeep;

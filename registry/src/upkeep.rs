@@ -3,12 +3,12 @@
 
 use std::path::PathBuf;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
 use crate::commit::{files, insert, parse, receipt_text, row_text};
 use crate::store::check_name;
-use crate::{AdapterRecord, Error, Result, Store, index, write_atomic};
+use crate::{AdapterRecord, Error, Result, Role, Store, index, write_atomic};
 
 /// One change to the catalogue that a person made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -116,11 +116,20 @@ impl Store {
     /// Takes an adapter out of the catalogue. Its receipt goes to the trash, its bytes stay until `gc`.
     ///
     /// # Errors
-    /// If an alias stands for it or another adapter was made from it.
+    /// If an alias stands for it or another adapter was made from it (a reader trained on it aside).
     pub fn remove(&mut self, id: &str) -> Result<AdapterRecord> {
         let record = self.adapter(id)?;
         let alias = self.aliases()?.into_iter().find(|a| a.adapter == record.id);
-        let child: Option<String> = self.lineage(&record.id)?.1.into_iter().next().map(|e| e.child);
+        // A reader carries what it learned from a weight diff, and a run's files say what was answered.
+        let child: Option<String> = self.query(|c| {
+            c.query_row(
+                "SELECT e.child FROM edges e JOIN adapters a ON a.id = e.child
+                 WHERE e.parent = ?1 AND NOT (?2 AND a.role <> 'weight_diff') ORDER BY e.child LIMIT 1",
+                params![record.id, record.role == Role::WeightDiff],
+                |r| r.get(0),
+            )
+            .optional()
+        })?;
         if let Some(held) =
             alias.map(|a| format!("alias {:?}", a.name)).or(child.map(|c| format!("adapter {}", &c[..12])))
         {

@@ -84,6 +84,7 @@ fn check(context: &Context<'_>, store: &mut Store, repair: bool) -> Result {
                 (m.jobs, "job", "put right"),
                 (m.needs, "need", "of jobs that do not exist removed"),
                 (m.aliases, "name", "put right"),
+                (m.runs, "run", "filed anew"),
                 (m.blobs, "damaged file", "removed"),
             ];
             let done: Vec<String> = parts

@@ -273,6 +273,7 @@ impl Store {
             }
         }
         problems.extend(self.alias_problems()?);
+        problems.extend(self.run_problems()?);
         problems.sort();
         Ok(CheckReport {
             adapters: rows.len(),

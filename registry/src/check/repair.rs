@@ -29,6 +29,8 @@ pub struct Repair {
     pub jobs: usize,
     /// Needs of or on jobs that do not exist, removed.
     pub needs: usize,
+    /// Runs whose adapters were filed anew.
+    pub runs: usize,
     /// Damaged blobs that nothing names, removed.
     pub blobs: usize,
 }
@@ -56,6 +58,7 @@ impl Store {
             done.receipts += self.receipt_from_row(&row)?;
         }
         (done.aliases, done.dropped_aliases) = self.reconcile_aliases()?;
+        done.runs = self.refile_runs()?;
         self.transaction(|t| {
             done.filed = index::mend(t)?;
             (done.jobs, done.needs) = jobs::mend(t)?;
