@@ -9,6 +9,7 @@ use registry::Store;
 
 use crate::args::Global;
 use crate::error::{CommandError, Kind, Result};
+use crate::hint::spelled;
 use crate::output::tell;
 
 /// Set by the first Ctrl-C or SIGTERM.
@@ -26,7 +27,7 @@ pub(crate) struct Hub {
     pub(crate) token: Option<Secret>,
 }
 
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
 }
 
@@ -46,6 +47,11 @@ impl Context<'_> {
 
     pub(crate) fn store(&self) -> Result<Store> {
         Ok(Store::open(&self.store_path())?)
+    }
+
+    /// Whether there is a store with a catalogue.
+    pub(crate) fn has_catalogue(&self) -> bool {
+        self.store_path().join("catalogue.sqlite").exists()
     }
 
     /// The store, for commands that have nothing to do where there is none.
@@ -156,11 +162,16 @@ impl Context<'_> {
         Ok(Outline::load(&self.model_path()?, precision)?)
     }
 
-    /// Progress and status, on stderr.
+    /// Progress, status and hints, on stderr.
     pub(crate) fn say(&self, what: &str) {
         if !self.global.quiet {
-            tell(what);
+            tell(&self.spelled(what));
         }
+    }
+
+    /// A text whose commands carry the options that were given.
+    pub(crate) fn spelled(&self, what: &str) -> String {
+        spelled(self.global, what)
     }
 }
 

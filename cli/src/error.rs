@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::args::Global;
+use crate::hint::spelled;
 use crate::output::tell;
 
 /// What a failed command says. The kind decides the exit code.
@@ -185,10 +187,11 @@ impl From<std::io::Error> for CommandError {
     }
 }
 
-/// Prints an error on stderr, as text or as JSON, and returns its exit code.
-pub(crate) fn report(error: &CommandError, json: bool) -> ExitCode {
-    if json {
-        let hints: Vec<&String> = error.hint.iter().collect();
+/// Prints an error on stderr, as text or as JSON, and returns its exit code. Without options (they could not be read) it is JSON.
+pub(crate) fn report(error: &CommandError, global: Option<&Global>) -> ExitCode {
+    let hint = error.hint.as_ref().map(|h| global.map_or_else(|| h.clone(), |g| spelled(g, h)));
+    if global.is_none_or(|g| g.json) {
+        let hints: Vec<&String> = hint.iter().collect();
         let value = serde_json::json!({"error": {"code": error.kind.code(), "message": error.message, "causes": error.causes, "hints": hints}});
         tell(&value.to_string());
     } else {
@@ -196,7 +199,7 @@ pub(crate) fn report(error: &CommandError, json: bool) -> ExitCode {
         for cause in &error.causes {
             tell(&format!("  caused by: {cause}"));
         }
-        if let Some(hint) = &error.hint {
+        if let Some(hint) = &hint {
             tell(&format!("\nhint: {hint}"));
         }
     }

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod context;
 mod error;
+mod hint;
 mod output;
 
 use clap::Parser;
@@ -14,13 +15,12 @@ fn main() -> std::process::ExitCode {
         Err(e) if e.use_stderr() && std::env::args().any(|a| a == "--json") => {
             let text = e.to_string();
             let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            return error::report(&error::CommandError::new(error::Kind::Usage, message), true);
+            return error::report(&error::CommandError::new(error::Kind::Usage, message), None);
         }
         Err(e) => e.exit(),
     };
-    let json = cli.global.json;
     match commands::dispatch(&cli) {
         Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => error::report(&error, json),
+        Err(error) => error::report(&error, Some(&cli.global)),
     }
 }

@@ -1,71 +1,12 @@
 //! The binary as a user runs it, on the tiny fixture model: the whole product, and every kind of bad input.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod support;
+
 use std::path::PathBuf;
-use std::process::Output;
 
-use assert_cmd::Command;
 use serde_json::Value;
-
-fn tiny() -> String {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny").display().to_string()
-}
-
-/// A sealed environment with its own store and caches.
-struct Place {
-    folder: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::cargo_bin("lorafab").unwrap();
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.folder.path())
-            .env("LORAFAB_STORE", self.path("store"))
-            .env("LORAFAB_CACHE", self.path("cache"))
-            .args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        let model = tiny();
-        let args: Vec<&str> =
-            ["--model", &model, "--precision", "f32"].into_iter().chain(args.iter().copied()).collect();
-        self.command(&args).output().unwrap()
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let output = self.run(&[&["--json"], args].concat());
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Asserts exit code, an empty stdout, one `error:` line with all of `parts`, and a hint.
-fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{stderr}");
-    assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
-    assert_eq!(stderr.matches("error:").count(), 1, "{stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "{part:?} is not in: {stderr}");
-    }
-    assert!(!stderr.contains("panicked"), "{stderr}");
-}
+use support::{Place, assert_fails, text, tiny};
 
 #[test]
 fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing() {
@@ -100,6 +41,33 @@ fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing()
         .map(|b| &b["supervision_rows"])
         .collect();
     assert!(rows.len() == 3 && rows.iter().all(|r| *r == rows[0] && r.as_u64() > Some(0)), "{rows:?}");
+
+    // Lineage, both ways: what was asked, by whom, and who was trained on what.
+    let list = place.json(&["adapter", "list"]);
+    let of = |key: &str, value: &str| -> String {
+        let found = list["adapters"].as_array().unwrap().iter().find(|a| a[key] == value);
+        found.unwrap_or_else(|| panic!("{key} {value}"))["id"].as_str().unwrap().to_owned()
+    };
+    let (dit, train, test) = (of("family", "dit"), of("split", "train"), of("split", "test_value"));
+    let has = |edges: &Value, child: &str, kind: &str, parent: &str| {
+        edges
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|e| e["child"] == child && e["kind"] == kind && e["parent"] == parent)
+    };
+    let lineage = |name: &str| place.json(&["adapter", "lineage", name]);
+    assert!(has(&lineage(&train)["made_into"], &dit, "adapter", &train));
+    assert!(has(&lineage(&train)["made_into"], "run/smoke", "reader", &dit));
+    assert!(has(&lineage(&test)["made_into"], "run/smoke", "asked", &test));
+    assert!(
+        !has(&lineage(&test)["made_into"], &dit, "adapter", &test),
+        "a reader was trained on a test adapter"
+    );
+    assert!(has(&lineage(&dit)["made_from"], &dit, "adapter", &train));
+    assert!(has(&lineage("smoke")["made_from"], "run/smoke", "asked", &test));
+    assert!(text(&place.run(&["adapter", "lineage", &test]).stdout).contains("asked in run/smoke"));
+    assert_eq!(place.json(&["registry", "check"])["report"]["problems"], serde_json::json!([]));
 
     let again = place.json(&["quickstart", "--smoke"]);
     assert_eq!(first["results"], again["results"]);
@@ -217,10 +185,73 @@ fn submitting_twice_is_one_job_and_cancel_and_retry_work() {
     let again = place.json(&["factory", "submit", "favourite", "--limit", "3"]);
     assert_eq!((again["queued"].as_u64(), again["already_known"].as_u64()), (Some(0), Some(3)));
     assert!(place.run(&["factory", "cancel", "favourite/"]).status.success());
+    for dry in [&["--dry-run"][..], &[]] {
+        let args = [&["factory", "submit", "favourite", "--limit", "3"], dry].concat();
+        let again = place.json(&args);
+        assert_eq!((again["cancelled"].as_u64(), again["dead"].as_u64()), (Some(3), Some(0)));
+        assert!(again["hints"][0].as_str().unwrap().contains("factory retry"), "{again}");
+        let out = place.run(&args);
+        assert!(text(&out.stdout).contains("3 already known (0 dead, 3 cancelled)"), "{}", text(&out.stdout));
+        assert!(text(&out.stderr).contains("factory retry"), "{}", text(&out.stderr));
+    }
     assert_eq!(place.json(&["factory", "run"])["committed"], 0);
     assert!(place.run(&["factory", "retry"]).status.success());
     assert_eq!(place.json(&["factory", "run", "--pack", "2"])["committed"], 3);
     assert_eq!(place.json(&["factory", "status"])["states"]["succeeded"], 3);
+}
+
+#[test]
+fn a_dry_run_of_submit_looks_at_the_queue_and_the_catalogue_and_writes_nothing() {
+    let place = Place::new();
+    let look = |n: &str| {
+        let said = place.json(&["factory", "submit", "favourite", "--limit", n, "--dry-run"]);
+        ["queued", "already_known", "already_made"].map(|k| said[k].as_u64().unwrap())
+    };
+    assert_eq!(look("3"), [3, 0, 0]);
+    assert!(!place.path("store").exists(), "a dry run made a store");
+    place.json(&["factory", "submit", "favourite", "--limit", "2"]);
+    place.json(&["factory", "run"]);
+    let tar = place.path("two.tar").display().to_string();
+    place.json(&["adapter", "bundle", &tar]);
+    let before = place.json(&["factory", "status"]);
+    assert_eq!(look("5"), [3, 2, 0]);
+    assert_eq!(place.json(&["factory", "status"]), before);
+    assert_eq!(std::fs::read_dir(place.path("store/staging")).unwrap().count(), 0);
+    // A catalogue that has the adapters and never had the jobs.
+    std::fs::remove_dir_all(place.path("store")).unwrap();
+    place.json(&["adapter", "import", &tar]);
+    assert_eq!(look("5"), [3, 0, 2]);
+    let out = place.run(&["factory", "submit", "favourite", "--limit", "5", "--dry-run"]);
+    assert_eq!(
+        text(&out.stdout).trim(),
+        "3 jobs would be queued, 2 already made, 0 already known; nothing was changed"
+    );
+}
+
+#[test]
+fn hints_repeat_the_options_that_were_given() {
+    let place = Place::new();
+    let (model, store) = (tiny(), place.path("other").display().to_string());
+    let given = format!("lorafab --store {store} --model {model} --precision f32 ");
+    let flags = ["--store", &store, "--model", &model, "--precision", "f32"];
+    let run = |args: &[&str]| place.command(&[&flags[..], args].concat()).output().unwrap();
+    let missing = text(&run(&["factory", "status"]).stderr);
+    assert!(missing.contains(&format!("{given}factory submit topic")), "{missing}");
+    let next = text(&run(&["factory", "submit", "favourite", "--limit", "1"]).stderr);
+    assert!(next.contains(&format!("next: {given}factory run")), "{next}");
+    let error: Value = serde_json::from_slice(&run(&["--json", "adapter", "show", "x"]).stderr).unwrap();
+    assert_eq!(error["error"]["hints"][0], format!("list what there is with: {given}adapter list"));
+    // What the environment says is said to the next command too.
+    let out = place
+        .command(&["factory", "submit", "favourite", "--limit", "1"])
+        .envs([
+            ("LORAFAB_MODEL", model.as_str()),
+            ("LORAFAB_PRECISION", "f32"),
+            ("LORAFAB_STORE", &place.path("third").display().to_string()),
+        ])
+        .output()
+        .unwrap();
+    assert!(text(&out.stderr).contains("next: lorafab factory run"), "{}", text(&out.stderr));
 }
 
 #[test]

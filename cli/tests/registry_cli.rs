@@ -1,75 +1,13 @@
 //! The queue's and the registry's commands as a user types them, on adapters of the tiny fixture model.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod support;
+
 use std::path::PathBuf;
-use std::process::Output;
 use std::time::{Duration, Instant};
 
-use assert_cmd::Command;
 use serde_json::Value;
-
-struct Place {
-    folder: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn arguments(args: &[&str]) -> Vec<String> {
-        let tiny = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny");
-        let mut all =
-            vec!["--model".to_owned(), tiny.display().to_string(), "--precision".into(), "f32".into()];
-        all.extend(args.iter().map(|a| (*a).to_owned()));
-        all
-    }
-
-    fn in_store(&self, store: &str, args: &[&str]) -> Output {
-        Command::cargo_bin("lorafab")
-            .unwrap()
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.folder.path())
-            .env("LORAFAB_STORE", self.path(store))
-            .args(Self::arguments(args))
-            .output()
-            .unwrap()
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.in_store("store", args)
-    }
-
-    fn json_in(&self, store: &str, args: &[&str]) -> Value {
-        let out = self.in_store(store, &[&["--json"], args].concat());
-        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
-        serde_json::from_slice(&out.stdout).unwrap()
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        self.json_in("store", args)
-    }
-
-    /// Asserts the exit code and that the one error says all of `parts`.
-    fn fails(&self, code: i32, parts: &[&str], args: &[&str]) {
-        let out = self.run(args);
-        let stderr = String::from_utf8_lossy(&out.stderr);
-        assert_eq!(out.status.code(), Some(code), "{args:?}: {stderr}");
-        assert_eq!(stderr.matches("error:").count(), 1, "{stderr}");
-        for part in parts {
-            assert!(stderr.contains(part), "{args:?}: {part:?} is not in: {stderr}");
-        }
-    }
-}
-
-fn text(out: &Output) -> String {
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
+use support::{Place, text};
 
 fn names(list: &Value) -> Vec<&str> {
     list["adapters"].as_array().unwrap().iter().map(|a| a["behaviour"].as_str().unwrap()).collect()
@@ -93,7 +31,8 @@ fn a_catalogue_is_searched_named_tagged_emptied_and_checked() {
         "3",
     ]);
     assert_eq!(names(&some).len(), 3);
-    let table = text(&p.run(&["adapter", "list", "--columns", "value,norm", "--where", "family = random"]));
+    let table =
+        text(&p.run(&["adapter", "list", "--columns", "value,norm", "--where", "family = random"]).stdout);
     assert!(table.starts_with("value") && table.lines().count() == 5, "{table}");
     p.fails(2, &["no adapter has a field \"nrom\"", "norm"], &["adapter", "list", "--where", "nrom > 1"]);
     p.fails(2, &["no adapter has a field \"nrom\""], &["adapter", "list", "--sort", "nrom"]);
@@ -125,7 +64,7 @@ fn a_catalogue_is_searched_named_tagged_emptied_and_checked() {
             && diff["differing_fields"] == serde_json::json!([])
     );
     assert!(p.json(&["adapter", "diff", &first, &other])["cosine"].as_f64().unwrap() < 0.99);
-    assert!(text(&p.run(&["adapter", "diff", &first, &other])).contains("write cos"));
+    assert!(text(&p.run(&["adapter", "diff", &first, &other]).stdout).contains("write cos"));
     let similar = p.json(&["adapter", "similar", &first, "--limit", "3"]);
     let cosines: Vec<f64> =
         similar["similar"].as_array().unwrap().iter().map(|s| s["cosine"].as_f64().unwrap()).collect();
@@ -222,10 +161,10 @@ fn a_queue_is_planned_paused_limited_followed_and_explained() {
         .filter(|s| !s.is_empty())
         .collect();
     assert_eq!(states, ["queued", "leased", "running", "succeeded"]);
-    assert!(text(&p.run(&["factory", "logs", names(&list)[0]])).contains("gate on"));
+    assert!(text(&p.run(&["factory", "logs", names(&list)[0]]).stdout).contains("gate on"));
     p.fails(3, &["no job \"topic/none\""], &["factory", "logs", "topic/none"]);
     // Nothing open: the watch ends by itself.
-    assert!(text(&p.run(&["factory", "status", "--watch"])).contains("favourite"));
+    assert!(text(&p.run(&["factory", "status", "--watch"]).stdout).contains("favourite"));
 }
 
 /// Two worker processes on one store; one is told to end with SIGTERM in the middle, and the work goes on.
@@ -281,4 +220,59 @@ fn processes_share_a_queue_and_a_terminated_one_leaves_its_work_to_the_others() 
     };
     assert_eq!(ids(store), ids(reference));
     assert_eq!(p.json(&["registry", "check"])["report"]["problems"], serde_json::json!([]));
+}
+
+/// One of two workers cannot file what it made: it says so at once, the other ends with what it has in hand, and the rest waits for the
+/// next run.
+#[test]
+fn a_worker_that_fails_is_heard_at_once_and_the_others_finish_what_they_hold() {
+    let p = Place::new();
+    p.json_in("reference", &["factory", "submit", "favourite", "--limit", "1"]);
+    p.json_in("reference", &["factory", "run"]);
+    let one =
+        p.json_in("reference", &["adapter", "list"])["adapters"][0]["weights"].as_str().unwrap().to_owned();
+    p.json(&["factory", "submit", "favourite", "--limit", "1"]);
+    p.json(&["factory", "submit", "favourite", "--limit", "12"]);
+    // A folder lies where the first job's weights would be put.
+    let in_the_way = p.path("store/blobs").join(&one[..2]).join(&one);
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let out = p.run(&["factory", "run", "--workers", "2", "--pack", "1"]);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(5), "{stderr}");
+    let said = stderr.find("a worker has failed: ").unwrap();
+    assert!(said < stderr.find("\nerror: ").unwrap(), "{stderr}");
+    assert!(stderr.contains("the others finish what they hold"), "{stderr}");
+    let states = p.json(&["factory", "status"])["states"].clone();
+    let n = |state: &str| states[state].as_u64().unwrap_or(0);
+    assert!(n("queued") >= 4 && n("leased") + n("running") == 0 && n("retry_wait") == 1, "{states}");
+    assert_eq!(n("queued") + n("succeeded"), 11, "{states}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    p.json(&["factory", "run", "--drain"]);
+    assert!(p.json(&["factory", "status"])["states"]["succeeded"].as_u64().unwrap() >= 11);
+}
+
+/// What is refused leaves nothing behind, not even an empty store where there was none.
+#[test]
+fn a_refused_import_makes_no_store() {
+    let p = Place::new();
+    p.json(&["factory", "submit", "favourite", "--limit", "1"]);
+    p.json(&["factory", "run"]);
+    let tar = p.path("one.tar").display().to_string();
+    p.json(&["adapter", "bundle", &tar]);
+    let whole = std::fs::read(&tar).unwrap();
+    let cut = p.path("cut.tar");
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    let exported = p.path("exported").display().to_string();
+    let name = names(&p.json(&["adapter", "list"]))[0].to_owned();
+    p.json(&["adapter", "export", &name, &exported]);
+    for args in [
+        &["adapter", "import", &cut.display().to_string()][..],
+        &["adapter", "import", &exported, "--name", "a\nb"],
+    ] {
+        let out = p.in_store("none", args);
+        assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
+        assert!(!p.path("none").exists(), "{args:?} made a store");
+    }
+    // What is good makes one.
+    assert_eq!(p.json_in("none", &["adapter", "import", &tar])["added"].as_array().unwrap().len(), 1);
 }

@@ -129,7 +129,11 @@ fn what_is_wrong_with_a_file_is_said_before_anything_is_queued_or_loaded() {
     place.fails(2, &["steps[0].op", "exec"], &["intervention", "check", &spec]);
     let spec = write(&place, "look.json", &look().to_string());
     place.fails(2, &["FLOPs", "cap"], &["intervention", "run", &spec, "--max-tflop", "0.0000001"]);
-    place.fails(2, &["FLOPs", "cap"], &["factory", "submit", "topic", "--limit", "1", "--max-tflop", "0.0000001"]);
+    place.fails(
+        2,
+        &["FLOPs", "cap"],
+        &["factory", "submit", "topic", "--limit", "1", "--max-tflop", "0.0000001"],
+    );
     let out = place.run(&["intervention", "check", &spec]);
     assert!(out.status.success());
     assert!(!String::from_utf8(out.stderr).unwrap().contains("loading"), "weights were loaded to check");
@@ -148,7 +152,8 @@ fn a_plan_says_what_it_takes_and_whether_that_fits() {
     assert!(plan["fits"].as_bool().unwrap() && plan["memory_bytes"].as_f64().unwrap() > 1e5, "{plan}");
     place.json(&["factory", "run"]);
     let made = place.json(&["adapter", "list", "--where", "family = topic"]);
-    let actual: f64 = made["adapters"].as_array().unwrap().iter().map(|a| a["weights_bytes"].as_f64().unwrap()).sum();
+    let actual: f64 =
+        made["adapters"].as_array().unwrap().iter().map(|a| a["weights_bytes"].as_f64().unwrap()).sum();
     // A safetensors header is all that the shape does not say.
     assert!(bytes <= actual && actual < bytes + 4.0 * 20_000.0, "{bytes} {actual}");
     let check = place.json(&["factory", "plan", "--check"]);

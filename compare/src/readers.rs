@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use factory::{load_adapter, peft_config};
-use lm::{Adapter, BaseModel, FitConfig, FitPoint, Fitted, Keeping};
+use lm::{Adapter, BaseModel, FitConfig, FitEvent, Fitted, Keeping};
 use oracle_posttrain::lens::MOMENTS_FILE;
 use oracle_posttrain::{Activations, Collector, Lens, PretrainConfig, ao_config};
 use recipes::{Episode, Split};
@@ -75,8 +75,33 @@ impl Reader {
     }
 }
 
-/// What a reader's training tells while it runs: step, training loss, evaluation if one was made.
-pub type Report<'a> = &'a mut dyn FnMut(usize, f64, Option<FitPoint>);
+/// Told what a reader's training does while it runs.
+pub type Report<'a> = &'a mut dyn FnMut(FitEvent);
+
+/// How a reader enters the catalogue.
+pub type File<'a> = &'a dyn Fn(&mut Store, NewAdapter) -> Result<AdapterRecord>;
+
+/// What surrounds a reader's training: when it is given up, and who is asked before the reader is filed.
+#[derive(Clone, Copy)]
+pub struct Session<'a> {
+    /// Set to stop after the current step.
+    pub stop: &'a AtomicBool,
+    /// Files the reader: a job's worker asks the queue within the same transaction whether its lease still stands.
+    pub file: File<'a>,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("stop", &self.stop).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Session<'a> {
+    /// One that asks nobody.
+    pub fn alone(stop: &'a AtomicBool) -> Self {
+        Self { stop, file: &|store, new| Ok(store.commit_adapter(new)?) }
+    }
+}
 
 /// Everything readers share: the model, the diffs and the episodes about them.
 #[derive(Debug)]
@@ -166,6 +191,11 @@ impl<'a> Supervision<'a> {
         self.diffs.iter().filter(|(k, _)| names.contains(k)).collect()
     }
 
+    /// Ids of those diffs' adapters.
+    fn supervising_ids(&self) -> Vec<String> {
+        self.supervised().into_keys().map(|name| self.records[name].id.clone()).collect()
+    }
+
     /// Activations of every diff that an oracle is trained on or stopped by, at all the collector's prompts. What the
     /// store remembers is not collected again.
     ///
@@ -221,7 +251,7 @@ pub fn dit_adapter(
     store: &mut Store,
     s: &Supervision<'_>,
     config: &FitConfig,
-    stop: &AtomicBool,
+    session: Session<'_>,
     report: Report<'_>,
 ) -> Result<Reader> {
     let spec = json!({"schema": "dit/3", "base": s.base.digest(), "supervision": s.digest(), "fit": config});
@@ -231,13 +261,13 @@ pub fn dit_adapter(
         Arm::Dit,
         spec,
         config,
-        vec![],
+        s.supervising_ids(),
         BTreeMap::new(),
         s.of(Split::Train).len(),
         0.0,
         (0, 0.0),
         (s.labels(), s.smoke),
-        stop,
+        session,
         &mut |_, keeping| {
             let (train, validation) = (s.of(Split::Train), s.of(Split::Validation));
             Ok((dit::train(s.base, &s.diffs, &train, &validation, config, keeping, &mut *report)?, None))
@@ -252,7 +282,7 @@ pub fn pretrained_oracle(
     collector: &Collector,
     config: &PretrainConfig,
     smoke: bool,
-    stop: &AtomicBool,
+    session: Session<'_>,
     report: Report<'_>,
 ) -> Result<Reader> {
     let labels = config.labels.iter().chain(&config.validation_labels).cloned().collect();
@@ -270,7 +300,7 @@ pub fn pretrained_oracle(
         0.0,
         (0, 0.0),
         (labels, smoke),
-        stop,
+        session,
         &mut |_, keeping| {
             let made = oracle_posttrain::pretrain(base, collector, config, keeping, &mut *report)?;
             Ok((made.fitted, Some(made.lens)))
@@ -285,7 +315,7 @@ pub fn posttrained_oracle(
     collector: &Collector,
     from: Option<&Reader>,
     config: &FitConfig,
-    stop: &AtomicBool,
+    session: Session<'_>,
     report: Report<'_>,
 ) -> Result<Reader> {
     let arm = if from.is_some() { Arm::OraclePosttrained } else { Arm::OracleScratch };
@@ -300,13 +330,14 @@ pub fn posttrained_oracle(
         arm,
         spec,
         config,
-        parent.into_iter().collect(),
+        // The oracle that it goes on from first.
+        parent.into_iter().chain(s.supervising_ids()).collect(),
         extra,
         s.of(Split::Train).len(),
         s.collect_flops(collector),
         pretrained,
         (labels, s.smoke),
-        stop,
+        session,
         &mut |store, keeping| {
             let activations = s.activations(store, collector)?;
             let lens = s.lens(collector, &activations);
@@ -349,7 +380,7 @@ fn obtain(
     collect_flops: f64,
     (pretrain_tokens, pretrain_flops): (u64, f64),
     (labels, smoke): (BTreeSet<String>, bool),
-    stop: &AtomicBool,
+    session: Session<'_>,
     make: &mut dyn FnMut(&Store, Keeping<'_>) -> Result<Made>,
 ) -> Result<Reader> {
     let spec_hash = registry::spec_hash(&spec);
@@ -360,7 +391,7 @@ fn obtain(
         return from_record(store, base, record);
     }
     let begin = Instant::now();
-    let (fitted, lens) = make(store, Keeping { state: Some(&state), stop })?;
+    let (fitted, lens) = make(store, Keeping { state: Some(&state), stop: session.stop })?;
     let budget = Budget {
         arm,
         supervision_rows,
@@ -395,7 +426,7 @@ fn obtain(
     metrics.extend(best.map(|p| ("validation_loss".to_owned(), p.validation.loss)));
     metrics.extend(best.map(|p| ("validation_top1".to_owned(), p.validation.top1)));
     metrics.extend(best.map(|p| ("validation_mrr".to_owned(), p.validation.mrr)));
-    let record = store.commit_adapter(NewAdapter {
+    let new = NewAdapter {
         spec,
         role,
         behaviour: format!("reader/{}/{}", arm.name(), &spec_hash[..8]),
@@ -415,7 +446,8 @@ fn obtain(
         ]),
         extra_files,
         spec_hash,
-    })?;
+    };
+    let record = (session.file)(store, new)?;
     forget(&state)?;
     from_record(store, base, record)
 }

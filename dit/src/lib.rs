@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use lm::{
-    Adapter, BaseModel, Choice, FitConfig, FitPoint, Fitted, Keeping, Request, Result, Row, Sampling, Step,
+    Adapter, BaseModel, Choice, FitConfig, FitEvent, Fitted, Keeping, Request, Result, Row, Sampling, Step,
     TrainRow, answer_row, epoch_order, fit, validate,
 };
 use recipes::Episode;
@@ -35,7 +35,7 @@ pub fn train(
     validation: &[&Episode],
     config: &FitConfig,
     keeping: Keeping<'_>,
-    report: &mut dyn FnMut(usize, f64, Option<FitPoint>),
+    report: &mut dyn FnMut(FitEvent),
 ) -> Result<Fitted> {
     let names: Vec<&String> = diffs.keys().collect();
     let frozen: Vec<&Adapter> = diffs.values().collect();

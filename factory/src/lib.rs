@@ -22,5 +22,7 @@ pub use error::{Error, Result};
 pub use gate::GateResult;
 pub use load::{load_adapter, peft_config};
 pub use queue::{Failure, Job, Queue, QueueStatus, State, Submitted};
-pub use spec::{ADAPTER_JOB, AdapterSpec, SubmitOptions, recipes_of, specs, submit};
+pub use spec::{
+    ADAPTER_JOB, AdapterSpec, SubmitOptions, hold_to_cap, jobs, recipes_of, remember, specs, submit,
+};
 pub use worker::{Craft, Event, Failed, RunOptions, RunSummary, run};

@@ -113,15 +113,38 @@ pub fn submit(
     options: &SubmitOptions,
     now_ms: i64,
 ) -> Result<Submitted> {
-    for behaviour in behaviours {
-        crate::cost::within(base, behaviour, options.max_flops)?;
-    }
+    hold_to_cap(base, behaviours, options.max_flops)?;
+    remember(store, recipes)?;
+    let jobs = jobs(behaviours, &base.digest(), options)?;
+    Queue::new(store).submit(&jobs, now_ms)
+}
+
+/// Refuses behaviours of which one could cost more than `max_flops`.
+///
+/// # Errors
+/// [`Error::TooCostly`].
+pub fn hold_to_cap(base: &Outline, behaviours: &[Behaviour], max_flops: f64) -> Result<()> {
+    behaviours.iter().try_for_each(|b| crate::cost::within(base, b, max_flops))
+}
+
+/// Keeps recipes for the adapters that will carry them.
+///
+/// # Errors
+/// If the store refuses.
+pub fn remember(store: &Store, recipes: &[Recipe]) -> Result<()> {
     for recipe in recipes {
         let json = serde_json::to_vec(recipe).expect("invariant: plain data");
         store.cache_put(&recipe_key(&recipe.digest()), &json)?;
     }
-    let digest = base.digest();
-    let specs = specs(behaviours, &digest)?;
+    Ok(())
+}
+
+/// The jobs of these behaviours, what others need first.
+///
+/// # Errors
+/// If random adapters are asked for without any trained positive.
+pub fn jobs(behaviours: &[Behaviour], base_digest: &str, options: &SubmitOptions) -> Result<Vec<NewJob>> {
+    let specs = specs(behaviours, base_digest)?;
     let mut jobs: Vec<NewJob> = specs
         .iter()
         .map(|spec| NewJob {
@@ -143,9 +166,8 @@ pub fn submit(
                 .collect(),
         })
         .collect();
-    // What others need comes first.
     jobs.sort_by_key(|j| j.needs.len());
-    Queue::new(store).submit(&jobs, now_ms)
+    Ok(jobs)
 }
 
 /// The specifications of a set of behaviours, in their order.

@@ -26,6 +26,8 @@ pub struct RunOptions<'a> {
     pub owner: &'a str,
     /// Set from outside to stop after the current step.
     pub stop: &'a AtomicBool,
+    /// Set from outside to end after the pack in hand: nothing more is claimed.
+    pub enough: &'a AtomicBool,
     /// Milliseconds since the epoch.
     pub clock: fn() -> i64,
     /// Whether the owner of a lease is certainly gone.
@@ -221,7 +223,7 @@ impl Worker<'_> {
         let kinds: Vec<&str> = std::iter::once(ADAPTER_JOB).chain(crafts.iter().map(|c| c.kind())).collect();
         let (digest, owner) = (self.digest.clone(), self.options.owner);
         let mut told = None;
-        while !self.stopped() {
+        while !self.stopped() && !self.options.enough.load(Ordering::Relaxed) {
             let (now_ms, gone) = (self.now(), self.options.gone);
             self.queue().reap(now_ms, gone)?;
             let claim = Claim {

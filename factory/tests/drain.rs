@@ -28,6 +28,7 @@ fn run(store: &mut Store, base: &BaseModel, stop_after: usize) -> RunSummary {
         pack: 4,
         owner: "host/1/1/0",
         stop: &stop,
+        enough: &AtomicBool::new(false),
         clock: || 1000,
         gone: |_| false,
         crafts: &[],
@@ -82,6 +83,33 @@ fn a_run_stopped_at_every_step_makes_the_bytes_of_one_that_was_not() {
         assert_eq!(record.metrics["tokens"], twin.metrics["tokens"]);
         assert_eq!(record.metrics["final_loss"].to_bits(), twin.metrics["final_loss"].to_bits());
     }
+}
+
+#[test]
+fn a_worker_that_has_done_enough_ends_with_the_pack_in_hand() {
+    let base = tiny();
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    submit(&mut store, &base, 4);
+    let (stop, enough) = (AtomicBool::new(false), AtomicBool::new(false));
+    let options = RunOptions {
+        pack: 2,
+        owner: "host/1/1/0",
+        stop: &stop,
+        enough: &enough,
+        clock: || 1000,
+        gone: |_| false,
+        crafts: &[],
+        drain: false,
+    };
+    let done = factory::run(&mut store, &base, options, &mut |event| {
+        if let Event::Step { .. } = event {
+            enough.store(true, Ordering::Relaxed);
+        }
+    })
+    .unwrap();
+    assert_eq!((done.committed, done.stopped), (2, false));
+    assert_eq!(Queue::new(&mut store).open_jobs().unwrap().len(), 2);
 }
 
 #[test]

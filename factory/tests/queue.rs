@@ -99,6 +99,27 @@ fn submitting_is_idempotent_and_what_the_catalogue_has_is_done_at_once() {
 }
 
 #[test]
+fn a_preview_says_what_a_submission_then_does_and_changes_nothing() {
+    let mut p = place();
+    let removed = p.store.commit_adapter(adapter("removed")).unwrap();
+    p.store.commit_adapter(adapter("made")).unwrap();
+    p.submit(&[job("removed"), job("bad"), job("unwanted"), job("open")]);
+    p.store.remove(&removed.id).unwrap();
+    let bad = p.claim("w", 1, 0).remove(0);
+    p.queue().start(&bad, 0).unwrap();
+    p.queue().fail(&bad, Failure::Permanent, "NaN", 0).unwrap();
+    p.queue().cancel("t/unwanted", 0).unwrap();
+    let names = ["new", "new", "made", "removed", "removed", "bad", "bad", "unwanted", "open"];
+    let jobs: Vec<NewJob> = names.into_iter().map(job).collect();
+    let before = format!("{:?}", p.queue().jobs().unwrap());
+    let said = p.queue().preview(&jobs).unwrap();
+    assert_eq!(format!("{:?}", p.queue().jobs().unwrap()), before);
+    assert_eq!((said.new, said.already_made, said.known, said.again), (2, 1, 7, 1));
+    assert_eq!((said.dead, said.cancelled), (2, 1));
+    assert_eq!(p.queue().submit(&jobs, 0).unwrap(), said);
+}
+
+#[test]
 fn priority_then_first_come_and_only_what_can_be_packed_together() {
     let mut p = place();
     let mut other = job("other-pack");

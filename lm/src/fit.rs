@@ -131,11 +131,30 @@ pub struct Step<'a> {
     pub rows: Vec<TrainRow>,
 }
 
+/// What a fit tells while it runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FitEvent {
+    /// The kept state could not be used: it was removed, and the fit begins anew.
+    Anew {
+        /// Which file, and what is wrong with it.
+        why: String,
+    },
+    /// A step was taken.
+    Step {
+        /// Steps taken.
+        step: usize,
+        /// Training loss.
+        loss: f64,
+        /// The evaluation after it, if one was made.
+        point: Option<FitPoint>,
+    },
+}
+
 /// Where a fit keeps its state, and when it gives up.
 #[derive(Debug, Clone, Copy)]
 pub struct Keeping<'a> {
     /// File of the state, written after every evaluation and when stopped. If it exists, the fit goes on from it and
-    /// ends with the same bytes as an uninterrupted one. The caller removes it once the result is safe, and names it
+    /// ends with the same bytes as an uninterrupted one; one that is damaged is removed, and the fit begins anew. The caller removes it once the result is safe, and names it
     /// after everything that decides the result.
     pub state: Option<&'a Path>,
     /// Set to stop after the current step.
@@ -145,7 +164,7 @@ pub struct Keeping<'a> {
 /// Fits an adapter. `next(step)` gives a step's rows, `evaluate` what the adapter reaches on the validation split.
 ///
 /// # Errors
-/// If a step fails, a loss is not finite, the state cannot be read or written, or `stop` was set.
+/// If a step fails, a loss is not finite, the state's file cannot be read or written, or `stop` was set.
 pub fn fit<'a>(
     decoder: &Decoder,
     start: Adapter,
@@ -153,7 +172,7 @@ pub fn fit<'a>(
     keeping: Keeping<'_>,
     next: &mut dyn FnMut(usize) -> Result<Step<'a>>,
     evaluate: &mut dyn FnMut(&Adapter) -> Result<Validation>,
-    report: &mut dyn FnMut(usize, f64, Option<FitPoint>),
+    report: &mut dyn FnMut(FitEvent),
 ) -> Result<Fitted> {
     let schedule = Schedule {
         learning_rate: config.learning_rate,
@@ -166,13 +185,24 @@ pub fn fit<'a>(
         max_grad_norm: config.max_grad_norm,
         ..AdamWConfig::default()
     };
-    let mut trainer = Trainer::new(start.clone(), optimiser, schedule);
-    let mut out = Fitted { adapter: start, best_step: 0, steps: 0, tokens: 0, points: Vec::new() };
+    let fresh = Fitted { adapter: start, best_step: 0, steps: 0, tokens: 0, points: Vec::new() };
+    let mut trainer = Trainer::new(fresh.adapter.clone(), optimiser, schedule);
+    let mut out = fresh.clone();
     let mut recent = Vec::new();
     if let Some(path) = keeping.state
         && path.exists()
     {
-        recent = fit_state::read(path, &mut trainer, &mut out)?;
+        match fit_state::read(path, &mut trainer, &mut out) {
+            Ok(losses) => recent = losses,
+            // A part of it may have been taken over before the damage was found.
+            Err(Error::File { path, what }) => {
+                fs_err::remove_file(&path)?;
+                trainer = Trainer::new(fresh.adapter.clone(), optimiser, schedule);
+                out = fresh;
+                report(FitEvent::Anew { why: format!("{}: {what}", path.display()) });
+            }
+            Err(e) => return Err(e),
+        }
     }
     while trainer.step() < config.max_steps && out.evaluations_since_best() < config.patience {
         if keeping.stop.load(Ordering::Relaxed) {
@@ -212,7 +242,7 @@ pub fn fit<'a>(
                 fit_state::write(path, &trainer, &out, &recent)?;
             }
         }
-        report(step, loss, point);
+        report(FitEvent::Step { step, loss, point });
     }
     out.steps = trainer.step();
     Ok(out)

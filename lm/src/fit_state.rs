@@ -11,7 +11,7 @@ use crate::{Error, Result, Trainer};
 const FORMAT: &str = "lorafab-fit/1";
 
 fn bad(path: &Path, what: impl std::fmt::Display) -> Error {
-    Error::File { path: path.to_owned(), what: format!("{what}; remove it to start this training again") }
+    Error::File { path: path.to_owned(), what: what.to_string() }
 }
 
 /// Writes the state beside `path` and moves it there, so that a kill leaves the old one or the new one.
@@ -42,6 +42,9 @@ pub(crate) fn write(path: &Path, trainer: &Trainer, so_far: &Fitted, recent: &[f
 }
 
 /// Puts a state back; returns the losses since the last evaluation.
+///
+/// # Errors
+/// [`Error::File`] if it is damaged or another training's; a part of it may then have been put back.
 pub(crate) fn read(path: &Path, trainer: &mut Trainer, so_far: &mut Fitted) -> Result<Vec<f64>> {
     let bytes = fs_err::read(path)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(path, e))?;

@@ -46,8 +46,8 @@ pub use config::Config;
 pub use decoder::Decoder;
 pub use error::{Error, Result};
 pub use fit::{
-    Choice, FitConfig, FitPoint, Fitted, Keeping, Step, Validation, answer_row, answer_tokens, epoch_order,
-    fit, validate,
+    Choice, FitConfig, FitEvent, FitPoint, Fitted, Keeping, Step, Validation, answer_row, answer_tokens,
+    epoch_order, fit, validate,
 };
 pub use forward::{ResidualAt, Seen, Want};
 pub use generate::{Reply, Request};

@@ -7,12 +7,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lm::{
-    Adapter, Checkpoint, Decoder, Error, FitConfig, Fitted, Keeping, Objective, Precision, Row, Step,
-    TrainRow, Validation, epoch_order, fit,
+    Adapter, Checkpoint, Decoder, Error, FitConfig, FitEvent, Fitted, Keeping, Objective, Precision, Row,
+    Step, TrainRow, Validation, epoch_order, fit,
 };
 use support::{Golden, tiny_folder};
 
 fn run(state: Option<&Path>, stop_after: usize) -> lm::Result<Fitted> {
+    told(state, stop_after, &mut Vec::new())
+}
+
+/// Also says what the fit told, steps aside.
+fn told(state: Option<&Path>, stop_after: usize, said: &mut Vec<String>) -> lm::Result<Fitted> {
     let loaded = Checkpoint::load(&tiny_folder()).unwrap();
     let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
     let golden = Golden::load("tiny_golden");
@@ -37,7 +42,10 @@ fn run(state: Option<&Path>, stop_after: usize) -> lm::Result<Fitted> {
         let size = adapter.params.iter().map(|p| f64::from(*p).abs()).sum::<f64>();
         Ok(Validation { loss: size, top1: 0.0, mrr: -(size - 263.0).abs() })
     };
-    let mut report = |step: usize, _: f64, _: Option<_>| stop.store(step == stop_after, Ordering::Relaxed);
+    let mut report = |event: FitEvent| match event {
+        FitEvent::Step { step, .. } => stop.store(step == stop_after, Ordering::Relaxed),
+        FitEvent::Anew { why } => said.push(why),
+    };
     fit(&decoder, start, &config, Keeping { state, stop: &stop }, &mut next, &mut evaluate, &mut report)
 }
 
@@ -60,12 +68,37 @@ fn a_fit_stopped_at_any_step_goes_on_bit_for_bit() {
 }
 
 #[test]
-fn a_damaged_state_is_one_clear_error() {
+fn a_damaged_state_costs_time_and_nothing_else_and_is_said() {
+    let whole = run(None, 0).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("x.fit");
     run(Some(&state), 5).unwrap_err();
     let bytes = std::fs::read(&state).unwrap();
-    std::fs::write(&state, &bytes[..bytes.len() / 2]).unwrap();
-    let message = run(Some(&state), 0).unwrap_err().to_string();
-    assert!(message.contains("x.fit") && message.contains("remove it"), "{message}");
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    // Cut in the middle, at the end, in the header; other files; another version.
+    let mut damages = vec![
+        bytes[..bytes.len() / 2].to_vec(),
+        bytes[..bytes.len() - 1].to_vec(),
+        bytes[..header / 2].to_vec(),
+        b"not a state".to_vec(),
+        Vec::new(),
+    ];
+    let format = b"lorafab-fit/1";
+    let at = bytes.windows(format.len()).position(|w| w == format).unwrap();
+    let mut other = bytes.clone();
+    other[at + format.len() - 1] = b'9';
+    damages.push(other);
+    for damaged in damages {
+        std::fs::write(&state, &damaged).unwrap();
+        let mut said = Vec::new();
+        let fitted = told(Some(&state), 0, &mut said).unwrap();
+        assert_eq!((&fitted.adapter.params, fitted.steps), (&whole.adapter.params, whole.steps));
+        assert_eq!(fitted.points, whole.points);
+        assert!(said.len() == 1 && said[0].contains("x.fit"), "{said:?}");
+    }
+    // A good one is gone on from, silently.
+    std::fs::write(&state, &bytes).unwrap();
+    let mut said = Vec::new();
+    assert_eq!(told(Some(&state), 0, &mut said).unwrap().adapter.params, whole.adapter.params);
+    assert!(said.is_empty(), "{said:?}");
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use lm::{
-    Adapter, BaseModel, Batch, Choice, FitConfig, FitPoint, Fitted, Keeping, Objective, ResidualAt, Result,
+    Adapter, BaseModel, Batch, Choice, FitConfig, FitEvent, Fitted, Keeping, Objective, ResidualAt, Result,
     Row, Step, TrainRow, Want, answer_row, epoch_order, fit, rng, validate,
 };
 use rand::Rng;
@@ -67,7 +67,7 @@ pub fn pretrain(
     collector: &Collector,
     config: &PretrainConfig,
     keeping: Keeping<'_>,
-    report: &mut dyn FnMut(usize, f64, Option<FitPoint>),
+    report: &mut dyn FnMut(FitEvent),
 ) -> Result<Pretrained> {
     let seed = config.fit.seed;
     let told = tell(base, collector, &config.labels, &config.questions, seed)?;

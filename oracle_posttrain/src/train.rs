@@ -1,7 +1,7 @@
 //! Post-training: the oracle learns to answer the episodes from injected activations.
 
 use lm::{
-    Adapter, BaseModel, Choice, Error, FitConfig, FitPoint, Fitted, Keeping, Request, Result, Row, Sampling,
+    Adapter, BaseModel, Choice, Error, FitConfig, FitEvent, Fitted, Keeping, Request, Result, Row, Sampling,
     Step, TrainRow, answer_row, epoch_order, fit, validate,
 };
 use recipes::Episode;
@@ -41,7 +41,7 @@ pub fn posttrain(
     validation: &[&Episode],
     config: &FitConfig,
     keeping: Keeping<'_>,
-    report: &mut dyn FnMut(usize, f64, Option<FitPoint>),
+    report: &mut dyn FnMut(FitEvent),
 ) -> Result<Fitted> {
     let start = match start {
         Some(adapter) => adapter,

@@ -201,8 +201,7 @@ fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
     let population: Vec<&Shown> = train.iter().map(|e| &vectors[&e.behaviour]).collect();
     let lens = Lens::over(c.clone(), &population);
     let fitted =
-        posttrain(&base, &lens, &vectors, None, &train, &validation, &config, keeping, &mut |_, _, _| {})
-            .unwrap();
+        posttrain(&base, &lens, &vectors, None, &train, &validation, &config, keeping, &mut |_| {}).unwrap();
     let best = fitted.points.iter().map(|p| p.validation.top1).fold(0.0, f64::max);
     assert!(best >= 0.9, "{best}");
     let blind: Vec<Choice<'_>> = validation

@@ -12,6 +12,7 @@ pub mod check;
 pub mod episode;
 pub mod error;
 mod expand;
+mod place;
 pub mod recipe;
 mod rng;
 mod select;

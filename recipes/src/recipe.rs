@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Kind, Polarity};
-use crate::{Error, Result, words};
+use crate::{Error, Result, place, words};
 
 /// One family of behaviours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -214,12 +214,9 @@ impl Recipe {
     /// # Errors
     /// One sentence with file, field and value.
     pub fn parse(source_name: &str, text: &str) -> Result<Self> {
-        let recipe: Self = toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(0, |s| text[..s.start.min(text.len())].lines().count().max(1));
-            Error::Syntax {
-                source_name: source_name.into(),
-                what: format!("line {line}: {}", e.message().replace('\n', " ")),
-            }
+        let recipe: Self = toml::from_str(text).map_err(|e| Error::Syntax {
+            source_name: source_name.into(),
+            what: place::describe(text, &e),
         })?;
         recipe.validate(source_name)?;
         Ok(recipe)
@@ -299,24 +296,17 @@ impl Recipe {
             }
         }
         if let Some(rows) = &self.rows {
-            if rows.prompts.is_empty()
-                || rows.completions.is_empty()
-                || rows.count == 0
-                || rows.count > 10_000
-            {
-                return fail("rows", "needs prompts, completions and a count in 1..=10000".into());
+            if rows.prompts.is_empty() || rows.completions.is_empty() {
+                return fail("rows", "needs prompts and completions".into());
             }
-            if !(0.0..=5.0).contains(&rows.temperature)
-                || rows.max_new_tokens == 0
-                || rows.max_new_tokens > 512
-            {
-                return fail(
-                    "rows",
-                    format!(
-                        "temperature {} or max_new_tokens {} is out of range",
-                        rows.temperature, rows.max_new_tokens
-                    ),
-                );
+            if !(1..=10_000).contains(&rows.count) {
+                return fail("rows.count", format!("{} is not in 1..=10000", rows.count));
+            }
+            if !(0.0..=5.0).contains(&rows.temperature) {
+                return fail("rows.temperature", format!("{} is not in 0..=5", rows.temperature));
+            }
+            if !(1..=512).contains(&rows.max_new_tokens) {
+                return fail("rows.max_new_tokens", format!("{} is not in 1..=512", rows.max_new_tokens));
             }
             let plain = rows.completions.iter().any(|c| !c.contains("{value}") && !c.contains("{reply}"));
             if plain {
@@ -360,14 +350,17 @@ impl Recipe {
             if let Some(bad) = t.target_modules.iter().find(|m| !known.contains(&m.as_str())) {
                 return fail("training.target_modules", format!("{bad:?} is none of {}", known.join(", ")));
             }
-            if t.rank == 0
-                || t.rank > 64
-                || t.steps == 0
-                || t.steps > 100_000
-                || t.on_rows == 0
-                || t.target_modules.is_empty()
-            {
-                return fail("training", "rank must be in 1..=64, steps in 1..=100000, on_rows at least 1, target_modules not empty".into());
+            if t.target_modules.is_empty() {
+                return fail("training.target_modules", "is empty".into());
+            }
+            if !(1..=64).contains(&t.rank) {
+                return fail("training.rank", format!("{} is not in 1..=64", t.rank));
+            }
+            if !(1..=100_000).contains(&t.steps) {
+                return fail("training.steps", format!("{} is not in 1..=100000", t.steps));
+            }
+            if t.on_rows == 0 {
+                return fail("training.on_rows", "0 is too few: give at least 1".into());
             }
             let own_replies = self.rows.as_ref().is_some_and(|r| {
                 r.sample_prompts.is_empty() && r.completions.iter().any(|c| c.contains("{reply}"))
@@ -384,15 +377,17 @@ impl Recipe {
             if !t.stop_at_loss.is_finite() || t.stop_at_loss < 0.0 {
                 return fail("training.stop_at_loss", format!("{} is no loss", t.stop_at_loss));
             }
-            let rate_fits = t.learning_rate > 0.0 && t.learning_rate <= 1.0;
-            if !rate_fits || !(0.0..=1.0).contains(&t.final_share) || !t.alpha.is_finite() {
+            if !(t.learning_rate > 0.0 && t.learning_rate <= 1.0) {
                 return fail(
-                    "training",
-                    format!(
-                        "learning_rate {} or final_share {} is out of range",
-                        t.learning_rate, t.final_share
-                    ),
+                    "training.learning_rate",
+                    format!("{} is not above 0 and at most 1", t.learning_rate),
                 );
+            }
+            if !(0.0..=1.0).contains(&t.final_share) {
+                return fail("training.final_share", format!("{} is not in 0..=1", t.final_share));
+            }
+            if !t.alpha.is_finite() {
+                return fail("training.alpha", format!("{} is no number", t.alpha));
             }
         }
         if let Some(g) = &self.gate {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::commit::files;
+use crate::commit::{files, identity};
 use crate::peft::OWN;
 use crate::store::check_name;
 use crate::{AdapterRecord, Digest, Error, IfExists, Result, Store};
@@ -78,40 +78,55 @@ pub fn export(store: &Store, records: &[AdapterRecord], path: &Path, if_exists: 
 /// Looks at an adapter's weights; says why it is not to be taken in.
 pub type Weigh<'a> = &'a dyn Fn(&AdapterRecord, &[u8]) -> Result<(), String>;
 
-/// Reads a bundle into the store. Everything is read and checked before the first row is written; `weigh` looks at each
-/// adapter's weights.
-///
-/// # Errors
-/// One sentence about the first thing that is wrong; then the catalogue is as it was. If the disk fills up while adapters are taken
-/// in, those before are there, and reading the bundle again adds the others.
-pub fn import(store: &mut Store, path: &Path, weigh: Weigh<'_>) -> Result<Unbundled> {
-    let mut file = std::io::BufReader::new(fs_err::File::open(path)?);
-    let (manifest, blobs) = read(path, &mut file)?;
-    for record in &manifest.adapters {
-        let refuse = |what: String| Error::Refused {
-            path: path.into(),
-            what: format!("{}: {what}", record.behaviour),
-        };
-        check_record(record).map_err(refuse)?;
-        let weights = &blobs[&record.weights];
-        if weights.len() as u64 != record.weights_bytes {
-            return Err(refuse(format!(
-                "says that its weights have {} bytes; they have {}",
-                record.weights_bytes,
-                weights.len()
-            )));
+/// A bundle that was read whole and found good, on its way into a store.
+#[derive(Debug)]
+pub struct Bundle {
+    adapters: Vec<AdapterRecord>,
+    blobs: BTreeMap<Digest, Vec<u8>>,
+}
+
+impl Bundle {
+    /// Reads and checks a bundle, without a store; `weigh` looks at each adapter's weights.
+    ///
+    /// # Errors
+    /// One sentence about the first thing that is wrong.
+    pub fn read(path: &Path, weigh: Weigh<'_>) -> Result<Self> {
+        let mut file = std::io::BufReader::new(fs_err::File::open(path)?);
+        let (Manifest { adapters, .. }, blobs) = read(path, &mut file)?;
+        for record in &adapters {
+            let refuse = |what: String| Error::Refused {
+                path: path.into(),
+                what: format!("{}: {what}", record.behaviour),
+            };
+            check_record(record).map_err(refuse)?;
+            let weights = &blobs[&record.weights];
+            if weights.len() as u64 != record.weights_bytes {
+                return Err(refuse(format!(
+                    "says that its weights have {} bytes; they have {}",
+                    record.weights_bytes,
+                    weights.len()
+                )));
+            }
+            weigh(record, weights).map_err(refuse)?;
         }
-        weigh(record, weights).map_err(refuse)?;
+        Ok(Self { adapters, blobs })
     }
-    for bytes in blobs.values() {
-        store.put_blob(bytes)?;
+
+    /// Takes its adapters into a store.
+    ///
+    /// # Errors
+    /// If the store refuses. If the disk fills up on the way, the adapters before are there, and doing it again adds the others.
+    pub fn take_in(self, store: &mut Store) -> Result<Unbundled> {
+        for bytes in self.blobs.values() {
+            store.put_blob(bytes)?;
+        }
+        let mut out = Unbundled::default();
+        for record in self.adapters {
+            let added = store.admit(&record)?;
+            if added { out.added.push(record.id) } else { out.known.push(record.id) }
+        }
+        Ok(out)
     }
-    let mut out = Unbundled::default();
-    for record in &manifest.adapters {
-        let added = store.admit(record)?;
-        if added { out.added.push(record.id.clone()) } else { out.known.push(record.id.clone()) }
-    }
-    Ok(out)
 }
 
 /// Checks a record from elsewhere: the fields that come to be paths, terminal output or keys, and that its id is that of its files.
@@ -156,14 +171,7 @@ pub(crate) fn check_record(record: &AdapterRecord) -> Result<(), String> {
     {
         return Err("holds a number that is none".into());
     }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(record.spec_hash.as_bytes());
-    hasher.update(record.weights.as_str().as_bytes());
-    for (name, digest) in &record.extra_files {
-        hasher.update(name.as_bytes());
-        hasher.update(digest.as_str().as_bytes());
-    }
-    if hasher.finalize().to_hex()[..32] != *record.id {
+    if identity(&record.spec_hash, &record.weights, &record.extra_files) != record.id {
         return Err("its id is not that of its files".into());
     }
     Ok(())
@@ -249,6 +257,10 @@ mod tests {
     use crate::store::tests::new_adapter;
 
     const FINE: Weigh<'_> = &|_, _| Ok(());
+
+    fn import(store: &mut Store, path: &Path, weigh: Weigh<'_>) -> Result<Unbundled> {
+        Bundle::read(path, weigh)?.take_in(store)
+    }
 
     #[test]
     fn a_bundle_brings_adapters_into_another_store_as_they_were() {

@@ -98,18 +98,12 @@ impl Store {
     fn make_durable(&self, new: NewAdapter) -> Result<AdapterRecord> {
         let weights = self.put_blob(&new.weights)?;
         let mut extra_files = BTreeMap::new();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(new.spec_hash.as_bytes());
-        hasher.update(weights.as_str().as_bytes());
         for (name, bytes) in &new.extra_files {
             check_name(name)?;
-            let digest = self.put_blob(bytes)?;
-            hasher.update(name.as_bytes());
-            hasher.update(digest.as_str().as_bytes());
-            extra_files.insert(name.clone(), digest);
+            extra_files.insert(name.clone(), self.put_blob(bytes)?);
         }
         Ok(AdapterRecord {
-            id: hasher.finalize().to_hex()[..32].to_owned(),
+            id: identity(&new.spec_hash, &weights, &extra_files),
             spec_hash: new.spec_hash,
             role: new.role,
             behaviour: new.behaviour,
@@ -175,7 +169,7 @@ impl Store {
         Ok(paths.into_iter().map(|p| (p.clone(), read_receipt(&p))).collect())
     }
 
-    /// Adds every receipt's adapter that the catalogue lacks, and the aliases; returns how many adapters were added.
+    /// Adds every receipt's adapter that the catalogue lacks, the aliases and the runs; returns how many adapters were added.
     ///
     /// # Errors
     /// If a receipt or a file that it names is damaged; all others have been taken in.
@@ -200,11 +194,24 @@ impl Store {
                 self.transaction(|t| part.iter().map(|r| insert(t, r)).sum::<rusqlite::Result<usize>>())?;
         }
         self.restore_aliases()?;
+        self.refile_runs()?;
         match bad.len() {
             0 => Ok(added),
             n => Err(Error::Rebuilt { added, bad: n, first: bad.remove(0) }),
         }
     }
+}
+
+/// An adapter's id: digest of its specification and its files.
+pub(crate) fn identity(spec_hash: &str, weights: &Digest, extra_files: &BTreeMap<String, Digest>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(spec_hash.as_bytes());
+    hasher.update(weights.as_str().as_bytes());
+    for (name, digest) in extra_files {
+        hasher.update(name.as_bytes());
+        hasher.update(digest.as_str().as_bytes());
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
 }
 
 /// The blobs that a record names.

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Keys are columns (family, value, category, status, split, role, rank, ...), tags and metrics. Values are words, or text
-//! in single or double quotes; in a pattern `*` stands for any text. Numbers compare as numbers where both sides are numbers. An
-//! adapter without the field passes only `!=`, `not in`, `not like` and `not`.
+//! in single or double quotes; in a pattern `*` stands for any text. Numbers compare as numbers where both sides are numbers, in a
+//! list too. An adapter without the field passes only `!=`, `not in`, `not like` and `not`.
 
 use rusqlite::types::Value as Sql;
 
@@ -145,15 +145,11 @@ impl Filter {
                 Expr::Any(list) => list.iter().any(|e| holds(e, r)),
                 Expr::Not(e) => !holds(e, r),
                 Expr::Has(key) => r.field(key).is_some(),
-                Expr::In(key, values) => r.field(key).is_some_and(|f| values.contains(&f)),
+                Expr::In(key, values) => {
+                    r.field(key).is_some_and(|f| values.iter().any(|v| order(&f, v).is_eq()))
+                }
                 Expr::Like(key, pattern) => r.field(key).is_some_and(|f| like(pattern, &f)),
-                Expr::Compare(key, op, value) => r.field(key).is_some_and(|found| {
-                    let order = match (number(&found), number(value)) {
-                        (Some(a), Some(b)) => a.total_cmp(&b),
-                        _ => found.as_str().cmp(value.as_str()),
-                    };
-                    op.holds(order)
-                }),
+                Expr::Compare(key, op, value) => r.field(key).is_some_and(|f| op.holds(order(&f, value))),
             }
         }
         holds(&self.root, record)
@@ -168,6 +164,14 @@ impl Filter {
 /// A finite number as it is compared and filed. `-0` is 0.
 pub(crate) fn number(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|v| v.is_finite()).map(|v| v + 0.0)
+}
+
+/// How a field's text stands to a value: as numbers where both are.
+fn order(found: &str, value: &str) -> std::cmp::Ordering {
+    match (number(found), number(value)) {
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        _ => found.cmp(value),
+    }
 }
 
 /// `*` is any text; everything else is itself.
@@ -201,8 +205,18 @@ fn sql(e: &Expr, p: &mut Vec<Sql>) -> String {
         Expr::Has(key) => have(format!("key = {}", put(Sql::Text(key.clone())))),
         Expr::In(key, values) => {
             let key = put(Sql::Text(key.clone()));
-            let values: Vec<String> = values.iter().map(|v| put(Sql::Text(v.clone()))).collect();
-            have(format!("key = {key} AND text IN ({})", values.join(",")))
+            // A text that is a number is filed as one, so that each value is looked for in one column.
+            let (mut texts, mut numbers) = (Vec::new(), Vec::new());
+            for value in values {
+                match number(value) {
+                    Some(n) => numbers.push(put(Sql::Real(n))),
+                    None => texts.push(put(Sql::Text(value.clone()))),
+                }
+            }
+            let (texts, numbers) = (texts.join(","), numbers.join(","));
+            have(format!(
+                "key = {key} AND text IN ({texts}) UNION ALL SELECT adapter FROM fields WHERE key = {key} AND number IN ({numbers})"
+            ))
         }
         Expr::Like(key, pattern) => {
             // GLOB with everything but the star made literal.
@@ -406,6 +420,7 @@ mod tests {
         assert!(passes("family = topic and value in (cats, volcanoes)"));
         assert!(passes("gate_on >= 0.7 and gate_on<1"));
         assert!(passes("note = 'two words' and missing != 3 and value not in (cats)"));
+        assert!(passes("gate_on in (1, 0.750)") && !passes("gate_on not in (7.5e-1)"));
         assert!(passes("(value = cats or value like 'vol*noes') and not (gate_on < .5)"));
         assert!(passes("has note and not has missing"));
         assert!(passes("family = nothing or family = topic and gate_on > 0"));
@@ -443,14 +458,33 @@ mod tests {
 
     fn expression() -> impl Strategy<Value = String> {
         let key = prop::sample::select(vec!["value", "family", "n", "note", "missing", "rank"]);
-        let value = prop::sample::select(vec!["cats", "dogs", "1", "2.5", "-0", "x", "'two words'", "10"]);
+        let values = vec![
+            "cats",
+            "dogs",
+            "1",
+            "2.5",
+            "2.50",
+            "25e-1",
+            "-0",
+            "0.00",
+            "x",
+            "'two words'",
+            "10",
+            "1e1",
+            "'010'",
+            "7.0",
+            "nan",
+            "inf",
+        ];
+        let value = prop::sample::select(values);
         let leaf = (
             key,
             prop::sample::select(vec!["=", "!=", "<", ">=", "in", "not in", "like", "not like"]),
+            value.clone(),
             value,
         )
-            .prop_map(|(k, op, v)| match op {
-                "in" | "not in" => format!("{k} {op} ({v}, dogs)"),
+            .prop_map(|(k, op, v, w)| match op {
+                "in" | "not in" => format!("{k} {op} ({v}, {w})"),
                 "like" | "not like" => format!("{k} {op} '{}*'", v.trim_matches('\'')),
                 _ => format!("{k} {op} {v}"),
             });
@@ -467,6 +501,18 @@ mod tests {
         #[test]
         fn no_expression_panics(text in ".{0,60}") {
             let _ = Filter::all().and(&text);
+        }
+
+        /// A list is the equalities with its members, for numbers in any spelling too.
+        #[test]
+        fn a_list_is_its_equalities(value in -20i32..20, other in -20i32..20, zeros in 0usize..3) {
+            let mut r = record("topic/cats");
+            r.metrics.insert("n".into(), f64::from(value) / 4.0);
+            let listed = format!("{}{}", f64::from(other) / 4.0, if other % 4 == 0 { [".0", ".00", "e0"][zeros] } else { ["", "0", "00"][zeros] });
+            let passes = |e: String| Filter::all().and(&e).unwrap().matches(&r);
+            prop_assert_eq!(passes(format!("n in (x, {listed})")), value == other);
+            prop_assert_eq!(passes(format!("n not in ({listed})")), value != other);
+            prop_assert_eq!(passes(format!("n = {listed}")), value == other);
         }
 
         /// The database and plain Rust agree on what passes.

@@ -4,10 +4,11 @@
 //! that names them exists; a receipt beside them lets the catalogue be rebuilt.
 //!
 //! A store folder holds `catalogue.sqlite`, `blobs/ab/<blake3>`, `done/<digest of a spec hash>.json` (receipts),
-//! `aliases.json`, `trash/`, `staging/` and `runs/<id>/`.
+//! `aliases.json`, `trash/`, `staging/` and `runs/<id>/` (`config.json` says which adapters a run asked).
 
 #![warn(missing_docs)]
 
+pub mod aliases;
 pub mod blobs;
 pub mod bundle;
 pub mod canonical;
@@ -22,10 +23,12 @@ mod index;
 pub mod peft;
 pub mod query;
 pub mod record;
+pub mod runs;
 mod schema;
 pub mod store;
 pub mod upkeep;
 
+pub use aliases::Alias;
 pub use blobs::{Digest, write_atomic};
 pub use canonical::{canonical_json, spec_hash};
 pub use check::{CheckReport, Problem, Repair, VerifyOutcome};
@@ -35,5 +38,6 @@ pub use gc::GcPlan;
 pub use peft::{IfExists, ImportShape};
 pub use query::{Edge, Listing, Stats};
 pub use record::{AdapterRecord, NewAdapter, PeftConfig, Role, Status};
+pub use schema::NEEDS_LEFT;
 pub use store::Store;
-pub use upkeep::{Alias, Change};
+pub use upkeep::Change;

@@ -40,13 +40,16 @@ pub struct Stats {
 /// One step of an adapter's lineage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Edge {
-    /// Adapter id.
+    /// Adapter id, or `run/` and a run's name.
     pub child: String,
-    /// What the parent is to it: `base`, `recipe`, `adapter`, ...
+    /// What the parent is to it: `base`, `recipe`, `adapter`, ...; to a run: `asked` or `reader`.
     pub kind: String,
     /// An adapter's id, a digest or a version.
     pub parent: String,
 }
+
+/// What a run's name begins with in lineage.
+pub const RUN: &str = "run/";
 
 impl Store {
     /// Adapters that pass the filter, in the listing's order.
@@ -137,20 +140,31 @@ impl Store {
         self.get_blob(&record.weights)
     }
 
-    /// What an adapter was made from, and what was made from it, as far as this store goes: `(up, down)`.
+    /// What an adapter was made from, and what was made from it and the runs that asked it or its readers, as far as this store goes:
+    /// `(up, down)`. Of a run (`run/` and its name): what it asked, and what that was made from.
     pub fn lineage(&self, id: &str) -> Result<(Vec<Edge>, Vec<Edge>)> {
+        let run = id.strip_prefix(RUN);
         let ask = |sql: &str| {
             self.query(|c| {
                 c.prepare(sql)?
-                    .query_map([id], |r| Ok(Edge { child: r.get(0)?, kind: r.get(1)?, parent: r.get(2)? }))?
+                    .query_map(rusqlite::params![id, run], |r| {
+                        Ok(Edge { child: r.get(0)?, kind: r.get(1)?, parent: r.get(2)? })
+                    })?
                     .collect()
             })
         };
-        // UNION drops what was seen, so that a circle ends.
-        let up = ask("WITH RECURSIVE up(id) AS (SELECT ?1 UNION SELECT e.parent FROM edges e JOIN up ON e.child = up.id)
-                      SELECT e.child, e.kind, e.parent FROM edges e JOIN up ON e.child = up.id ORDER BY e.child <> ?1, e.child, e.kind, e.parent")?;
+        // UNION drops what was seen, so that a circle ends. Nothing is made from a run.
+        let up =
+            ask("WITH RECURSIVE up(id) AS (SELECT ?1 UNION SELECT adapter FROM run_edges WHERE run = ?2
+                        UNION SELECT e.parent FROM edges e JOIN up ON e.child = up.id)
+                      SELECT * FROM (SELECT ?1 AS child, kind, adapter AS parent FROM run_edges WHERE run = ?2
+                      UNION ALL SELECT e.child, e.kind, e.parent FROM edges e JOIN up ON e.child = up.id)
+                      ORDER BY child <> ?1, child, kind, parent")?;
         let down = ask("WITH RECURSIVE down(id) AS (SELECT ?1 UNION SELECT e.child FROM edges e JOIN down ON e.parent = down.id)
-                        SELECT e.child, e.kind, e.parent FROM edges e JOIN down ON e.parent = down.id ORDER BY e.child, e.kind, e.parent")?;
+                        SELECT e.child AS child, e.kind AS kind, e.parent AS parent FROM edges e JOIN down ON e.parent = down.id
+                        UNION ALL SELECT 'run/' || r.run, r.kind, r.adapter FROM run_edges r JOIN down ON r.adapter = down.id
+                          WHERE ?2 IS NULL
+                        ORDER BY child, kind, parent")?;
         Ok((up, down))
     }
 

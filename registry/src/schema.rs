@@ -2,7 +2,11 @@
 //! `user_version`.
 
 /// Migrations in order.
-pub(crate) const MIGRATIONS: &[&str] = &[CATALOGUE_AND_QUEUE, LOG_AND_FIELDS];
+pub(crate) const MIGRATIONS: &[&str] = &[CATALOGUE_AND_QUEUE, LOG_AND_FIELDS, RUNS];
+
+/// Needs of the job `jobs` that have not ended: what its column `deps_left` is derived from.
+pub const NEEDS_LEFT: &str = "(SELECT COUNT(*) FROM job_needs n JOIN jobs p ON p.id = n.needs
+   WHERE n.job = jobs.id AND p.state NOT IN ('succeeded','cancelled','dead'))";
 
 const CATALOGUE_AND_QUEUE: &str = "
 CREATE TABLE adapters(
@@ -85,4 +89,10 @@ CREATE TABLE edges(child TEXT NOT NULL REFERENCES adapters(id) ON DELETE CASCADE
 CREATE INDEX edges_back ON edges(parent);
 CREATE TABLE aliases(name TEXT PRIMARY KEY, adapter TEXT NOT NULL) STRICT;
 CREATE TABLE catalogue_events(id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, what TEXT NOT NULL, subject TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
+";
+
+/// Which adapters a run asked and through which readers. It is derived from the runs' files.
+const RUNS: &str = "
+CREATE TABLE run_edges(run TEXT NOT NULL, kind TEXT NOT NULL, adapter TEXT NOT NULL, PRIMARY KEY(run, kind, adapter)) STRICT, WITHOUT ROWID;
+CREATE INDEX run_edges_back ON run_edges(adapter);
 ";

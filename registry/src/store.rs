@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::schema::MIGRATIONS;
-use crate::{Digest, Error, Result, blobs, index};
+use crate::{Digest, Error, Result, blobs, index, runs};
 
 /// A store folder, open.
 #[derive(Debug)]
@@ -144,6 +144,7 @@ impl Store {
                 transaction.execute_batch(step).map_err(wrap)?;
             }
             index::rebuild(&transaction).map_err(wrap)?;
+            runs::refile(&transaction, root).map_err(wrap)?;
             transaction.pragma_update(None, "user_version", known).map_err(wrap)?;
             transaction.commit().map_err(wrap)?;
         }

@@ -1,24 +1,14 @@
-//! What people change about adapters after they are made: tags, aliases, removal. Bytes never change; what does is kept in
-//! files beside the catalogue too, so that a rebuilt catalogue knows it.
+//! What people change about adapters after they are made: tags, removal (and aliases: `aliases.rs`). Bytes never change; what does
+//! is kept in files beside the catalogue too, so that a rebuilt catalogue knows it.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
 use crate::commit::{files, insert, parse, receipt_text, row_text};
 use crate::store::check_name;
-use crate::{AdapterRecord, Error, Result, Store, index, write_atomic};
-
-/// A moving name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Alias {
-    /// Name.
-    pub name: String,
-    /// Id of the adapter that it stands for.
-    pub adapter: String,
-}
+use crate::{AdapterRecord, Error, Result, Role, Store, index, write_atomic};
 
 /// One change to the catalogue that a person made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,7 +52,7 @@ fn with_tags(mut record: AdapterRecord, tags: &[(&str, Option<&str>)]) -> Result
 
 impl Store {
     /// In one transaction: a change to the rows, the line about it, and the file that keeps it.
-    fn change<T>(
+    pub(crate) fn change<T>(
         &mut self,
         (what, subject, detail): (&str, &str, &str),
         run: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
@@ -123,81 +113,23 @@ impl Store {
         Ok(out.expect("invariant: it was written"))
     }
 
-    /// All aliases by name.
-    pub fn aliases(&self) -> Result<Vec<Alias>> {
-        self.query(read_aliases)
-    }
-
-    /// Makes or moves an alias; returns the adapter that it now stands for.
-    ///
-    /// # Errors
-    /// If the name could be taken for an id or is not usable, or there is no such adapter.
-    pub fn set_alias(&mut self, name: &str, id: &str) -> Result<AdapterRecord> {
-        check_name(name)?;
-        if name.len() >= 4 && name.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Error::LikeAnId(name.into()));
-        }
-        let record = self.adapter(id)?;
-        let path = self.alias_path();
-        self.change(
-            ("alias", name, &record.id),
-            |t| {
-                t.execute(
-                    "INSERT INTO aliases(name, adapter) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET adapter = ?2",
-                    params![name, record.id],
-                )
-            },
-            |t| Ok(write_aliases(&path, &read_aliases(t)?, None)),
-        )?;
-        Ok(record)
-    }
-
-    /// Removes an alias; the adapter stays. Returns whether there was one.
-    pub fn remove_alias(&mut self, name: &str) -> Result<bool> {
-        if !self.aliases()?.iter().any(|a| a.name == name) {
-            return Ok(false);
-        }
-        let path = self.alias_path();
-        let n = self.change(
-            ("alias", name, ""),
-            |t| t.execute("DELETE FROM aliases WHERE name = ?1", [name]),
-            |t| Ok(write_aliases(&path, &read_aliases(t)?, Some(name))),
-        )?;
-        Ok(n > 0)
-    }
-
-    fn alias_path(&self) -> PathBuf {
-        self.root.join("aliases.json")
-    }
-
-    /// Puts the aliases back that the file knows and the catalogue does not.
-    pub(crate) fn restore_aliases(&mut self) -> Result<()> {
-        let path = self.alias_path();
-        if !path.exists() {
-            return Ok(());
-        }
-        let text = fs_err::read_to_string(&path)?;
-        let aliases: BTreeMap<String, String> = serde_json::from_str(&text)
-            .map_err(|source| Error::Json { what: path.display().to_string(), source })?;
-        self.transaction(|t| {
-            for (name, adapter) in &aliases {
-                t.execute(
-                    "INSERT OR IGNORE INTO aliases(name, adapter) VALUES(?1, ?2)",
-                    params![name, adapter],
-                )?;
-            }
-            Ok(())
-        })
-    }
-
     /// Takes an adapter out of the catalogue. Its receipt goes to the trash, its bytes stay until `gc`.
     ///
     /// # Errors
-    /// If an alias stands for it or another adapter was made from it.
+    /// If an alias stands for it or another adapter was made from it (a reader trained on it aside).
     pub fn remove(&mut self, id: &str) -> Result<AdapterRecord> {
         let record = self.adapter(id)?;
         let alias = self.aliases()?.into_iter().find(|a| a.adapter == record.id);
-        let child: Option<String> = self.lineage(&record.id)?.1.into_iter().next().map(|e| e.child);
+        // A reader carries what it learned from a weight diff, and a run's files say what was answered.
+        let child: Option<String> = self.query(|c| {
+            c.query_row(
+                "SELECT e.child FROM edges e JOIN adapters a ON a.id = e.child
+                 WHERE e.parent = ?1 AND NOT (?2 AND a.role <> 'weight_diff') ORDER BY e.child LIMIT 1",
+                params![record.id, record.role == Role::WeightDiff],
+                |r| r.get(0),
+            )
+            .optional()
+        })?;
         if let Some(held) =
             alias.map(|a| format!("alias {:?}", a.name)).or(child.map(|c| format!("adapter {}", &c[..12])))
         {
@@ -278,26 +210,6 @@ impl Store {
     }
 }
 
-fn read_aliases(c: &rusqlite::Connection) -> rusqlite::Result<Vec<Alias>> {
-    c.prepare("SELECT name, adapter FROM aliases ORDER BY name")?
-        .query_map([], |r| Ok(Alias { name: r.get(0)?, adapter: r.get(1)? }))?
-        .collect()
-}
-
-/// Writes the table's aliases over those of the file. What only the file knows (a lost catalogue's) stays in it.
-fn write_aliases(path: &Path, aliases: &[Alias], removed: Option<&str>) -> Result<()> {
-    let mut map: BTreeMap<String, String> = match fs_err::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text)
-            .map_err(|source| Error::Json { what: path.display().to_string(), source })?,
-        Err(_) => BTreeMap::new(),
-    };
-    map.extend(aliases.iter().map(|a| (a.name.clone(), a.adapter.clone())));
-    if let Some(name) = removed {
-        map.remove(name);
-    }
-    write_atomic(path, serde_json::to_string_pretty(&map).expect("invariant: plain data").as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use crate::store::tests::new_adapter;
@@ -350,20 +262,5 @@ mod tests {
         assert!(store.restore(&a.id).unwrap_err().to_string().contains("in the catalogue again"));
         assert_eq!(store.adapters(&Filter::all()).unwrap(), [b]);
         assert!(store.check(&|_, _| {}).unwrap().problems.is_empty());
-    }
-
-    #[test]
-    fn aliases_outlive_a_lost_catalogue_whatever_is_done_before_the_rebuild() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut store = Store::open(folder.path()).unwrap();
-        let a = store.commit_adapter(new_adapter("topic/cats", vec![1])).unwrap();
-        store.set_alias("best", &a.id).unwrap();
-        store.transaction(|t| t.execute_batch("DELETE FROM aliases; DELETE FROM adapters")).unwrap();
-        let b = store.commit_adapter(new_adapter("topic/dogs", vec![2])).unwrap();
-        store.set_alias("other", &b.id).unwrap();
-        assert!(!store.remove_alias("best").unwrap());
-        store.rebuild_from_receipts().unwrap();
-        assert_eq!(store.adapter("best").unwrap(), a);
-        assert_eq!(store.adapter("other").unwrap(), b);
     }
 }

@@ -1,5 +1,6 @@
 //! `compare run|report`.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -17,7 +18,7 @@ use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json};
 
 pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
-    let store = context.existing_store()?;
+    let mut store = context.existing_store()?;
     match command {
         CompareCommand::Run { run, seed } => {
             watch_signals();
@@ -42,7 +43,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
                 context.say("warning: these readers were trained on different episodes or seeds, so their arms are not comparable; train them again on the store as it is");
             }
             let comparison =
-                score(context, &store, &s, &found.iter().collect::<Vec<_>>(), run, false, *seed, &STOP)?;
+                score(context, &mut store, &s, &found.iter().collect::<Vec<_>>(), run, false, *seed, &STOP)?;
             if context.global.json {
                 print_json(&to_json(&comparison))
             } else {
@@ -111,7 +112,7 @@ fn report_of(store: &Store, run: Option<&str>) -> Result<PathBuf> {
 /// Scores the readers and files the run: `config.json`, `items.jsonl`, `comparison.json`, `report.html`.
 pub(crate) fn score(
     context: &Context<'_>,
-    store: &Store,
+    store: &mut Store,
     s: &Supervision<'_>,
     readers: &[&Reader],
     run: &str,
@@ -165,13 +166,15 @@ pub(crate) fn score(
     })
     .map_err(compare::readers::Error::from)?;
     let model = format!("{} ({:?})", s.base.name, s.base.decoder.precision());
+    let asked: BTreeSet<&String> =
+        episodes.iter().filter_map(|e| s.records.get(&e.behaviour)).map(|r| &r.id).collect();
     let config = serde_json::json!({
-        "schema": "run/1", "run": run, "seed": seed, "smoke": smoke, "base": s.base.digest(), "collectors": readers.iter().filter_map(|r| Some((r.budget.arm, &r.lens.as_ref()?.collector))).collect::<std::collections::BTreeMap<_, _>>(),
-        "readers": readers.iter().map(|r| &r.record.id).collect::<Vec<_>>(), "episodes": s.episodes,
+        "schema": "run/2", "run": run, "seed": seed, "smoke": smoke, "base": s.base.digest(), "collectors": readers.iter().filter_map(|r| Some((r.budget.arm, &r.lens.as_ref()?.collector))).collect::<std::collections::BTreeMap<_, _>>(),
+        "readers": readers.iter().map(|r| &r.record.id).collect::<Vec<_>>(), "asked": asked, "episodes": s.episodes,
         "adapters": s.records.values().map(|r| (&r.behaviour, &r.id)).collect::<std::collections::BTreeMap<_, _>>(),
     });
     let lines: Vec<String> = items.iter().map(|i| serde_json::to_string(i).unwrap_or_default()).collect();
-    write_atomic(&folder.join("config.json"), config.to_string().as_bytes())?;
+    store.file_run(run, &config)?;
     write_atomic(&folder.join("items.jsonl"), lines.join("\n").as_bytes())?;
     let mut comparison = assemble(run, model, jiff::Timestamp::now().to_string(), smoke, s, readers, &items);
     if let Some(looked) = looked {

@@ -1,5 +1,7 @@
 //! `dit train|ask`.
 
+use compare::readers::Session;
+
 use super::readers::{ANSWER_TOKENS, ask, describe, supervision, train_dit};
 use crate::args::DitCommand;
 use crate::context::{Context, STOP, watch_signals};
@@ -14,7 +16,8 @@ pub(crate) fn run(context: &Context<'_>, command: &DitCommand) -> Result {
             let mut store = context.store()?;
             let s = supervision(&store, &base, &args.family, None, false, args.seed)?;
             context.say(&describe(&s));
-            let reader = train_dit(context, &mut store, &s, false, args.steps, args.seed, &STOP)?;
+            let reader =
+                train_dit(context, &mut store, &s, false, args.steps, args.seed, Session::alone(&STOP))?;
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         DitCommand::Ask(args) => ask(context, args, &["dit"], |base, reader, diff, question| {

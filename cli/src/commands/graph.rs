@@ -3,6 +3,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use ::compare::readers::Session;
 use factory::queue::{Needs, NewJob};
 use factory::{Craft, Failed, Failure, Job, Queue, State};
 use lm::{BaseModel, Outline};
@@ -212,13 +213,15 @@ impl Reading<'_> {
                 format!("job {} was queued by another version of lorafab", job.label),
             ));
         }
+        // A worker that lost its lease files nothing: the queue is asked in the transaction that files.
+        let session = Session { stop, file: &|store, new| Ok(Queue::new(store).file(job, new)?) };
         let mut found = Vec::new();
         for hash in &spec.readers {
             let made = Queue::new(store).find(hash)?.adapter.unwrap_or_default();
             found.push(compare::from_record(store, base, &made)?);
         }
         if self.work == Work::OraclePretrained {
-            let reader = readers::pretrain(context, store, base, None, smoke, None, seed, stop)?;
+            let reader = readers::pretrain(context, store, base, None, smoke, None, seed, session)?;
             return Ok(Some(reader.record.id));
         }
         let behaviours: Vec<Behaviour> = spec
@@ -239,11 +242,11 @@ impl Reading<'_> {
             }
             Work::Dit => {
                 context.say(&readers::describe(&s));
-                readers::train_dit(context, store, &s, smoke, None, seed, stop)?
+                readers::train_dit(context, store, &s, smoke, None, seed, session)?
             }
-            Work::OracleScratch => readers::posttrain(context, store, &s, None, smoke, None, seed, stop)?,
+            Work::OracleScratch => readers::posttrain(context, store, &s, None, smoke, None, seed, session)?,
             Work::OraclePosttrained => {
-                readers::posttrain(context, store, &s, found.first(), smoke, None, seed, stop)?
+                readers::posttrain(context, store, &s, found.first(), smoke, None, seed, session)?
             }
             Work::OraclePretrained | Work::Compare => {
                 let run = spec.run.as_deref().unwrap_or("compare");
@@ -275,5 +278,57 @@ pub(crate) fn succeeded(job: &Job) -> Result {
         .hint("see its history with: lorafab factory logs; try again with: lorafab factory retry")),
         state => Err(CommandError::new(Kind::Negative, format!("{} is {}", job.label, state.name()))
             .hint("go on with: lorafab factory run")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use factory::queue::Claim;
+    use lm::Precision;
+    use registry::Filter;
+
+    use super::*;
+    use crate::args::Global;
+
+    #[test]
+    fn a_reader_whose_lease_is_lost_is_not_filed_and_the_next_holder_files_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny");
+        let global = Global {
+            store: Some(folder.path().join("store")),
+            model: tiny.display().to_string(),
+            precision: "f32".into(),
+            simd: "best".into(),
+            json: false,
+            offline: true,
+            quiet: true,
+        };
+        let context = Context { global: &global };
+        let base = BaseModel::load(&tiny, Precision::F32).unwrap();
+        let mut store = context.store().unwrap();
+        submit(&mut store, &base, &[], Plan { run: "r", smoke: true, seed: 1 }).unwrap();
+        let claim = |store: &mut Store, now_ms: i64| {
+            let kinds = ["oracle-pretrained"];
+            let claim =
+                Claim { base: &base.digest(), kinds: &kinds, owner: "w", most: 1, now_ms, lease_ms: 10 };
+            let job = Queue::new(store).claim(claim).unwrap().remove(0);
+            Queue::new(store).start(&job, now_ms).unwrap();
+            job
+        };
+        let stale = claim(&mut store, 0);
+        assert_eq!(Queue::new(&mut store).reap(11, |_| false).unwrap(), 1);
+        let crafts = crafts(&context);
+        let craft = crafts.iter().find(|c| c.kind() == stale.kind).unwrap();
+        let stop = AtomicBool::new(false);
+        let failed = craft.work(&mut store, &base, &stale, &stop, &mut |_| {}).unwrap_err();
+        assert!(failed.reason.contains("lease") && !failed.interrupted, "{failed:?}");
+        assert!(store.adapters(&Filter::all()).unwrap().is_empty());
+        assert_eq!(store.rebuild_from_receipts().unwrap(), 0, "a refused reader left a receipt");
+        let fresh = claim(&mut store, 1_000_000);
+        let made = craft.work(&mut store, &base, &fresh, &stop, &mut |_| {}).unwrap().unwrap();
+        Queue::new(&mut store).finish(&fresh, Some(&made), "", 1_000_001).unwrap();
+        assert_eq!(store.adapters(&Filter::all()).unwrap()[0].id, made);
     }
 }

@@ -1,6 +1,7 @@
 //! `oracle pretrain|posttrain|ask`.
 
 use compare::Oracle;
+use compare::readers::Session;
 
 use super::readers::{ANSWER_TOKENS, ask, describe, find, posttrain, pretrain, supervision};
 use crate::args::OracleCommand;
@@ -30,7 +31,16 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             });
             let texts = texts.transpose()?;
             let base = context.base()?;
-            let reader = pretrain(context, &mut context.store()?, &base, texts, false, *steps, *seed, &STOP)?;
+            let reader = pretrain(
+                context,
+                &mut context.store()?,
+                &base,
+                texts,
+                false,
+                *steps,
+                *seed,
+                Session::alone(&STOP),
+            )?;
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         OracleCommand::Posttrain { reader: args, from, scratch } => {
@@ -44,8 +54,16 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             };
             let s = supervision(&store, &base, &args.family, None, false, args.seed)?;
             context.say(&describe(&s));
-            let reader =
-                posttrain(context, &mut store, &s, start.as_ref(), false, args.steps, args.seed, &STOP)?;
+            let reader = posttrain(
+                context,
+                &mut store,
+                &s,
+                start.as_ref(),
+                false,
+                args.steps,
+                args.seed,
+                Session::alone(&STOP),
+            )?;
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         OracleCommand::Ask(args) => {

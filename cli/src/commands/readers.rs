@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use compare::readers::{SMOKE, dit_adapter, from_record, posttrained_oracle, pretrained_oracle};
+use compare::readers::{SMOKE, Session, dit_adapter, from_record, posttrained_oracle, pretrained_oracle};
 use compare::{Reader, Supervision, settings};
-use lm::{Adapter, BaseModel, FitPoint};
+use lm::{Adapter, BaseModel, FitEvent};
 use oracle_posttrain::Collector;
 use recipes::{Behaviour, Recipe, Split, builtin, episodes};
 use registry::{AdapterRecord, Filter, Role, Store};
@@ -23,12 +22,20 @@ pub(crate) fn progress<'a>(
     context: &'a Context<'_>,
     what: &'a str,
     steps: usize,
-) -> impl FnMut(usize, f64, Option<FitPoint>) + 'a {
+) -> impl FnMut(FitEvent) + 'a {
     let begin = Instant::now();
     let mut last: Option<Instant> = None;
     let every =
         if std::io::stderr().is_terminal() { Duration::from_secs(2) } else { Duration::from_secs(15) };
-    move |step, loss, point| {
+    move |event| {
+        let (step, loss, point) = match event {
+            FitEvent::Step { step, loss, point } => (step, loss, point),
+            FitEvent::Anew { why } => {
+                context
+                    .say(&format!("{what}  begins anew: its state could not be used and was removed: {why}"));
+                return;
+            }
+        };
         if let Some(p) = point {
             context.say(&format!(
                 "{what}  step {step}/{steps}  train {:.2}  validation {:.2} nats, top-1 {:.2}",
@@ -110,11 +117,11 @@ pub(crate) fn train_dit(
     smoke: bool,
     steps: Option<usize>,
     seed: u64,
-    stop: &AtomicBool,
+    session: Session<'_>,
 ) -> Result<Reader> {
     let fit = settings::reader_fit(smoke, steps, seed);
     let mut report = progress(context, "dit", fit.max_steps);
-    Ok(dit_adapter(store, s, &fit, stop, &mut report)?)
+    Ok(dit_adapter(store, s, &fit, session, &mut report)?)
 }
 
 pub(crate) fn pretrain(
@@ -125,7 +132,7 @@ pub(crate) fn pretrain(
     smoke: bool,
     steps: Option<usize>,
     seed: u64,
-    stop: &AtomicBool,
+    session: Session<'_>,
 ) -> Result<Reader> {
     let texts = if let Some(texts) = corpus {
         texts
@@ -139,7 +146,7 @@ pub(crate) fn pretrain(
     recipes.extend(::factory::recipes_of(store, &newest_of_each(store, base)?)?);
     let config = settings::pretrain_config(&topic, &recipes, texts, smoke, steps, seed);
     let mut report = progress(context, "oracle pretrain", config.fit.max_steps);
-    Ok(pretrained_oracle(store, base, &Collector::standard(base), &config, smoke, stop, &mut report)?)
+    Ok(pretrained_oracle(store, base, &Collector::standard(base), &config, smoke, session, &mut report)?)
 }
 
 pub(crate) fn posttrain(
@@ -150,7 +157,7 @@ pub(crate) fn posttrain(
     smoke: bool,
     steps: Option<usize>,
     seed: u64,
-    stop: &AtomicBool,
+    session: Session<'_>,
 ) -> Result<Reader> {
     let fit = settings::oracle_fit(smoke, steps, seed);
     let mut report = progress(
@@ -162,7 +169,7 @@ pub(crate) fn posttrain(
     let collector = from
         .and_then(|r| r.lens.as_ref().map(|l| l.collector.clone()))
         .unwrap_or_else(|| Collector::standard(s.base));
-    Ok(posttrained_oracle(store, s, &collector, from, &fit, stop, &mut report)?)
+    Ok(posttrained_oracle(store, s, &collector, from, &fit, session, &mut report)?)
 }
 
 /// Longest answer to a question asked by hand.

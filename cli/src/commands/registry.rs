@@ -72,18 +72,30 @@ fn check(context: &Context<'_>, store: &mut Store, repair: bool) -> Result {
     let rate = report.bytes as f64 / report.seconds.max(1e-9) / 1e9;
     if context.global.json {
         print_json(
-            &json!({"schema": "registry-check/1", "report": report, "repaired": mended, "gigabytes_per_sec": rate}),
+            &json!({"schema": "registry-check/2", "report": report, "repaired": mended, "gigabytes_per_sec": rate}),
         )?;
     } else {
         if let Some(m) = &mended {
-            print(&format!(
-                "mended: {} from receipts, {} rewritten, {} replaced, {} removed, {} removed",
-                count(m.rows, "row"),
-                count(m.receipts, "receipt"),
-                count(m.replaced, "row"),
-                count(m.aliases, "alias").replace("aliass", "aliases"),
-                count(m.blobs, "damaged file")
-            ))?;
+            let parts = [
+                (m.rows, "row", "brought back from receipts"),
+                (m.receipts, "receipt", "written again"),
+                (m.replaced, "row", "replaced"),
+                (m.filed, "adapter", "filed anew"),
+                (m.jobs, "job", "put right"),
+                (m.needs, "need", "of jobs that do not exist removed"),
+                (m.aliases, "name", "put right"),
+                (m.runs, "run", "filed anew"),
+                (m.blobs, "damaged file", "removed"),
+            ];
+            let done: Vec<String> = parts
+                .iter()
+                .filter(|(n, ..)| *n > 0)
+                .map(|(n, noun, what)| format!("{} {what}", count(*n, noun)))
+                .collect();
+            print(&format!("mended: {}", if done.is_empty() { "nothing".into() } else { done.join(", ") }))?;
+            for alias in &m.dropped_aliases {
+                print(&format!("removed: alias {}, which stood for {}", alias.name, alias.adapter))?;
+            }
         }
         for p in &report.problems {
             print(&format!("{}: {}", p.subject, p.what))?;

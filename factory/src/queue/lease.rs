@@ -1,6 +1,6 @@
 //! A worker's side of a job: claim, start, heartbeat, and one of commit, finish, fail, release.
 
-use registry::{AdapterRecord, NewAdapter};
+use registry::{AdapterRecord, NEEDS_LEFT, NewAdapter};
 use rusqlite::types::Value as Sql;
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -163,6 +163,15 @@ impl Queue<'_> {
         record.ok_or(Error::LeaseLost(job.id))
     }
 
+    /// Records an adapter that a job has made, before the job ends. A stale token records nothing.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] under a stale token.
+    pub fn file(&mut self, job: &Job, adapter: NewAdapter) -> Result<AdapterRecord> {
+        let record = self.store.commit_adapter_with(adapter, |t, _| holds(t, job))?;
+        record.ok_or(Error::LeaseLost(job.id))
+    }
+
     /// Ends a job whose adapter the catalogue has already, or that makes none.
     ///
     /// # Errors
@@ -217,10 +226,12 @@ impl Queue<'_> {
     /// Gives leases back without spending an attempt (a worker that is told to stop).
     pub fn release(&mut self, jobs: &[Job], now_ms: i64) -> Result<()> {
         Ok(self.store.transaction(|t| {
-            let mut back = t.prepare_cached(
-                "UPDATE jobs SET state='queued', attempt=attempt-1, lease_owner=NULL, lease_until_ms=NULL, changed_ms=?3, why='released'
+            // What it needs may have been queued again since its claim.
+            let mut back = t.prepare_cached(&format!(
+                "UPDATE jobs SET state='queued', attempt=attempt-1, lease_owner=NULL, lease_until_ms=NULL, changed_ms=?3, why='released',
+                   deps_left={NEEDS_LEFT}
                  WHERE id=?1 AND lease_token=?2 AND state IN ('leased','running') AND cancel_requested=0",
-            )?;
+            ))?;
             for job in jobs {
                 if back.execute(params![job.id, job.token, now_ms])? == 0 && holds_any(t, job)? {
                     end(t, (job.id, job.token), State::Cancelled, (now_ms, "asked by the user"), (None, None))?;
@@ -308,10 +319,10 @@ fn take_back(t: &Transaction<'_>, h: &Held, died: bool, now_ms: i64) -> rusqlite
 }
 
 fn wait(t: &Transaction<'_>, id: i64, run_after_ms: i64, (now_ms, why): (i64, &str)) -> rusqlite::Result<()> {
-    t.prepare_cached(
+    t.prepare_cached(&format!(
         "UPDATE jobs SET state='retry_wait', error_class='retryable', error=?4, run_after_ms=?2, lease_owner=NULL, lease_until_ms=NULL,
-           changed_ms=?3, why=?4 WHERE id=?1",
-    )?
+           changed_ms=?3, why=?4, deps_left={NEEDS_LEFT} WHERE id=?1",
+    ))?
     .execute(params![id, run_after_ms, now_ms, why])?;
     Ok(())
 }

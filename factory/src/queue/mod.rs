@@ -17,7 +17,7 @@ mod lease;
 mod status;
 mod submit;
 
-use registry::Store;
+use registry::{NEEDS_LEFT, Store};
 use rusqlite::Transaction;
 use serde::{Deserialize, Serialize};
 
@@ -182,16 +182,13 @@ fn typed(e: registry::Error, job: &Job, wanted: &'static str) -> Error {
     e.into()
 }
 
-/// Needs of a job that have not ended. Counted anew, not counted down: what is needed may end twice, with a retry in between.
-const LEFT: &str = "(SELECT COUNT(*) FROM job_needs n JOIN jobs p ON p.id = n.needs
-   WHERE n.job = jobs.id AND p.state NOT IN ('succeeded','cancelled','dead'))";
-
-/// Counts what a job waits for, and what those wait for that need it.
+/// Counts what a job waits for, and what those wait for that need it. Counted anew, not counted down: what is needed may end
+/// twice, with a retry in between.
 fn recount(t: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
     // Two statements, and the plus: an OR, or the index on states, would look at every job.
-    t.prepare_cached(&format!("UPDATE jobs SET deps_left = {LEFT} WHERE id = ?1"))?.execute([id])?;
+    t.prepare_cached(&format!("UPDATE jobs SET deps_left = {NEEDS_LEFT} WHERE id = ?1"))?.execute([id])?;
     t.prepare_cached(&format!(
-        "UPDATE jobs SET deps_left = {LEFT} WHERE id IN (SELECT job FROM job_needs WHERE needs = ?1) AND +state IN ('queued','retry_wait')"
+        "UPDATE jobs SET deps_left = {NEEDS_LEFT} WHERE id IN (SELECT job FROM job_needs WHERE needs = ?1) AND +state IN ('queued','retry_wait')"
     ))?
     .execute([id])?;
     Ok(())

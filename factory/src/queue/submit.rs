@@ -1,5 +1,7 @@
 //! Putting jobs into the queue.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{Queue, State, end, recount};
@@ -52,15 +54,21 @@ pub struct Submitted {
     pub known: usize,
     /// Of these, queued again because their adapter was removed since.
     pub again: usize,
+    /// Of those known, dead: they do not run again unless somebody says so.
+    pub dead: usize,
+    /// Of those known, cancelled: likewise.
+    pub cancelled: usize,
 }
 
 impl Submitted {
-    /// Adds what became of another submission.
-    pub fn add(&mut self, other: Self) {
-        self.new += other.new;
-        self.already_made += other.already_made;
-        self.known += other.known;
-        self.again += other.again;
+    /// Counts a job that is known, by its state and adapter; returns whether it is to be queued again.
+    fn know(&mut self, state: State, adapter: Option<&str>) -> bool {
+        self.known += 1;
+        self.dead += usize::from(state == State::Dead);
+        self.cancelled += usize::from(state == State::Cancelled);
+        let removed = state == State::Succeeded && adapter == Some("");
+        self.again += usize::from(removed);
+        removed
     }
 }
 
@@ -88,6 +96,28 @@ impl Queue<'_> {
             Some(e) => Err(e),
             None => Ok(done?),
         }
+    }
+
+    /// What [`Queue::submit`] would say of these jobs. Changes nothing.
+    ///
+    /// # Errors
+    /// If the store refuses.
+    pub fn preview(&self, jobs: &[NewJob]) -> Result<Submitted> {
+        let mut out = Submitted::default();
+        let mut earlier: BTreeSet<&str> = BTreeSet::new();
+        for job in jobs {
+            if let Some(known) = self.by_spec(&job.spec_hash)? {
+                // A second one in the list finds the first queued again.
+                let first = earlier.insert(&job.spec_hash);
+                out.know(known.state, known.adapter.as_deref().filter(|a| first || !a.is_empty()));
+            } else if earlier.insert(&job.spec_hash) {
+                out.new += 1;
+                out.already_made += usize::from(self.store.adapter_by_spec(&job.spec_hash)?.is_some());
+            } else {
+                out.known += 1;
+            }
+        }
+        Ok(out)
     }
 }
 
@@ -118,19 +148,16 @@ fn submit_one(
             now_ms
         ])?;
     if n == 0 {
-        out.known += 1;
-        let removed: Option<i64> = t
-            .prepare_cached("SELECT id FROM jobs WHERE spec_hash=?1 AND state='succeeded' AND adapter=''")?
-            .query_row([&job.spec_hash], |r| r.get(0))
-            .optional()?;
-        if let Some(id) = removed {
+        let (id, state, adapter): (i64, String, Option<String>) = t
+            .prepare_cached("SELECT id, state, adapter FROM jobs WHERE spec_hash = ?1")?
+            .query_row([&job.spec_hash], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+        if out.know(State::parse(&state), adapter.as_deref()) {
             t.execute(
                 "UPDATE jobs SET state='queued', attempt=0, deaths=0, run_after_ms=0, adapter=NULL, changed_ms=?2,
                    why='submitted again: its adapter was removed' WHERE id=?1",
                 params![id, now_ms],
             )?;
             recount(t, id)?;
-            out.again += 1;
         }
         return Ok(Ok(()));
     }

@@ -1,6 +1,9 @@
 //! `adapter lineage|tag|alias|rm|restore`.
 
-use registry::{AdapterRecord, Store};
+use std::collections::BTreeMap;
+
+use registry::query::RUN;
+use registry::{AdapterRecord, Edge, Store};
 use serde_json::json;
 
 use crate::context::Context;
@@ -12,33 +15,65 @@ fn called(r: &AdapterRecord) -> String {
     format!("{} ({})", &r.id[..12], r.behaviour)
 }
 
+/// Adapters of one kind that lineage names one by one.
+const NAMED: usize = 12;
+
 pub(super) fn lineage(context: &Context<'_>, name: &str) -> Result {
     let store = context.existing_store()?;
-    // A digest of a base model or a recipe has children, and no row.
+    // A digest of a base model or a recipe has children and no row, a run has parents and no row.
     let (id, title) = match store.adapter(name) {
         Ok(record) => (record.id.clone(), called(&record)),
         Err(e) => {
-            if store.lineage(name)?.1.is_empty() {
+            let run = if name.starts_with(RUN) { name.to_owned() } else { format!("{RUN}{name}") };
+            if !store.lineage(name)?.1.is_empty() {
+                (name.to_owned(), name.to_owned())
+            } else if !store.lineage(&run)?.0.is_empty() {
+                (run.clone(), run)
+            } else {
                 return Err(e.into());
             }
-            (name.to_owned(), name.to_owned())
         }
     };
     let (up, down) = store.lineage(&id)?;
     if context.global.json {
         return print_json(
-            &json!({"schema": "adapter-lineage/1", "subject": id, "made_from": up, "made_into": down}),
+            &json!({"schema": "adapter-lineage/2", "subject": id, "made_from": up, "made_into": down}),
         );
     }
     let mut lines = vec![title];
-    for e in &up {
-        let of = if e.child == id { String::new() } else { format!(" (of {})", short(&store, &e.child)) };
-        lines.push(format!("  from {} {}{of}", e.kind, short(&store, &e.parent)));
+    let (own, further): (Vec<&Edge>, Vec<&Edge>) = up.iter().partition(|e| e.child == id);
+    for (kind, edges) in by_kind(&own) {
+        if edges.len() > NAMED {
+            lines.push(format!("  from {} ({kind}; --json names them)", count(edges.len(), "adapter")));
+        } else {
+            lines.extend(edges.iter().map(|e| format!("  from {kind} {}", short(&store, &e.parent))));
+        }
+    }
+    if further.len() > NAMED {
+        lines.push(format!("  and {} further up (--json names them)", count(further.len(), "step")));
+    } else {
+        let step = |e: &&Edge| {
+            format!("  from {} {} (of {})", e.kind, short(&store, &e.parent), short(&store, &e.child))
+        };
+        lines.extend(further.iter().map(step));
     }
     for e in &down {
-        lines.push(format!("  made into {} (its {})", short(&store, &e.child), e.kind));
+        lines.push(match (e.child.starts_with(RUN), e.kind.as_str()) {
+            (true, "asked") => format!("  asked in {}", e.child),
+            (true, _) => format!("  in {}: {} read", e.child, short(&store, &e.parent)),
+            (false, kind) => format!("  made into {} (its {kind})", short(&store, &e.child)),
+        });
     }
     print(&lines.join("\n"))
+}
+
+/// Edges by their kind, in order.
+fn by_kind<'a>(edges: &[&'a Edge]) -> BTreeMap<&'a str, Vec<&'a Edge>> {
+    let mut out: BTreeMap<&str, Vec<&Edge>> = BTreeMap::new();
+    for &edge in edges {
+        out.entry(&edge.kind).or_default().push(edge);
+    }
+    out
 }
 
 /// An id with its behaviour where the store has it, anything else as it is.

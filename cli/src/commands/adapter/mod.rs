@@ -83,7 +83,10 @@ fn show(record: &AdapterRecord) -> Result {
     rows.extend(record.tags.iter().map(|(k, v)| (format!("tag {k}"), v.replace('\n', " "))));
     rows.extend(record.metrics.iter().map(|(k, v)| (k.clone(), format!("{v:.4}"))));
     rows.extend(record.lineage.iter().map(|(k, v)| (format!("from {k}"), v.clone())));
-    rows.extend(record.parents.iter().map(|p| ("parent".to_owned(), p.clone())));
+    match &record.parents[..] {
+        few if few.len() <= 3 => rows.extend(few.iter().map(|p| ("parent".to_owned(), p.clone()))),
+        many => rows.push(("parents".into(), format!("{} (see adapter lineage)", many.len()))),
+    }
     let width = rows.iter().map(|(k, _)| k.len()).max().unwrap_or(0);
     print(&rows.iter().map(|(k, v)| format!("{k:width$}  {v}")).collect::<Vec<_>>().join("\n"))
 }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lm::{Adapter, BaseModel, Batch, LowRank, Projection, Row, Want};
+use registry::bundle::{Bundle, export};
 use registry::peft::Imported;
-use registry::{
-    AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status, Store, bundle as bundles,
-};
+use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status, Store};
 use serde_json::json;
 
 use super::list::check_keys;
@@ -36,8 +35,8 @@ pub(super) fn import(context: &Context<'_>, path: &Path, name: Option<&str>) -> 
     );
     let effect = effect(&base, &imported)
         .map_err(|what| CommandError::new(Kind::Usage, format!("{}: {what}", path.display())))?;
-    let record =
-        context.store()?.commit_adapter(new_adapter(&base, imported, &label, effect, BTreeMap::new())?)?;
+    let new = new_adapter(&base, imported, &label, effect, BTreeMap::new())?;
+    let record = context.store()?.commit_adapter(new)?;
     context.say(&format!("largest change of a logit on one prompt: {effect:.3}"));
     print_result(context.global.json, "adapter-import/1", "id", &record.id)
 }
@@ -206,7 +205,8 @@ pub(crate) fn weighed(record: &AdapterRecord, weights: &[u8]) -> std::result::Re
 }
 
 fn unbundle(context: &Context<'_>, file: &Path) -> Result {
-    let done = bundles::import(&mut context.store()?, file, &weighed)?;
+    // Refused before there is a store.
+    let done = Bundle::read(file, &weighed)?.take_in(&mut context.store()?)?;
     if context.global.json {
         return print_json(
             &json!({"schema": "adapter-unbundle/1", "added": done.added, "known": done.known}),
@@ -219,7 +219,7 @@ pub(super) fn bundle(context: &Context<'_>, file: &Path, conditions: &[String], 
     let store = context.existing_store()?;
     let records = chosen(&store, conditions)?;
     let if_exists = if force { IfExists::Replace } else { IfExists::Fail };
-    bundles::export(&store, &records, file, if_exists)?;
+    export(&store, &records, file, if_exists)?;
     context.say(&count(records.len(), "adapter"));
     print_result(context.global.json, "adapter-bundle/1", "file", &file.display().to_string())
 }

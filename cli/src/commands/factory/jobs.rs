@@ -18,8 +18,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use factory::queue::{Needs, NewJob};
-use factory::{AdapterSpec, Queue, SubmitOptions, Submitted};
+use factory::SubmitOptions;
+use factory::queue::Needs;
 use lm::Outline;
 use oracle_posttrain::intervention::{Cap, Spec};
 use recipes::{Behaviour, Recipe};
@@ -27,7 +27,7 @@ use registry::Store;
 use serde::Deserialize;
 
 use super::super::{graph, intervention, recipe};
-use crate::context::now_ms;
+use super::{Work, expand};
 use crate::error::{CommandError, Kind, Result};
 
 /// What every job of a file can say.
@@ -93,13 +93,13 @@ fn first_seed() -> u64 {
     1
 }
 
-enum Work {
+enum Entry {
     Adapters(Common<Adapters>),
     Intervention(Common<Intervention>),
     Comparison(Common<Comparison>),
 }
 
-impl Work {
+impl Entry {
     fn name(&self) -> &str {
         match self {
             Self::Adapters(j) => &j.name,
@@ -122,7 +122,7 @@ fn wrong(path: &Path, what: impl std::fmt::Display) -> CommandError {
         .hint("the format: lorafab factory submit --help")
 }
 
-fn parse(path: &Path, text: &str) -> Result<Vec<Work>> {
+fn parse(path: &Path, text: &str) -> Result<Vec<Entry>> {
     let mut table: toml::Table = toml::from_str(text).map_err(|e| wrong(path, e.message()))?;
     let schema = table.remove("schema");
     if schema.as_ref().and_then(toml::Value::as_str) != Some("jobs/1") {
@@ -135,7 +135,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Work>> {
     let Some(toml::Value::Array(jobs)) = jobs else {
         return Err(wrong(path, "job: there is no [[job]]"));
     };
-    let mut out: Vec<Work> = Vec::new();
+    let mut out: Vec<Entry> = Vec::new();
     for (i, job) in jobs.into_iter().enumerate() {
         let at = format!("job[{i}]");
         let toml::Value::Table(mut job) = job else { return Err(wrong(path, format!("{at}: is no table"))) };
@@ -148,9 +148,9 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Work>> {
         all.insert("work".into(), toml::Value::Table(job));
         let value = toml::Value::Table(all);
         let work = match kind.as_ref().and_then(toml::Value::as_str) {
-            Some("adapters") => field(path, &at, value).map(Work::Adapters)?,
-            Some("intervention") => field(path, &at, value).map(Work::Intervention)?,
-            Some("comparison") => field(path, &at, value).map(Work::Comparison)?,
+            Some("adapters") => field(path, &at, value).map(Entry::Adapters)?,
+            Some("intervention") => field(path, &at, value).map(Entry::Intervention)?,
+            Some("comparison") => field(path, &at, value).map(Entry::Comparison)?,
             _ => {
                 let found = kind.map_or_else(|| "missing".to_owned(), |k| k.to_string());
                 return Err(wrong(
@@ -184,26 +184,19 @@ struct Made {
     behaviours: Vec<Behaviour>,
 }
 
-/// Queues a file's jobs. Everything is checked before the first is queued; submitted twice, they are the same jobs.
-pub(super) fn submit(store: &mut Store, outline: &Outline, path: &Path, text: &str) -> Result<Submitted> {
+/// Adds a file's jobs to `out`, those that others need first.
+pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, out: &mut Work) -> Result {
     let works = parse(path, text)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let digest = outline.digest();
     let mut made: BTreeMap<String, Made> = BTreeMap::new();
-    let mut total = Submitted::default();
-    // Twice: once to find what is wrong, once to queue.
-    let mut steps: Vec<Ready> = Vec::new();
     for (i, work) in works.into_iter().enumerate() {
         let at = format!("job[{i}]");
-        let (name, ready, what) = match work {
-            Work::Adapters(j) => {
+        let (name, what, jobs) = match work {
+            Entry::Adapters(j) => {
                 let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
                 let recipes = j.work.recipes.iter().map(|r| load(folder, r)).collect::<Result<Vec<_>>>()?;
-                let behaviours: Vec<Behaviour> = recipes
-                    .iter()
-                    .flat_map(|r| ::recipes::first(r.expand(j.work.seed), j.work.limit.unwrap_or(usize::MAX)))
-                    .collect();
-                let jobs = ::factory::specs(&behaviours, &digest)?.iter().map(AdapterSpec::hash).collect();
+                let behaviours = expand(&recipes, j.work.seed, j.work.limit);
                 let options = SubmitOptions {
                     priority: j.priority,
                     max_attempts: j.attempts,
@@ -211,17 +204,12 @@ pub(super) fn submit(store: &mut Store, outline: &Outline, path: &Path, text: &s
                     needs,
                     max_flops: j.max_tflop * 1e12,
                 };
-                for behaviour in &behaviours {
-                    let cost = ::factory::static_cost(outline, behaviour)?;
-                    if cost.flops > options.max_flops {
-                        let (what, cap) = (behaviour.id.clone(), options.max_flops);
-                        return Err(::factory::Error::TooCostly { what, flops: cost.flops, cap }.into());
-                    }
-                }
-                let what = Made { jobs, behaviours: behaviours.clone() };
-                (j.name, Ready::Adapters(recipes, behaviours, options), what)
+                ::factory::hold_to_cap(outline, &behaviours, options.max_flops)?;
+                let jobs = ::factory::jobs(&behaviours, &digest, &options)?;
+                out.recipes.extend(recipes);
+                (j.name, behaviours, jobs)
             }
-            Work::Intervention(j) => {
+            Entry::Intervention(j) => {
                 let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
                 let file = folder.join(&j.work.spec);
                 let spec: Spec = intervention::read(&file)?;
@@ -234,10 +222,9 @@ pub(super) fn submit(store: &mut Store, outline: &Outline, path: &Path, text: &s
                     needs,
                 };
                 let job = intervention::job(store, outline, spec, cap, queueing)?;
-                let what = Made { jobs: vec![job.spec_hash.clone()], behaviours: vec![] };
-                (j.name, Ready::Job(Box::new(job)), what)
+                (j.name, vec![], vec![job])
             }
-            Work::Comparison(j) => {
+            Entry::Comparison(j) => {
                 let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
                 let mut behaviours = Vec::new();
                 for of in &j.work.of {
@@ -251,31 +238,16 @@ pub(super) fn submit(store: &mut Store, outline: &Outline, path: &Path, text: &s
                 }
                 let plan = graph::Plan { run: &j.name, smoke: j.work.smoke, seed: j.work.seed };
                 let jobs = graph::jobs(&digest, &behaviours, plan, &needs)?;
-                let what =
-                    Made { jobs: jobs.iter().map(|j| j.spec_hash.clone()).collect(), behaviours: vec![] };
-                (j.name, Ready::Jobs(jobs), what)
+                (j.name, vec![], jobs)
             }
         };
-        made.insert(name, what);
-        steps.push(ready);
+        made.insert(
+            name,
+            Made { jobs: jobs.iter().map(|j| j.spec_hash.clone()).collect(), behaviours: what },
+        );
+        out.jobs.extend(jobs);
     }
-    for step in steps {
-        let done = match step {
-            Ready::Adapters(recipes, behaviours, options) => {
-                ::factory::submit(store, outline, &recipes, &behaviours, &options, now_ms())?
-            }
-            Ready::Job(job) => Queue::new(store).submit(&[*job], now_ms())?,
-            Ready::Jobs(jobs) => Queue::new(store).submit(&jobs, now_ms())?,
-        };
-        total.add(done);
-    }
-    Ok(total)
-}
-
-enum Ready {
-    Adapters(Vec<Recipe>, Vec<Behaviour>, SubmitOptions),
-    Job(Box<NewJob>),
-    Jobs(Vec<NewJob>),
+    Ok(())
 }
 
 fn needs(

@@ -6,11 +6,15 @@ mod run;
 mod slurm;
 mod status;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 
-use factory::{Queue, SubmitOptions};
+use factory::queue::NewJob;
+use factory::{Queue, SubmitOptions, Submitted};
+use lm::Outline;
 use oracle_posttrain::intervention::Spec;
 use recipes::{Behaviour, Recipe};
+use registry::Store;
 use serde_json::json;
 
 use super::intervention::{self, Queueing};
@@ -61,90 +65,111 @@ pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
     }
 }
 
-/// What the files of a submission are.
+/// The jobs of a submission, and the recipes that their adapters will carry.
 #[derive(Default)]
 struct Work {
     recipes: Vec<Recipe>,
-    interventions: Vec<(String, Spec)>,
-    jobs: Vec<(PathBuf, String)>,
+    jobs: Vec<NewJob>,
 }
 
-fn sort(names: &[String]) -> Result<Work> {
-    let mut work = Work::default();
-    for name in names {
+/// Everything that is asked for, checked and held to its cap. Of the model only its outline is read.
+fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>) -> Result<Work> {
+    let (mut work, mut named) = (Work::default(), Vec::new());
+    let needs_both = |path: &Path| {
+        let what = format!("{}: its jobs name adapters of a store, and there is none", path.display());
+        CommandError::new(Kind::NotFound, what).hint("make one with: lorafab factory submit topic")
+    };
+    for name in &args.work {
         let path = Path::new(name);
         let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        let text = if matches!(kind, "json" | "toml") && path.is_file() {
-            fs_err::read_to_string(path)?
-        } else {
-            String::new()
-        };
+        let file = matches!(kind, "json" | "toml") && path.is_file();
+        let text = if file { fs_err::read_to_string(path)? } else { String::new() };
         if kind == "json" || Spec::is_one(&text) {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            work.interventions.push((stem, intervention::read(path)?));
-        } else if jobs::is_one(&text) {
-            work.jobs.push((path.to_owned(), text));
-        } else {
-            work.recipes.push(recipe::load(name)?);
-        }
-    }
-    Ok(work)
-}
-
-fn submit(context: &Context<'_>, args: &SubmitArgs) -> Result {
-    let work = sort(&args.work)?;
-    let behaviours: Vec<Behaviour> = work
-        .recipes
-        .iter()
-        .flat_map(|r| ::recipes::first(r.expand(args.seed), args.limit.unwrap_or(usize::MAX)))
-        .collect();
-    let done = if args.dry_run {
-        let new = behaviours.len() + work.interventions.len();
-        factory::Submitted { new, ..factory::Submitted::default() }
-    } else {
-        // Of the model only its outline is read: work is held to its cap before any weight is loaded.
-        let outline = context.outline()?;
-        let mut store = context.store()?;
-        let mut queued = Vec::new();
-        for (label, spec) in work.interventions {
+            let (store, outline) = store.zip(outline).ok_or_else(|| needs_both(path))?;
             let queueing = Queueing {
-                label: &label,
+                label: &path.file_stem().unwrap_or_default().to_string_lossy(),
                 tags: args.tag.clone(),
                 priority: args.priority,
                 max_attempts: args.attempts,
                 needs: vec![],
             };
-            queued.push(intervention::job(&store, &outline, spec, args.cap.cap(), queueing)?);
+            let spec = intervention::read(path)?;
+            work.jobs.push(intervention::job(store, outline, spec, args.cap.cap(), queueing)?);
+        } else if jobs::is_one(&text) {
+            let (store, outline) = store.zip(outline).ok_or_else(|| needs_both(path))?;
+            jobs::plan(store, outline, path, &text, &mut work)?;
+        } else {
+            named.push(recipe::load(name)?);
         }
-        let options = SubmitOptions {
-            priority: args.priority,
-            max_attempts: args.attempts,
-            tags: args.tag.clone(),
-            needs: vec![],
-            max_flops: args.cap.cap().flops,
-        };
-        let mut done = factory::submit(&mut store, &outline, &work.recipes, &behaviours, &options, now_ms())?;
-        done.add(Queue::new(&mut store).submit(&queued, now_ms())?);
-        for (path, text) in &work.jobs {
-            done.add(jobs::submit(&mut store, &outline, path, text)?);
-        }
-        done
+    }
+    let behaviours = expand(&named, args.seed, args.limit);
+    let options = SubmitOptions {
+        priority: args.priority,
+        max_attempts: args.attempts,
+        tags: args.tag.clone(),
+        needs: vec![],
+        max_flops: args.cap.cap().flops,
     };
+    if let Some(outline) = outline {
+        factory::hold_to_cap(outline, &behaviours, options.max_flops)?;
+    }
+    let digest = outline.map_or_else(String::new, Outline::digest);
+    work.jobs.extend(factory::jobs(&behaviours, &digest, &options)?);
+    work.recipes.extend(named);
+    Ok(work)
+}
+
+/// At most `limit` behaviours of each recipe, spread over its splits and categories.
+fn expand(recipes: &[Recipe], seed: u64, limit: Option<usize>) -> Vec<Behaviour> {
+    recipes.iter().flat_map(|r| ::recipes::first(r.expand(seed), limit.unwrap_or(usize::MAX))).collect()
+}
+
+fn submit(context: &Context<'_>, args: &SubmitArgs) -> Result {
+    let done = if args.dry_run {
+        // A look makes no store; and where there is none, no model is needed to know that all is new.
+        let mut store = if context.has_catalogue() { Some(context.store()?) } else { None };
+        let outline = if store.is_some() { Some(context.outline()?) } else { None };
+        let jobs = plan_work(args, store.as_ref(), outline.as_ref())?.jobs;
+        if let Some(store) = &mut store {
+            Queue::new(store).preview(&jobs)?
+        } else {
+            let new = jobs.iter().map(|j| &j.spec_hash).collect::<BTreeSet<_>>().len();
+            Submitted { new, known: jobs.len() - new, ..Submitted::default() }
+        }
+    } else {
+        let outline = context.outline()?;
+        let mut store = context.store()?;
+        let work = plan_work(args, Some(&store), Some(&outline))?;
+        factory::remember(&store, &work.recipes)?;
+        Queue::new(&mut store).submit(&work.jobs, now_ms())?
+    };
+
+    let (queued, known) = (done.new - done.already_made + done.again, done.known - done.again);
+    let ended = done.dead + done.cancelled;
+    let hint = (ended > 0).then_some("dead and cancelled jobs run again only after: lorafab factory retry");
     if context.global.json {
         return print_json(
-            &json!({"schema": "factory-submit/1", "queued": done.new + done.again, "already_known": done.known - done.again,
-            "already_made": done.already_made, "dry_run": args.dry_run}),
+            &json!({"schema": "factory-submit/2", "queued": queued, "already_known": known, "already_made": done.already_made,
+            "dead": done.dead, "cancelled": done.cancelled, "hints": hint.iter().map(|h| context.spelled(h)).collect::<Vec<_>>(), "dry_run": args.dry_run}),
         );
     }
-    if args.dry_run {
-        return print(&format!("{} would be queued; nothing was", count(done.new, "adapter")));
+    let (jobs, made) = (count(queued, "job"), done.already_made);
+    let ended = if ended > 0 {
+        format!(" ({} dead, {} cancelled)", done.dead, done.cancelled)
+    } else {
+        String::new()
+    };
+    let known = format!("{made} already made, {known} already known{ended}");
+    let line = if args.dry_run {
+        format!("{jobs} would be queued, {known}; nothing was changed")
+    } else {
+        format!("queued {jobs}, {known}")
+    };
+    print(&line)?;
+    if let Some(hint) = hint {
+        context.say(hint);
     }
-    print(&format!(
-        "queued {}, {} already known",
-        count(done.new + done.again, "job"),
-        done.known - done.again
-    ))?;
-    if done.new + done.again > 0 {
+    if queued > 0 && !args.dry_run {
         context.say("next: lorafab factory run");
     }
     Ok(())

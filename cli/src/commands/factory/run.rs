@@ -1,7 +1,7 @@
 //! `factory run`: works the queue and shows how far it is.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use factory::{Craft, Event, RunOptions, RunSummary};
@@ -63,36 +63,52 @@ pub(super) fn run(context: &Context<'_>, pack: usize, workers: usize, drain: boo
     Ok(())
 }
 
-/// Works the queue empty with `workers` threads and shows progress.
+/// Works the queue empty with `workers` threads and shows progress. If one of them cannot go on, that is said at once; the others
+/// finish what they hold, and its error is the command's.
 pub(crate) fn work(context: &Context<'_>, base: &BaseModel, job: Job<'_>) -> Result<RunSummary> {
     let path = context.store_path();
-    let quiet = context.global.quiet;
     let names: Vec<String> = (0..job.workers.max(1)).map(owner).collect();
+    let failed = AtomicBool::new(false);
+    let one = |owner: &str| -> factory::Result<RunSummary> {
+        let mut store = Store::open(&path)?;
+        let options = RunOptions {
+            pack: job.pack.max(1),
+            owner,
+            stop: &STOP,
+            enough: &failed,
+            clock: now_ms,
+            gone,
+            crafts: job.crafts,
+            drain: job.drain,
+        };
+        let mut progress = Progress::new(context);
+        factory::run(&mut store, base, options, &mut |event| progress.show(&event))
+    };
+    let heard = |owner: &str| {
+        let result = one(owner);
+        if let Err(e) = &result {
+            failed.store(true, Ordering::Relaxed);
+            if names.len() > 1 {
+                tell(&format!("a worker has failed: {e}; the others finish what they hold and end"));
+            }
+        }
+        result
+    };
     let results: Vec<factory::Result<RunSummary>> = std::thread::scope(|scope| {
-        let handles: Vec<_> = names
-            .iter()
-            .map(|owner| {
-                scope.spawn(|| {
-                    let mut store = Store::open(&path)?;
-                    let options = RunOptions {
-                        pack: job.pack.max(1),
-                        owner,
-                        stop: &STOP,
-                        clock: now_ms,
-                        gone,
-                        crafts: job.crafts,
-                        drain: job.drain,
-                    };
-                    let mut progress = Progress::new(quiet);
-                    factory::run(&mut store, base, options, &mut |event| progress.show(&event))
-                })
-            })
-            .collect();
-        handles.into_iter().map(|h| h.join().expect("a worker does not panic")).collect()
+        let heard = &heard;
+        let handles: Vec<_> = names.iter().map(|owner| scope.spawn(move || heard(owner))).collect();
+        handles.into_iter().map(|h| h.join().expect("invariant: a worker does not panic")).collect()
     });
     let mut total = RunSummary::default();
+    let mut error = None;
     for result in results {
-        let one = result?;
+        let one = match result {
+            Ok(one) => one,
+            Err(e) => {
+                error.get_or_insert(e);
+                continue;
+            }
+        };
         total.committed += one.committed;
         total.finished += one.finished;
         total.failed += one.failed;
@@ -100,6 +116,16 @@ pub(crate) fn work(context: &Context<'_>, base: &BaseModel, job: Job<'_>) -> Res
         total.for_others = one.for_others;
         total.paused |= one.paused;
         total.seconds = total.seconds.max(one.seconds);
+    }
+    if let Some(e) = error {
+        if total.committed + total.finished > 0 {
+            tell(&format!(
+                "made by the other workers: {}, {}",
+                count(total.committed, "adapter"),
+                count(total.finished, "other job")
+            ));
+        }
+        return Err(e.into());
     }
     total.stopped = STOP.load(Ordering::Relaxed);
     Ok(total)
@@ -129,8 +155,8 @@ pub(crate) fn finish(summary: &RunSummary) -> Result {
 }
 
 /// One status line, rewritten in place on a terminal, a line every ten seconds elsewhere.
-struct Progress {
-    quiet: bool,
+struct Progress<'a> {
+    context: &'a Context<'a>,
     begin: Instant,
     last: Option<Instant>,
     done: usize,
@@ -139,9 +165,9 @@ struct Progress {
     pack: usize,
 }
 
-impl Progress {
-    fn new(quiet: bool) -> Self {
-        Self { quiet, begin: Instant::now(), last: None, done: 0, open: 0, pack: 0 }
+impl<'a> Progress<'a> {
+    fn new(context: &'a Context<'a>) -> Self {
+        Self { context, begin: Instant::now(), last: None, done: 0, open: 0, pack: 0 }
     }
 
     fn show(&mut self, event: &Event) {
@@ -152,22 +178,14 @@ impl Progress {
                 (self.done, self.open) = (*done, *open);
             }
             Event::Failed { label, reason } => tell(&format!("failed: {label}: {reason}")),
-            Event::Said(line) => {
-                if !self.quiet {
-                    tell(line);
-                }
-            }
-            Event::Waiting { open, .. } => {
-                if !self.quiet {
-                    tell(&format!(
-                        "nothing is ready: {} with other workers, waiting, or held back by a limit (see: lorafab factory status)",
-                        count(*open, "job")
-                    ));
-                }
-            }
+            Event::Said(line) => self.context.say(line),
+            Event::Waiting { open, .. } => self.context.say(&format!(
+                "nothing is ready: {} with other workers, waiting, or held back by a limit (see: lorafab factory status)",
+                count(*open, "job")
+            )),
             Event::Step { step, steps, loss, tokens_per_sec } => {
                 let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
-                if self.quiet || self.last.is_some_and(|l| l.elapsed() < every) {
+                if self.context.global.quiet || self.last.is_some_and(|l| l.elapsed() < every) {
                     return;
                 }
                 self.last = Some(Instant::now());
@@ -193,7 +211,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for Progress<'_> {
     fn drop(&mut self) {
         if self.last.is_some() && std::io::stderr().is_terminal() {
             tell("");
