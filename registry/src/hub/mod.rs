@@ -8,11 +8,11 @@
 //! machine, wherever it was killed. Pulls fetch with the crate `hf-hub`. It cannot push, so the other half of the protocol is
 //! here, after its public descriptions:
 //!
-//! - <https://huggingface.co/docs/hub/api> and <https://huggingface.co/.well-known/openapi.json> (create, revision, tree,
-//!   preupload, commit);
-//! - huggingface/huggingface_hub, `src/huggingface_hub/_commit_api.py`, `lfs.py` and `hf_api.py` (the commit's lines, large
-//!   files in parts, pages of a listing, `parentCommit`);
-//! - git-lfs/git-lfs, `docs/api/batch.md` and `docs/api/basic-transfers.md`.
+//! - huggingface/huggingface_hub, `src/huggingface_hub/_commit_api.py` and `lfs.py`: preupload, the commit's lines, `parentCommit`
+//!   (answered with 412 if somebody was faster), large files in one piece or in parts;
+//! - `hf_api.py` and `utils/_errors.py` there: creating, revisions, branches, pages of a listing, `X-Error-Code`. That a revision
+//!   can be asked for with `expand=sha` is from memory: without it the answer is longer and says the same;
+//! - git-lfs/git-lfs, `docs/api/batch.md`, as `lfs.py` uses it.
 
 mod client;
 mod download;
