@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{ChatTemplate, Checkpoint, Config, Decoder, Precision, Result, Tokenizer};
+use crate::{ChatTemplate, Checkpoint, Config, Decoder, Loaded, Precision, Result, Tokenizer};
 
 /// The system prompt of every conversation, for weight diffs and readers alike. Given, so that no template inserts its
 /// own, and empty, so that it costs few tokens.
@@ -49,14 +49,23 @@ impl BaseModel {
     /// One digest of everything that decides this model's outputs: weights, tokenizer, template, system prompt,
     /// precision.
     pub fn digest(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        let precision = format!("{:?}", self.decoder.precision());
-        for part in
-            [self.decoder.digest(), self.tokenizer.digest(), self.chat.digest(), SYSTEM_PROMPT, &precision]
-        {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
-        }
-        hasher.finalize().to_hex().to_string()
+        digest(self.decoder.digest(), &self.tokenizer, &self.chat, self.decoder.precision())
     }
+}
+
+impl Loaded {
+    /// [`BaseModel::digest`] of the model that these files make at a precision.
+    pub fn base_digest(&self, precision: Precision) -> String {
+        digest(&self.checkpoint.digest, &self.tokenizer, &self.chat, precision)
+    }
+}
+
+fn digest(weights: &str, tokenizer: &Tokenizer, chat: &ChatTemplate, precision: Precision) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let precision = format!("{precision:?}");
+    for part in [weights, tokenizer.digest(), chat.digest(), SYSTEM_PROMPT, &precision] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }
