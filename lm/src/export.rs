@@ -97,12 +97,10 @@ pub fn export(
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent)?;
     let staging = tempfile::Builder::new().prefix(".merged-").tempdir_in(parent)?;
-    let digest = write_weights(&merged, dtype, shard_bytes, staging.path(), &mut files)?;
     for (name, bytes) in &files {
-        let path = staging.path().join(name);
-        fs_err::write(&path, bytes)?;
-        fs_err::File::open(&path)?.sync_all()?;
+        write(&staging.path().join(name), bytes)?;
     }
+    let digest = write_weights(&merged, dtype, shard_bytes, staging.path())?;
     fs_err::File::open(staging.path())?.sync_all()?;
     fs_err::rename(staging.keep(), folder)?;
     fs_err::File::open(parent)?.sync_all()?;
@@ -146,14 +144,20 @@ impl Plain<'_> {
     }
 }
 
-/// Writes the weights, in name order, and returns their digest; an index of several files is added to `files`.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs_err::write(path, bytes)?;
+    Ok(fs_err::File::open(path)?.sync_all()?)
+}
+
+/// Writes the weights, in name order, with an index if they are several files; returns their digest. `config.json` is there already.
 fn write_weights(
     merged: &Checkpoint,
     dtype: ExportDtype,
     shard_bytes: usize,
     folder: &Path,
-    files: &mut BTreeMap<String, Vec<u8>>,
 ) -> Result<String> {
+    // The safetensors crate makes files that only their owner can read.
+    let permissions = fs_err::metadata(folder.join("config.json"))?.permissions();
     let mut shards: Vec<Vec<(&String, Plain<'_>)>> = Vec::new();
     let (mut filled, mut total) = (usize::MAX, 0);
     for (name, tensor) in merged.tensors.iter().filter(|(n, _)| !n.ends_with("rotary_emb.inv_freq")) {
@@ -185,13 +189,14 @@ fn write_weights(
             }
             other => Error::File { path: path.clone(), what: format!("cannot be written: {other}") },
         })?;
+        fs_err::set_permissions(&path, permissions.clone())?;
         let mut written = fs_err::File::open(&path)?;
         written.sync_all()?;
         std::io::copy(&mut written, &mut hasher)?;
     }
     if count > 1 {
         let index = json!({"metadata": {"total_size": total}, "weight_map": map});
-        files.insert("model.safetensors.index.json".into(), pretty(&index));
+        write(&folder.join("model.safetensors.index.json"), &pretty(&index))?;
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

@@ -100,7 +100,8 @@ fn what_is_written_loads_back_as_base_with_adapter() {
             files
         };
         assert!(names(&out) == names(&folder.path().join("again")));
-        assert!(out.join("note.json").exists());
+        let mode = |name: &str| std::fs::metadata(out.join(name)).unwrap().permissions();
+        assert_eq!(mode("model.safetensors"), mode("note.json"));
         written(&base, &loaded, ExportDtype::F32, 40_000, &folder.path().join("split"));
         assert!(names(&folder.path().join("split")).len() > names(&out).len() + 2);
         let split = Checkpoint::load(&folder.path().join("split")).unwrap();
@@ -157,7 +158,9 @@ fn transformers_computes_the_same_logits_and_tokens() {
         let messages: Vec<_> =
             chat().iter().map(|m| serde_json::json!({"role": m.role.name(), "content": m.content})).collect();
         std::fs::write(place("chat"), serde_json::to_string(&messages).unwrap()).unwrap();
-        for (model, dtype) in [("f32", "float32"), ("bf16", "bfloat16")] {
+        // Every start of Python takes seconds: one base in bf16 is enough to see that the type is read.
+        let types = [("f32", "float32"), ("bf16", "bfloat16")];
+        for &(model, dtype) in &types[..if n == 0 { 2 } else { 1 }] {
             let out = place(&format!("{model}-out"));
             let status = std::process::Command::new(&python)
                 .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/merged_parity.py"))

@@ -67,7 +67,7 @@ fn type_name(kind: Kind) -> &'static str {
 
 fn what(object: &str) -> &'static str {
     match object {
-        "tags" => "tag that somebody set",
+        "tags" => "tag of the maker or of a user",
         "metrics" => "number of the gate or of training",
         _ => "digest or version of what it was made from",
     }
