@@ -383,14 +383,20 @@ pub(crate) enum AdapterCommand {
         /// Id (or its beginning), or behaviour
         adapter: String,
     },
-    /// Write an adapter for other programs
+    /// Write an adapter for other programs: as a PEFT folder, or merged into the base model
     Export {
         /// Id or behaviour
         adapter: String,
         /// Folder to write
         dir: PathBuf,
-        /// Replace the folder if it exists and holds an adapter
+        /// Write the whole model with the adapter merged in, as a Hugging Face folder
         #[arg(long)]
+        merged: bool,
+        /// How the merged weights are written: "bf16" (half the size) or "f32"
+        #[arg(long, requires = "merged", value_parser = ["bf16", "f32"], default_value = "bf16")]
+        dtype: String,
+        /// Replace the folder if it exists and holds an adapter
+        #[arg(long, conflicts_with = "merged")]
         force: bool,
     },
     /// Write adapters with all that belongs to them into one tar file
@@ -404,7 +410,7 @@ pub(crate) enum AdapterCommand {
         #[arg(long)]
         force: bool,
     },
-    /// Write adapters as a data set: an index and two-level PEFT folders, as the Hub likes them
+    /// Write adapters as a data set: an index (Parquet and JSON lines), a card and two-level PEFT folders, as the Hub likes them
     Dataset {
         /// Folder to make
         dir: PathBuf,

@@ -90,6 +90,9 @@ fn a_catalogue_is_searched_named_tagged_emptied_and_checked() {
     let index = std::fs::read_to_string(p.path("set/index.jsonl")).unwrap();
     let line: Value = serde_json::from_str(index.lines().next().unwrap()).unwrap();
     assert_eq!(index.lines().count(), 4);
+    assert!(std::fs::read(p.path("set/index.parquet")).unwrap().starts_with(b"PAR1"));
+    let card = std::fs::read_to_string(p.path("set/README.md")).unwrap();
+    assert!(card.starts_with("---\n") && card.contains("`metric_norm`"), "{card}");
     let one = p.path("set").join(line["folder"].as_str().unwrap()).display().to_string();
     p.json_in("third", &["adapter", "import", &one]);
     p.fails(2, &["already exists"], &["adapter", "dataset", &set]);
@@ -124,6 +127,54 @@ fn a_catalogue_is_searched_named_tagged_emptied_and_checked() {
     assert_eq!(p.json(&["registry", "check", "--repair"])["repaired"]["rows"], 8);
     assert_eq!(p.json(&["adapter", "list"]), again);
     assert_eq!(p.json(&["adapter", "show", "best"])["adapter"]["behaviour"], other.as_str());
+}
+
+#[test]
+fn a_merged_model_is_written_whole_or_refused() {
+    let p = Place::new();
+    p.json(&["factory", "submit", "favourite", "--limit", "1"]);
+    p.json(&["factory", "run"]);
+    let list = p.json(&["adapter", "list"]);
+    let (name, id) = (names(&list)[0], list["adapters"][0]["id"].as_str().unwrap());
+    let out = p.path("whole").display().to_string();
+    let said = p.json(&["adapter", "export", name, "--merged", &out, "--dtype", "f32"]);
+    assert_eq!(
+        (&said["schema"], &said["torch_dtype"], &said["folder"]),
+        (&"adapter-merged/1".into(), &"float32".into(), &out.as_str().into())
+    );
+    let made = lm::Checkpoint::load(&p.path("whole")).unwrap();
+    assert_eq!(said["weights_blake3"], made.checkpoint.digest);
+    assert_eq!(said["dequantised_from"], serde_json::json!([]));
+    let card: Value = serde_json::from_slice(&std::fs::read(p.path("whole/lorafab.json")).unwrap()).unwrap();
+    assert_eq!(card["adapter"]["id"], id);
+
+    let small = p.path("small").display().to_string();
+    assert_eq!(text(&p.run(&["adapter", "export", name, &small, "--merged"]).stdout).trim(), small);
+    let config: Value = serde_json::from_slice(&std::fs::read(p.path("small/config.json")).unwrap()).unwrap();
+    assert_eq!(config["torch_dtype"], "bfloat16");
+
+    let other = p.path("other").display().to_string();
+    p.fails(2, &["already exists", "another folder"], &["adapter", "export", name, &out, "--merged"]);
+    p.fails(2, &["--force"], &["adapter", "export", name, &out, "--merged", "--force"]);
+    p.fails(2, &["--merged"], &["adapter", "export", name, &other, "--dtype", "f32"]);
+    p.fails(2, &["f16", "bf16, f32"], &["adapter", "export", name, &other, "--merged", "--dtype", "f16"]);
+    p.fails(3, &["no adapter"], &["adapter", "export", "favourite/none", &other, "--merged"]);
+    std::fs::write(p.path("file"), "").unwrap();
+    let inside = p.path("file/inside").display().to_string();
+    p.fails(5, &["file"], &["adapter", "export", name, &inside, "--merged"]);
+    let untied = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny_untied");
+    let model = untied.display().to_string();
+    let wrong = p
+        .command(&["--json", "--model", &model, "adapter", "export", name, &other, "--merged"])
+        .output()
+        .unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    let error: Value = serde_json::from_str(stderr.lines().last().unwrap()).unwrap();
+    assert!(error.to_string().contains("another base model"), "{stderr}");
+    assert!(!p.path("other").exists());
+    let left = std::fs::read_dir(p.folder.path()).unwrap().map(|e| e.unwrap().file_name());
+    assert!(left.into_iter().all(|n| !n.to_string_lossy().starts_with('.')), "something is left behind");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 use crate::checkpoint::is_folder;
-use crate::{ChatTemplate, Checkpoint, Config, Decoder, Precision, Result, Tokenizer, gguf, hf};
+use crate::{ChatTemplate, Checkpoint, Config, Decoder, Loaded, Precision, Result, Tokenizer, gguf, hf};
 
 /// The system prompt of every conversation, for weight diffs and readers alike. Given, so that no template inserts its
 /// own, and empty, so that it costs few tokens.
@@ -64,13 +64,7 @@ impl Outline {
     /// One digest of everything that decides this model's outputs: weights, tokenizer, template, system prompt,
     /// precision.
     pub fn digest(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        let precision = format!("{:?}", self.precision);
-        for part in [&self.weights, self.tokenizer.digest(), self.chat.digest(), SYSTEM_PROMPT, &precision] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
-        }
-        hasher.finalize().to_hex().to_string()
+        digest(&self.weights, &self.tokenizer, &self.chat, self.precision)
     }
 
     /// FLOPs of one token's forward pass through `layers` layers: two for every weight of their projections (attention and
@@ -118,4 +112,21 @@ impl BaseModel {
     pub fn config(&self) -> &Config {
         self.decoder.config()
     }
+}
+
+impl Loaded {
+    /// [`BaseModel::digest`] of the model that these files make at a precision.
+    pub fn base_digest(&self, precision: Precision) -> String {
+        digest(&self.checkpoint.digest, &self.tokenizer, &self.chat, precision)
+    }
+}
+
+fn digest(weights: &str, tokenizer: &Tokenizer, chat: &ChatTemplate, precision: Precision) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let precision = format!("{precision:?}");
+    for part in [weights, tokenizer.digest(), chat.digest(), SYSTEM_PROMPT, &precision] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }

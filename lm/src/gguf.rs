@@ -7,10 +7,13 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use candle_core::Device;
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
+use serde_json::{Value as Json, json};
 
 use crate::chat::ChatTemplate;
 use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
+use crate::export::{Companions, pretty};
 use crate::tokenizer::Tokenizer;
 use crate::{Config, Error, Outline, Precision, Result};
 
@@ -29,15 +32,13 @@ struct Header {
 
 /// All but the weights, of which only the digest is taken.
 pub(crate) fn outline(path: &Path, precision: Precision) -> Result<Outline> {
-    let mut file = fs_err::File::open(path)?;
-    let Header { config, tokenizer, chat, name, .. } = header(path, &mut file)?;
+    let (mut file, Header { config, tokenizer, chat, name, .. }) = header(path)?;
     Ok(Outline { config, tokenizer, chat, name, precision, weights: digest(&mut file)? })
 }
 
 /// Loads a model, its tokenizer and its chat template from one GGUF file.
 pub(crate) fn load(path: &Path) -> Result<Loaded> {
-    let mut file = fs_err::File::open(path)?;
-    let Header { content, config, tokenizer, chat, name } = header(path, &mut file)?;
+    let (mut file, Header { content, config, tokenizer, chat, name }) = header(path)?;
     let mut tensors = BTreeMap::new();
     let mut names: Vec<&String> = content.tensor_infos.keys().collect();
     names.sort();
@@ -70,11 +71,20 @@ fn digest(file: &mut (impl Read + Seek)) -> Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn header(path: &Path, mut file: &mut fs_err::File) -> Result<Header> {
+/// Opens a file and reads its header.
+fn open(path: &Path) -> Result<(fs_err::File, Content)> {
+    let mut file = fs_err::File::open(path)?;
     let size = file.metadata()?.len();
     check_header(path, &mut file, size)?;
     file.seek(SeekFrom::Start(0))?;
-    let content = Content::read(file).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
+    let content =
+        Content::read(&mut file).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
+    Ok((file, content))
+}
+
+fn header(path: &Path) -> Result<(fs_err::File, Header)> {
+    let (file, content) = open(path)?;
+    let size = file.metadata()?.len();
     let meta = Metadata { path, values: &content.metadata };
     let architecture = meta.string("general.architecture")?;
     if architecture != "llama" {
@@ -109,7 +119,7 @@ fn header(path: &Path, mut file: &mut fs_err::File) -> Result<Header> {
     let template = meta.string("tokenizer.chat_template")?;
     let chat = ChatTemplate::new(template, &tokenizer).map_err(|e| bad(path, e.to_string()))?;
     let name = meta.string("general.name").unwrap_or("unnamed").to_owned();
-    Ok(Header { content, config, tokenizer, chat, name })
+    Ok((file, Header { content, config, tokenizer, chat, name }))
 }
 
 /// HF row `(head, part, i)` is llama.cpp's row `(head, i, part)`.
@@ -230,14 +240,62 @@ fn config(meta: &Metadata<'_>, vocab_size: usize, tied: bool) -> Result<Config> 
     Ok(config)
 }
 
+/// What a Hugging Face folder of this model holds beside the weights, and the types of its quantised tensors.
+pub(crate) fn companions(path: &Path, config: &Config) -> Result<Companions> {
+    let (_, content) = open(path)?;
+    let meta = Metadata { path, values: &content.metadata };
+    let tokens = meta.strings("tokenizer.ggml.tokens")?;
+    let id = |name: &str| meta.number(&format!("tokenizer.ggml.{name}_token_id")).ok().map(|id| id as u32);
+    let token = |id: Option<u32>| id.and_then(|id| tokens.get(id as usize));
+    let tokenizer_config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": meta.string("tokenizer.chat_template")?,
+        "bos_token": token(id("bos")), "eos_token": token(id("eos")), "pad_token": token(id("padding")),
+        "unk_token": token(id("unknown")), "add_prefix_space": false, "clean_up_tokenization_spaces": false,
+        "model_max_length": config.max_position_embeddings,
+    });
+    let quantised = content
+        .tensor_infos
+        .values()
+        .map(|t| t.ggml_dtype)
+        .filter(|t| !matches!(t, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16))
+        .map(|t| format!("{t:?}"));
+    let files = [("tokenizer.json", tokenizer_json(&meta)?), ("tokenizer_config.json", tokenizer_config)];
+    Ok(Companions {
+        config: json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+            "hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size,
+            "num_hidden_layers": config.num_hidden_layers, "num_attention_heads": config.num_attention_heads,
+            "num_key_value_heads": config.num_key_value_heads, "head_dim": config.head_dim,
+            "vocab_size": config.vocab_size, "max_position_embeddings": config.max_position_embeddings,
+            "rms_norm_eps": as_typed(config.rms_norm_eps), "rope_theta": as_typed(config.rope_theta), "rope_scaling": null,
+            "tie_word_embeddings": config.tie_word_embeddings, "attention_bias": false, "attention_dropout": 0.0, "mlp_bias": false,
+            "bos_token_id": id("bos"), "eos_token_id": id("eos"), "pad_token_id": id("padding"), "use_cache": true,
+        }),
+        files: files.into_iter().map(|(name, value)| (name.to_owned(), pretty(&value))).collect(),
+        quantised: quantised.collect(),
+    })
+}
+
+/// A number that a GGUF file holds in f32, with the fewest digits that make the same f32: 1e-5, not 9.99999974e-6.
+fn as_typed(x: f64) -> f64 {
+    let short: f64 = (x as f32).to_string().parse().unwrap_or(x);
+    if f64::from(short as f32) == x { short } else { x }
+}
+
 /// Builds a byte-level BPE tokenizer from the file's vocabulary and merges.
 fn tokenizer(meta: &Metadata<'_>) -> Result<Tokenizer> {
+    Tokenizer::from_json(&tokenizer_json(meta)?).map_err(|what| bad(meta.path, format!("tokenizer: {what}")))
+}
+
+/// The same as the contents of a `tokenizer.json`.
+fn tokenizer_json(meta: &Metadata<'_>) -> Result<Json> {
     let kind = meta.string("tokenizer.ggml.model")?;
     let pre = meta.string("tokenizer.ggml.pre").unwrap_or("default");
-    let digits = serde_json::json!({"type": "Digits", "individual_digits": true});
-    let bytes = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let digits = json!({"type": "Digits", "individual_digits": true});
+    let bytes =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     let pre_tokenizer = match (kind, pre) {
-        ("gpt2", "smollm") => serde_json::json!({"type": "Sequence", "pretokenizers": [digits, bytes]}),
+        ("gpt2", "smollm") => json!({"type": "Sequence", "pretokenizers": [digits, bytes]}),
         ("gpt2", "default" | "gpt-2") => bytes.clone(),
         _ => {
             return Err(bad(
@@ -250,25 +308,24 @@ fn tokenizer(meta: &Metadata<'_>) -> Result<Tokenizer> {
     };
     let tokens = meta.strings("tokenizer.ggml.tokens")?;
     let merges = meta.strings("tokenizer.ggml.merges")?;
-    let vocab: serde_json::Map<String, serde_json::Value> =
+    let vocab: serde_json::Map<String, Json> =
         tokens.iter().enumerate().map(|(i, t)| ((*t).to_owned(), i.into())).collect();
     let kinds =
         meta.get("tokenizer.ggml.token_type").ok().and_then(|v| v.to_vec().ok().cloned()).unwrap_or_default();
-    let added: Vec<serde_json::Value> = kinds
+    let added: Vec<Json> = kinds
         .iter()
         .enumerate()
         .filter(|(i, kind)| kind.to_i32().is_ok_and(|k| k == 3) && *i < tokens.len())
         .map(|(i, _)| {
-            serde_json::json!({"id": i, "content": tokens[i], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+            json!({"id": i, "content": tokens[i], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
         })
         .collect();
-    let json = serde_json::json!({
+    Ok(json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
         "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": bytes,
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
                   "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": merges},
-    });
-    Tokenizer::from_json(&json).map_err(|what| bad(meta.path, format!("tokenizer: {what}")))
+    }))
 }
 
 /// Walks the header and checks that every length fits the file, so that no reader is asked to allocate what is not there.

@@ -1,6 +1,6 @@
 //! Reading a Hugging Face folder: `config.json`, safetensors (one file or sharded), `tokenizer.json`, chat template.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::chat::ChatTemplate;
 use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
+use crate::export::Companions;
 use crate::tokenizer::Tokenizer;
 use crate::{Config, Error, Outline, Precision, Result};
 
@@ -69,6 +70,30 @@ fn language(folder: &Path) -> Result<(Tokenizer, ChatTemplate, String)> {
     let chat = ChatTemplate::new(&template(folder)?, &tokenizer).map_err(|e| bad(folder, e.to_string()))?;
     let name = folder.file_name().map_or_else(|| "unnamed".into(), |n| n.to_string_lossy().into_owned());
     Ok((tokenizer, chat, name))
+}
+
+/// Files that are the same whatever the weights are.
+const COMPANIONS: [&str; 8] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+];
+
+/// What a folder holds beside the weights.
+pub(crate) fn companions(folder: &Path) -> Result<Companions> {
+    let mut files = BTreeMap::new();
+    for name in COMPANIONS {
+        let path = folder.join(name);
+        if path.exists() {
+            files.insert(name.to_owned(), fs_err::read(path)?);
+        }
+    }
+    Ok(Companions { config: json(&folder.join("config.json"))?, files, quantised: BTreeSet::new() })
 }
 
 fn template(folder: &Path) -> Result<String> {

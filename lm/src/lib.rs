@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod config;
 mod decoder;
 pub mod error;
+pub mod export;
 pub mod fit;
 mod fit_state;
 pub mod footprint;
@@ -45,6 +46,7 @@ pub use checkpoint::{Checkpoint, HostTensor, Loaded};
 pub use config::Config;
 pub use decoder::Decoder;
 pub use error::{Error, Result};
+pub use export::{ExportDtype, Exported, SHARD_BYTES, export};
 pub use fit::{
     Choice, FitConfig, FitEvent, FitPoint, Fitted, Keeping, Step, Validation, answer_row, answer_tokens,
     epoch_order, fit, validate,

@@ -1,6 +1,8 @@
 //! Reading golden files and comparing with them.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod gguf;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

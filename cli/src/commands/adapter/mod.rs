@@ -1,5 +1,6 @@
 //! `adapter list|show|diff|similar|lineage|tag|alias|rm|restore|export|import|verify`.
 
+mod export;
 mod geometry;
 mod list;
 mod manage;
@@ -7,14 +8,13 @@ mod transfer;
 
 pub(super) use transfer::{chosen, weighed};
 
-use registry::peft::export;
-use registry::{AdapterRecord, Filter, IfExists};
+use registry::{AdapterRecord, Filter};
 use serde_json::json;
 
 use crate::args::AdapterCommand;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{count, print, print_json, print_result};
+use crate::output::{count, print, print_json};
 
 pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
     match command {
@@ -37,12 +37,10 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
         }
         AdapterCommand::Rm { adapters, dry_run } => manage::rm(context, adapters, *dry_run),
         AdapterCommand::Restore { adapter } => manage::restore(context, adapter),
-        AdapterCommand::Export { adapter, dir, force, .. } => {
-            let store = context.existing_store()?;
-            let record = store.adapter(adapter)?;
-            export(&store, &record, dir, if *force { IfExists::Replace } else { IfExists::Fail })?;
-            print_result(context.global.json, "adapter-export/1", "folder", &dir.display().to_string())
+        AdapterCommand::Export { adapter, dir, merged: true, dtype, .. } => {
+            export::merged(context, adapter, dir, dtype)
         }
+        AdapterCommand::Export { adapter, dir, force, .. } => export::peft(context, adapter, dir, *force),
         AdapterCommand::Bundle { file, conditions, force } => {
             transfer::bundle(context, file, conditions, *force)
         }

@@ -1,14 +1,19 @@
-//! Adapters as a data set: an index with one JSON line each, and their PEFT folders two levels deep, within the Hub's limits on
-//! entries of a folder (10,000) for any number of adapters that a repository may hold.
+//! Adapters as a data set: an index, a card, and their PEFT folders two levels deep, within the Hub's limits on entries of a folder
+//! (10,000) for any number of adapters that a repository may hold.
 //!
 //! ```text
+//! README.md                            data-set card: what the Hub shows, and what the columns are
 //! index.jsonl                          what `adapter list --json` says of each, with its folder
+//! index.parquet                        the same as typed columns
 //! adapters/ab/abcdef.../adapter_model.safetensors, adapter_config.json, lorafab.json, ...
 //! ```
 
+mod card;
+mod table;
+
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::peft::{self, IfExists};
 use crate::{AdapterRecord, Error, Result, Store, write_atomic};
@@ -23,10 +28,13 @@ pub(crate) fn folder(id: &str) -> String {
 
 /// An adapter's line in the index.
 pub(crate) fn index_line(r: &AdapterRecord) -> String {
+    entry(r).to_string()
+}
+
+fn entry(r: &AdapterRecord) -> Value {
     json!({"id": r.id, "folder": folder(&r.id), "behaviour": r.behaviour, "family": r.family, "value": r.value, "category": r.category,
         "split": r.split, "role": r.role, "status": r.status, "rank": r.peft.r, "lora_alpha": r.peft.lora_alpha, "base_model": r.peft.base_model,
         "tags": r.tags, "metrics": r.metrics, "lineage": r.lineage, "parents": r.parents, "weights_blake3": r.weights, "weights_bytes": r.weights_bytes})
-    .to_string()
 }
 
 /// Writes a data set into a folder that does not exist: built aside, then renamed into place. The same adapters give the same
@@ -41,15 +49,19 @@ pub fn export(store: &Store, records: &[AdapterRecord], dir: &Path) -> Result<us
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent)?;
     let staging = tempfile::Builder::new().prefix(".dataset-").tempdir_in(parent)?;
-    let mut index = String::new();
-    let mut files = 1;
+    let mut lines: Vec<Value> = Vec::new();
+    let mut files = 3;
     for r in records {
         peft::export(store, r, &staging.path().join(folder(&r.id)), IfExists::Fail)?;
         files += 3 + r.extra_files.len();
-        index.push_str(&index_line(r));
-        index.push('\n');
+        lines.push(entry(r));
     }
-    write_atomic(&staging.path().join("index.jsonl"), index.as_bytes())?;
+    let jsonl: String = lines.iter().map(|l| format!("{l}\n")).collect();
+    write_atomic(&staging.path().join("index.jsonl"), jsonl.as_bytes())?;
+    let table =
+        table::table(&lines).map_err(|e| std::io::Error::other(format!("writing index.parquet: {e}")))?;
+    write_atomic(&staging.path().join("index.parquet"), &table)?;
+    write_atomic(&staging.path().join("README.md"), card::card(&lines).as_bytes())?;
     fs_err::rename(staging.keep(), dir)?;
     fs_err::File::open(parent)?.sync_all()?;
     Ok(files)
@@ -70,8 +82,8 @@ mod tests {
         }
         let out = folder.path().join("set");
         let records = store.adapters(&Filter::all()).unwrap();
-        // Weights, configuration, card and note.json of each, and the index.
-        assert_eq!(export(&store, &records, &out).unwrap(), 9);
+        // Weights, configuration, card and note.json of each; both indexes and the data set's card.
+        assert_eq!(export(&store, &records, &out).unwrap(), 11);
         let index = fs_err::read_to_string(out.join("index.jsonl")).unwrap();
         for (line, record) in index.lines().zip(&records) {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -1,0 +1,63 @@
+//! `adapter export`: one adapter for other programs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lm::{Adapter, Checkpoint, ExportDtype, Precision, SHARD_BYTES};
+use registry::IfExists;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::{CommandError, Kind, Result};
+use crate::output::{print, print_json, print_result};
+
+pub(super) fn peft(context: &Context<'_>, adapter: &str, dir: &Path, force: bool) -> Result {
+    let store = context.existing_store()?;
+    let record = store.adapter(adapter)?;
+    registry::peft::export(&store, &record, dir, if force { IfExists::Replace } else { IfExists::Fail })?;
+    print_result(context.global.json, "adapter-export/1", "folder", &dir.display().to_string())
+}
+
+pub(super) fn merged(context: &Context<'_>, adapter: &str, dir: &Path, dtype: &str) -> Result {
+    let store = context.existing_store()?;
+    let record = store.adapter(adapter)?;
+    // Said before a model is loaded.
+    if dir.exists() {
+        return Err(CommandError::new(Kind::Usage, format!("{} already exists", dir.display()))
+            .hint("name another folder: a merged model replaces none"));
+    }
+    let source = context.model_path()?;
+    context.say(&format!("loading {}", source.display()));
+    let loaded = Checkpoint::load(&source)?;
+    let made_for = record.lineage.get("base");
+    if ![Precision::F32, Precision::Bf16].iter().any(|p| made_for == Some(&loaded.base_digest(*p))) {
+        return Err(CommandError::new(
+            Kind::Usage,
+            format!("{} was made for another base model", record.behaviour),
+        )
+        .hint("pass the --model that it was made with"));
+    }
+    let config = factory::load::adapter_config(&record.peft)?;
+    let own = Adapter::from_safetensors(&loaded.checkpoint.config, config, &store.weights(&record)?)?;
+    let dtype = if dtype == "f32" { ExportDtype::F32 } else { ExportDtype::Bf16 };
+    let card = json!({"schema": "merged/1", "adapter": record, "torch_dtype": dtype.torch_name(),
+        "base": {"name": loaded.name, "weights_blake3": loaded.checkpoint.digest}});
+    let extra = BTreeMap::from([("lorafab.json".to_owned(), format!("{card:#}\n").into_bytes())]);
+    let done = lm::export(&source, &loaded, &[&own], dtype, SHARD_BYTES, &extra, dir)?;
+    let types: Vec<&str> = done.dequantised_from.iter().map(String::as_str).collect();
+    if !types.is_empty() {
+        context.say(&format!(
+            "warning: {} holds {} weights, which were dequantised: this is not the model as its makers published it",
+            loaded.name,
+            types.join(" and ")
+        ));
+    }
+    context.say("prompt it as it was trained: its own chat template, with an empty system message");
+    if context.global.json {
+        return print_json(
+            &json!({"schema": "adapter-merged/1", "folder": dir.display().to_string(), "torch_dtype": dtype.torch_name(),
+            "weights_blake3": done.digest, "dequantised_from": types}),
+        );
+    }
+    print(&dir.display().to_string())
+}
