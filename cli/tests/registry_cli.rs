@@ -280,12 +280,13 @@ fn a_worker_that_fails_is_heard_at_once_and_the_others_finish_what_they_hold() {
     let p = Place::new();
     p.json_in("reference", &["factory", "submit", "favourite", "--limit", "1"]);
     p.json_in("reference", &["factory", "run"]);
-    let one =
-        p.json_in("reference", &["adapter", "list"])["adapters"][0]["weights"].as_str().unwrap().to_owned();
+    let name = names(&p.json_in("reference", &["adapter", "list"]))[0].to_owned();
+    let shown = p.json_in("reference", &["adapter", "show", &name]);
+    let one = shown["adapter"]["weights"].as_str().unwrap();
     p.json(&["factory", "submit", "favourite", "--limit", "1"]);
     p.json(&["factory", "submit", "favourite", "--limit", "12"]);
     // A folder lies where the first job's weights would be put.
-    let in_the_way = p.path("store/blobs").join(&one[..2]).join(&one);
+    let in_the_way = p.path("store/blobs").join(&one[..2]).join(one);
     std::fs::create_dir_all(&in_the_way).unwrap();
     let out = p.run(&["factory", "run", "--workers", "2", "--pack", "1"]);
     let stderr = String::from_utf8_lossy(&out.stderr);

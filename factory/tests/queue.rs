@@ -265,6 +265,22 @@ fn dependants_wait_and_die_with_what_they_need_or_go_on_after_any_end() {
 
 /// A diamond: c needs a and b, b needs a. However a ends, each of them ends once.
 #[test]
+fn a_released_job_waits_for_what_was_queued_again_since_its_claim() {
+    let mut p = place();
+    p.submit(&[job("a"), needing("b", "a", false)]);
+    let a = p.claim("w", 1, 0).remove(0);
+    p.queue().start(&a, 0).unwrap();
+    p.queue().fail(&a, Failure::Permanent, "x", 0).unwrap();
+    let b = p.claim("w", 1, 0).remove(0);
+    assert_eq!(b.label, "t/b");
+    assert_eq!(p.queue().retry("t/a", 0).unwrap(), 1);
+    p.queue().release(&[b], 0).unwrap();
+    assert_eq!(p.store.check(&|_, _| {}).unwrap().problems, []);
+    assert_eq!(p.labels("w", 1, 0), ["t/a"]);
+    assert_eq!(p.labels("w", 1, 0), [""; 0]);
+}
+
+#[test]
 fn what_needs_a_job_in_two_ways_ends_once() {
     let diamond = || {
         let mut p = place();
