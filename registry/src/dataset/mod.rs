@@ -46,7 +46,11 @@ pub fn export(store: &Store, records: &[AdapterRecord], folder: &Path) -> Result
             "split": r.split, "role": r.role, "status": r.status, "rank": r.peft.r, "lora_alpha": r.peft.lora_alpha, "base_model": r.peft.base_model,
             "tags": r.tags, "metrics": r.metrics, "lineage": r.lineage, "parents": r.parents, "weights_blake3": r.weights, "weights_bytes": r.weights_bytes}));
     }
-    let jsonl: String = lines.iter().map(|l| format!("{l}\n")).collect();
+    let mut jsonl = String::new();
+    for line in &lines {
+        jsonl.push_str(&line.to_string());
+        jsonl.push('\n');
+    }
     write_atomic(&staging.path().join("index.jsonl"), jsonl.as_bytes())?;
     let table =
         table::table(&lines).map_err(|e| std::io::Error::other(format!("writing index.parquet: {e}")))?;
