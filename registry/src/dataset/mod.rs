@@ -56,7 +56,11 @@ pub fn export(store: &Store, records: &[AdapterRecord], dir: &Path) -> Result<us
         files += 3 + r.extra_files.len();
         lines.push(entry(r));
     }
-    let jsonl: String = lines.iter().map(|l| format!("{l}\n")).collect();
+    let mut jsonl = String::new();
+    for line in &lines {
+        jsonl.push_str(&line.to_string());
+        jsonl.push('\n');
+    }
     write_atomic(&staging.path().join("index.jsonl"), jsonl.as_bytes())?;
     let table =
         table::table(&lines).map_err(|e| std::io::Error::other(format!("writing index.parquet: {e}")))?;
