@@ -21,6 +21,28 @@ use crate::{AdapterRecord, Error, Result, Store, write_atomic};
 /// Files that a repository on the Hub should stay below (its own recommendation).
 pub const HUB_FILES: usize = 100_000;
 
+/// The index as typed columns.
+pub(crate) const TABLE: &str = "index.parquet";
+/// The data set's card.
+pub(crate) const CARD: &str = "README.md";
+
+fn parquet(lines: &[Value]) -> Result<Vec<u8>> {
+    table::table(lines).map_err(|e| std::io::Error::other(format!("writing {TABLE}: {e}")).into())
+}
+
+/// The table and the card that belong to an index of JSON lines.
+///
+/// # Errors
+/// If a line is not JSON.
+pub(crate) fn beside(index: &str) -> Result<(Vec<u8>, String)> {
+    let lines: Vec<Value> = index
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|source| Error::Json { what: "index.jsonl".into(), source })?;
+    Ok((parquet(&lines)?, card::card(&lines)))
+}
+
 /// Where an adapter lies in a data set.
 pub(crate) fn folder(id: &str) -> String {
     format!("adapters/{}/{id}", &id[..2])
@@ -62,10 +84,8 @@ pub fn export(store: &Store, records: &[AdapterRecord], dir: &Path) -> Result<us
         jsonl.push('\n');
     }
     write_atomic(&staging.path().join("index.jsonl"), jsonl.as_bytes())?;
-    let table =
-        table::table(&lines).map_err(|e| std::io::Error::other(format!("writing index.parquet: {e}")))?;
-    write_atomic(&staging.path().join("index.parquet"), &table)?;
-    write_atomic(&staging.path().join("README.md"), card::card(&lines).as_bytes())?;
+    write_atomic(&staging.path().join(TABLE), &parquet(&lines)?)?;
+    write_atomic(&staging.path().join(CARD), card::card(&lines).as_bytes())?;
     fs_err::rename(staging.keep(), dir)?;
     fs_err::File::open(parent)?.sync_all()?;
     Ok(files)

@@ -1,4 +1,4 @@
-//! Pushing: what the repository lacks, in commits of less than a hundred files, then the index.
+//! Pushing: what the repository lacks, in commits of less than a hundred files, then the index as JSON lines and as a table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,6 +10,7 @@ use super::download::Download;
 use super::index::{INDEX, MAX_INDEX, merge};
 use super::lfs::Large;
 use super::{Progress, Trouble};
+use crate::dataset::{CARD, TABLE};
 use crate::peft::{Content, contents};
 use crate::{AdapterRecord, Error, Result, Store, blobs, dataset};
 
@@ -31,7 +32,7 @@ struct Outgoing<'a> {
 impl Outgoing<'_> {
     fn bytes(&self, root: &Path) -> Result<Vec<u8>> {
         match &self.content {
-            Content::Text(text) => Ok(text.clone().into_bytes()),
+            Content::Made(bytes) => Ok(bytes.clone()),
             Content::Blob(digest) => blobs::get(root, digest),
         }
     }
@@ -100,14 +101,15 @@ pub fn push_plan<'a>(
         batches: Vec::new(),
         index: None,
     };
-    let mut after: BTreeSet<String> = remote.files.keys().cloned().chain([INDEX.to_owned()]).collect();
+    let mut after: BTreeSet<String> =
+        remote.files.keys().cloned().chain([INDEX, TABLE, CARD].map(str::to_owned)).collect();
     for record in records {
         client.stopped()?;
         let mut missing = Vec::new();
         for (name, content) in contents(record)? {
             let path = format!("{}/{name}", dataset::folder(&record.id));
             let size = match &content {
-                Content::Text(text) => text.len() as u64,
+                Content::Made(bytes) => bytes.len() as u64,
                 Content::Blob(digest) => blobs::size(store.root(), digest)?,
             };
             let file = Outgoing { path, content, size };
@@ -237,16 +239,28 @@ fn lost_race(client: &Client, races: usize) -> Result<()> {
     client.wait(client.backoff(races as u32))
 }
 
-/// Merges the index that is there now, and puts it there unless somebody else's commit came in between: then it is merged again.
+/// Merges the index that is there now, and puts it there, with the same as a table and, where there is none, a card, unless somebody else's commit came in between: then it is merged again.
 fn push_index(store: &Store, records: &[AdapterRecord], client: &Client, done: &mut Pushed) -> Result<()> {
     let mut races = 0;
     loop {
         races += 1;
         let remote = client.look()?;
         let Some(index) = merged(store, records, client, &remote)? else { return Ok(()) };
-        let size = index.len() as u64;
-        let file = Outgoing { path: INDEX.into(), content: Content::Text(index), size };
-        let lines = prepare(store, client, &[file], &mut |_| {})?;
+        let (table, card) = dataset::beside(&index)?;
+        let mut made = vec![(INDEX, index.into_bytes()), (TABLE, table)];
+        // A card that is there is somebody's own.
+        if !remote.files.contains_key(CARD) {
+            made.push((CARD, card.into_bytes()));
+        }
+        let files: Vec<Outgoing<'_>> = made
+            .into_iter()
+            .map(|(path, bytes)| Outgoing {
+                path: path.into(),
+                size: bytes.len() as u64,
+                content: Content::Made(bytes),
+            })
+            .collect();
+        let lines = prepare(store, client, &files, &mut |_| {})?;
         if client.commit("lorafab: index", &lines, remote.commit.as_deref())? {
             done.commits += 1;
             done.index_updated = true;

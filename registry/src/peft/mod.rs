@@ -58,7 +58,7 @@ pub(crate) const OWN: [&str; 3] = ["adapter_model.safetensors", "adapter_config.
 /// What a file of an exported folder holds.
 #[derive(Debug, Clone)]
 pub(crate) enum Content<'a> {
-    Text(String),
+    Made(Vec<u8>),
     Blob(&'a Digest),
 }
 
@@ -66,7 +66,7 @@ pub(crate) enum Content<'a> {
 pub(crate) fn contents(record: &AdapterRecord) -> Result<Vec<(&str, Content<'_>)>> {
     let card = serde_json::to_string_pretty(record)
         .map_err(|source| Error::Json { what: "adapter record".into(), source })?;
-    let texts = [adapter_config(&record.peft), card].map(Content::Text);
+    let texts = [adapter_config(&record.peft), card].map(|text| Content::Made(text.into_bytes()));
     let own = OWN.into_iter().zip(std::iter::once(Content::Blob(&record.weights)).chain(texts));
     let further = record.extra_files.iter().map(|(name, digest)| (name.as_str(), Content::Blob(digest)));
     Ok(own.chain(further).collect())
@@ -112,7 +112,7 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
     for (name, content) in contents(record)? {
         let bytes = match content {
             Content::Blob(digest) => store.get_blob(digest)?,
-            Content::Text(text) => text.into_bytes(),
+            Content::Made(bytes) => bytes,
         };
         write_atomic(&staging.path().join(name), &bytes)?;
     }
