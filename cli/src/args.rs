@@ -23,6 +23,13 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number of at least 1".into())
 }
 
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|x: &f64| x.is_finite() && *x > 0.0)
+        .ok_or_else(|| "give a number above 0".into())
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
@@ -291,7 +298,7 @@ pub(crate) struct SlurmSubmit {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A file of jobs:\n\n  schema = \"jobs/1\"\n  [[job]]\n  name = \"bees\"\n  kind = \"adapters\"        # recipes, limit, seed\n  recipes = [\"topic\"]\n  [[job]]\n  name = \"look\"\n  kind = \"intervention\"    # spec (a file), max_mb\n  spec = \"look.json\"\n  [[job]]\n  name = \"mine\"\n  kind = \"comparison\"      # of (jobs that make adapters), seed, smoke\n  of = [\"bees\"]\n\nEvery job takes after, after_any (names of earlier jobs), priority, tags, attempts, max_tflop."
+    after_help = "A file of jobs:\n\n  schema = \"jobs/1\"\n  [[job]]\n  name = \"bees\"\n  kind = \"adapters\"        # recipes, limit, seed, max_tflop\n  recipes = [\"topic\"]\n  [[job]]\n  name = \"look\"\n  kind = \"intervention\"    # spec (a file beside this one), max_tflop, max_mb\n  spec = \"look.json\"\n  [[job]]\n  name = \"mine\"\n  kind = \"comparison\"      # of (jobs that make adapters), seed, smoke\n  of = [\"bees\"]\n\nEvery job takes after, after_any (names of earlier jobs), priority, tags, attempts."
 )]
 pub(crate) struct SubmitArgs {
     /// Names or files of recipes, files of interventions (.json, or .toml with `steps`), files of jobs (.toml with schema = "jobs/1")
@@ -591,10 +598,10 @@ pub(crate) enum OracleCommand {
 #[derive(Debug, Args)]
 pub(crate) struct CapArgs {
     /// Most TFLOPs that one job may cost
-    #[arg(long, default_value_t = 1000.0)]
+    #[arg(long, default_value_t = 1000.0, value_parser = positive)]
     pub(crate) max_tflop: f64,
     /// Most megabytes of vectors that an intervention may hold
-    #[arg(long, default_value_t = 1000.0)]
+    #[arg(long, default_value_t = 1000.0, value_parser = positive)]
     pub(crate) max_mb: f64,
 }
 

@@ -31,7 +31,6 @@ limit = 2
 name = "look"
 kind = "intervention"
 spec = "look.json"
-after = ["some"]
 
 [[job]]
 name = "mine"
@@ -49,10 +48,24 @@ fn look() -> Value {
         {"op": "generate", "id": "reply", "input": "x", "sample": {"max": 4}}]})
 }
 
+/// The same, and a reply of an adapter.
+fn look_at(adapter: &str) -> Value {
+    let mut spec = look();
+    spec["steps"].as_array_mut().unwrap().push(
+        json!({"op": "generate", "id": "theirs", "model": {"adapters": [adapter]}, "input": "x", "sample": {"max": 4}}),
+    );
+    spec
+}
+
 #[test]
 fn a_file_of_jobs_is_a_graph_that_runs_to_its_end_and_is_known_the_second_time() {
     let place = Place::new();
-    write(&place, "look.json", &look().to_string());
+    // It names an adapter that the same file makes, before that is there.
+    place.json_in("other", &["factory", "submit", "topic", "--limit", "8"]);
+    place.json_in("other", &["factory", "run"]);
+    let made = place.json_in("other", &["adapter", "list"]);
+    let one = made["adapters"][0]["behaviour"].as_str().unwrap();
+    write(&place, "look.json", &look_at(one).to_string());
     let file = write(&place, "jobs.toml", JOBS);
     let first = place.json(&["factory", "submit", &file]);
     // Adapters (of ten, some are in both lists), the intervention, six jobs of the comparison.
@@ -107,7 +120,12 @@ fn what_is_wrong_with_a_file_is_said_before_anything_is_queued_or_loaded() {
         ("kind = \"comparison\"", "kind = \"magic\"", vec!["job[3].kind", "magic"]),
         ("limit = 8", "limit = -1", vec!["job[0].limit"]),
         ("limit = 8", "limits = 8", vec!["job[0]", "limits"]),
-        ("after = [\"some\"]", "after = [\"sone\"]", vec!["job[2].after", "sone"]),
+        ("after_any = [\"look\"]", "after_any = [\"lock\"]", vec!["job[3].after_any", "lock"]),
+        ("name = \"mine\"", "name = \"../mine\"", vec!["job[3].name", "../mine"]),
+        ("smoke = true", "smoke = true\nmax_tflop = 1.0", vec!["job[3]", "max_tflop"]),
+        ("spec = \"look.json\"", "spec = \"../look.json\"", vec!["job[2].spec", "../look.json"]),
+        ("spec = \"look.json\"", "spec = \"/dev/zero\"", vec!["job[2].spec", "/dev/zero"]),
+        ("tags = [\"first\"]", "max_tflop = nan", vec!["FLOPs", "cap"]),
         ("of = [\"some\", \"others\"]", "of = [\"look\"]", vec!["job[3].of", "look"]),
         ("name = \"others\"", "name = \"some\"", vec!["job[1].name", "taken"]),
         ("jobs/1", "jobs/2", vec!["schema", "jobs/1"]),

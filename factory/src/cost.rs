@@ -1,4 +1,5 @@
-//! What a job costs at most, from its specification alone: before any weight is loaded, and before anything is sampled.
+//! What a job costs at most, from its specification alone: before any weight is loaded, and before anything is sampled. Attention and
+//! the adapter's own products, a few percent at the lengths of a recipe, are left out.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +13,9 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct StaticCost {
     /// Tokens trained on.
-    pub train_tokens: usize,
+    pub train_tokens: f64,
     /// Tokens of prompts and replies, sampled to train on and asked by the gate.
-    pub reply_tokens: usize,
+    pub reply_tokens: f64,
     /// FLOPs: 4 for every weight that a training token meets, 2 for one of a reply, and the head where it runs.
     pub flops: f64,
 }
@@ -67,24 +68,29 @@ fn cost(
     for plan in &behaviour.row_plans {
         let sampled = plan.sample.as_ref().map_or(0, |s| s.max_new_tokens);
         // A whole turn around the completion is more than the completion.
-        let n = prompt_tokens(&plan.prompt)? + prompt_tokens(&plan.completion)? + sampled;
+        let n = prompt_tokens(&plan.prompt)?
+            .saturating_add(prompt_tokens(&plan.completion)?)
+            .saturating_add(sampled);
         let slot = longest.entry(plan.part).or_default();
         *slot = n.max(*slot);
     }
     let t = &behaviour.training;
-    let row = |part: RowPart, rows: usize| rows * longest.get(&part).copied().unwrap_or_default();
+    // In floating point: a recipe's numbers may be as large as they like.
+    let row =
+        |part: RowPart, rows: usize| rows as f64 * longest.get(&part).copied().unwrap_or_default() as f64;
     let step = row(RowPart::On, t.on_rows) + row(RowPart::Near, t.near_rows) + row(RowPart::Off, t.off_rows);
-    let mut reply_tokens = 0;
+    let mut reply_tokens = 0.0;
     for request in behaviour.sample_requests() {
-        reply_tokens += prompt_tokens(&request.prompt)? + request.max_new_tokens;
+        reply_tokens += prompt_tokens(&request.prompt)? as f64 + request.max_new_tokens as f64;
     }
     let gate = &behaviour.gate;
     for prompt in gate.on.iter().chain(&gate.near).chain(&gate.off) {
         // With the adapter and without it.
-        reply_tokens += 2 * (prompt_tokens(prompt)? + gate.max_new_tokens);
+        reply_tokens += 2.0 * (prompt_tokens(prompt)? as f64 + gate.max_new_tokens as f64);
     }
-    let train_tokens = t.steps.saturating_mul(step);
+    let train_tokens = t.steps as f64 * step;
     let (layers, head) = (outline.layer_flops(outline.config.num_hidden_layers), outline.head_flops());
-    let flops = 2.0 * train_tokens as f64 * (layers + head) + reply_tokens as f64 * (layers + head);
+    let kl = if t.kl_weight > 0.0 { head } else { 0.0 };
+    let flops = train_tokens * (2.0 * (layers + head) + kl) + reply_tokens * (layers + head);
     Ok(StaticCost { train_tokens, reply_tokens, flops })
 }

@@ -7,7 +7,7 @@ use recipes::{Behaviour, Kind};
 use registry::{AdapterRecord, Filter, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::queue::Queue;
+use crate::queue::{Job, Queue};
 use crate::spec::ADAPTER_JOB;
 use crate::train::adapter_shape;
 use crate::{Result, static_cost};
@@ -47,6 +47,9 @@ pub struct Plan {
     pub families: BTreeMap<String, FamilyPlan>,
     /// The jobs' specifications.
     pub jobs: Vec<String>,
+    /// Open jobs that are not planned: readers, comparisons, interventions, and those of other base models.
+    #[serde(default)]
+    pub others: usize,
 }
 
 impl Plan {
@@ -86,10 +89,13 @@ fn metric(r: &AdapterRecord, key: &str) -> f64 {
 /// # Errors
 /// If the store refuses.
 pub fn plan(store: &mut Store, outline: Option<&Outline>, now_ms: i64) -> Result<Plan> {
-    let open: Vec<(String, Behaviour)> = Queue::new(store)
-        .open_jobs()?
+    // Another model's jobs cost what they cost there.
+    let base = outline.map(Outline::digest);
+    let ours = |j: &Job| base.as_ref().is_none_or(|b| j.spec["base"] == b.as_str());
+    let (open, others): (Vec<Job>, Vec<Job>) =
+        Queue::new(store).open_jobs()?.into_iter().partition(|j| j.kind == ADAPTER_JOB && ours(j));
+    let open: Vec<(String, Behaviour)> = open
         .into_iter()
-        .filter(|j| j.kind == ADAPTER_JOB)
         .filter_map(|j| Some((j.spec_hash, serde_json::from_value(j.spec["behaviour"].clone()).ok()?)))
         .collect();
     let mut families: BTreeMap<String, Vec<&Behaviour>> = BTreeMap::new();
@@ -108,8 +114,8 @@ pub fn plan(store: &mut Store, outline: Option<&Outline>, now_ms: i64) -> Result
         };
         let guess = |b: &&Behaviour| {
             let t = &b.training;
-            let rows = t.steps * (t.on_rows + t.near_rows + t.off_rows);
-            if b.kind == Kind::Trained { rows as f64 * ROW_TOKENS } else { 0.0 }
+            let rows = t.steps as f64 * (t.on_rows as f64 + t.near_rows as f64 + t.off_rows as f64);
+            if b.kind == Kind::Trained { rows * ROW_TOKENS } else { 0.0 }
         };
         let file = |b: &&Behaviour| -> f64 {
             let parameters = outline.and_then(|o| Some(o.adapter_parameters(&adapter_shape(b).ok()?)));
@@ -124,7 +130,12 @@ pub fn plan(store: &mut Store, outline: Option<&Outline>, now_ms: i64) -> Result
         };
         out.insert(family, FamilyPlan { cost, measured_on: n });
     }
-    Ok(Plan { made_ms: now_ms, families: out, jobs: open.into_iter().map(|(hash, _)| hash).collect() })
+    Ok(Plan {
+        made_ms: now_ms,
+        families: out,
+        jobs: open.into_iter().map(|(hash, _)| hash).collect(),
+        others: others.len(),
+    })
 }
 
 /// Seconds that a training token has cost here, all of a factory's work included; 0 where nothing is finished.
@@ -174,10 +185,10 @@ pub fn memory(store: &mut Store, outline: &Outline, pack: usize, threads: usize)
         }
         seen.push(key);
         let cost = static_cost(outline, &b)?;
-        let step = cost.train_tokens / b.training.steps.max(1);
+        let step = (cost.train_tokens / b.training.steps.max(1) as f64) as usize;
         let adapter = adapter_shape(&b).map_or(0.0, |c| outline.training_adapter_bytes(&c));
         out.adapters = out.adapters.max(pack as f64 * adapter);
-        out.activations = out.activations.max(outline.activation_bytes(pack * step, threads));
+        out.activations = out.activations.max(outline.activation_bytes(pack.saturating_mul(step), threads));
         let gate = &b.gate;
         let prompts = gate.on.iter().chain(&gate.near).chain(&gate.off);
         let mut tokens = 0;

@@ -67,12 +67,18 @@ impl Outline {
         digest(&self.weights, &self.tokenizer, &self.chat, self.precision)
     }
 
-    /// FLOPs of one token's forward pass through `layers` layers: two for every weight of their projections (attention and
-    /// adapters are left out; they are a few percent at the lengths that are used here).
+    /// FLOPs of one token's products with the weights of `layers` layers: two for each.
     pub fn layer_flops(&self, layers: usize) -> f64 {
         let one: usize =
             crate::Projection::ALL.iter().map(|p| p.features(&self.config)).map(|(i, o)| i * o).sum();
         2.0 * (one * layers) as f64
+    }
+
+    /// FLOPs of a forward pass of one row through `layers` layers: products with weights, and causal attention. Adapters, a few
+    /// percent at the ranks used here, are left out.
+    pub fn pass_flops(&self, tokens: usize, layers: usize) -> f64 {
+        let n = tokens as f64;
+        n * self.layer_flops(layers) + 2.0 * n * n * (self.config.query_size() * layers) as f64
     }
 
     /// FLOPs of the logits at one position.

@@ -127,9 +127,11 @@ impl Batch<'_> {
                         j.layer, j.position
                     )));
                 }
-                if j.vector.len() != config.hidden_size || j.vector.iter().any(|v| !v.is_finite()) {
+                // The norm too: squares of finite values can overflow, and then nothing would be added.
+                let squares: f32 = j.vector.iter().map(|v| v * v).sum();
+                if j.vector.len() != config.hidden_size || !squares.is_finite() {
                     return Err(Error::Request(format!(
-                        "row {i} injects a vector that is not {} finite values",
+                        "row {i} injects a vector that is not {} finite values with a finite norm",
                         config.hidden_size
                     )));
                 }

@@ -54,7 +54,7 @@ impl Outline {
             + 2 * c.key_value_size()
             + 2 * c.intermediate_size
             + c.num_attention_heads;
-        let kept = tokens.min(TRAIN_TOKENS * threads) * token * c.num_hidden_layers;
+        let kept = tokens.min(TRAIN_TOKENS.saturating_mul(threads)) * token * c.num_hidden_layers;
         // Logits of 64 labels and, for KL, the teacher's.
         let logits = 2 * 64 * c.vocab_size * threads;
         4.0 * (kept + logits) as f64

@@ -1,6 +1,7 @@
 //! Activations of models with and without a diff, on prompts frozen before any training.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 
 use lm::{Adapter, BaseModel, Error, Outline, Result, rng};
 use rand::seq::SliceRandom;
@@ -10,6 +11,9 @@ use crate::intervention::{
     self, Cap, Collect, Forward, Input, Model, Outputs, Plan, Positions, Site, Spec, Step, Sub, Surroundings,
     check,
 };
+
+/// Collecting takes seconds; who stops it waits for its end.
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Which vectors the oracle is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,7 +204,7 @@ impl Collector {
         adapters: &BTreeMap<String, &Adapter>,
     ) -> Result<Vec<Shown>> {
         let all: Vec<usize> = (0..self.prompts.len()).collect();
-        let outputs = intervention::run(base, &plans.iter().collect::<Vec<_>>(), adapters, &[])?;
+        let outputs = intervention::run(base, &plans.iter().collect::<Vec<_>>(), adapters, &[], &NEVER)?;
         Ok(outputs.into_iter().map(|o| self.shown(&all, o)).collect())
     }
 
@@ -215,7 +219,7 @@ impl Collector {
         let plans = (0..diffs.len())
             .map(|i| self.checked(base, &self.spec(&first, Some(&format!("diff-{i}")), "")))
             .collect::<Result<Vec<_>>>()?;
-        let outputs = intervention::run(base, &plans.iter().collect::<Vec<_>>(), &named, &[])?;
+        let outputs = intervention::run(base, &plans.iter().collect::<Vec<_>>(), &named, &[], &NEVER)?;
         Ok(outputs.into_iter().map(|o| self.shown(&first, o)).collect())
     }
 
@@ -227,7 +231,7 @@ impl Collector {
         let clean = Self { kind: ActivationKind::Orig, ..self.clone() };
         let first: Vec<usize> = (0..prompts.min(self.prompts.len())).collect();
         let plan = clean.checked(base, &clean.spec(&first, None, ""))?;
-        let outputs = intervention::run(base, &[&plan], &BTreeMap::new(), &[])?.remove(0);
+        let outputs = intervention::run(base, &[&plan], &BTreeMap::new(), &[], &NEVER)?.remove(0);
         let mut shown = clean.shown(&first, outputs);
         if self.kind == ActivationKind::Diff {
             shown.values_mut().flatten().for_each(|v| v.fill(0.0));
@@ -245,7 +249,8 @@ impl Collector {
             .iter()
             .map(|(system, prompts)| self.checked(base, &self.spec(prompts, None, system)))
             .collect::<Result<Vec<_>>>()?;
-        let outputs = intervention::run(base, &plans.iter().collect::<Vec<_>>(), &BTreeMap::new(), &[])?;
+        let outputs =
+            intervention::run(base, &plans.iter().collect::<Vec<_>>(), &BTreeMap::new(), &[], &NEVER)?;
         Ok(outputs.into_iter().zip(systems).map(|(o, (_, prompts))| self.shown(prompts, o)).collect())
     }
 

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use lm::{
     Adapter, AdapterConfig, BaseModel, Batch, Message, Outline, Precision, Request, ResidualAt, Role, Row,
@@ -13,6 +14,8 @@ use oracle_posttrain::intervention::{Cap, Outputs, Plan, Spec, SpecError, Surrou
 use oracle_posttrain::{ActivationKind, Collector, Lens, ask, prompt_row};
 use rand::Rng;
 use serde_json::{Value, json};
+
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn tiny() -> BaseModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny");
@@ -39,8 +42,14 @@ fn planned(base: &Outline, spec: &Value, cap: Cap) -> Result<Plan, SpecError> {
 fn outputs(base: &BaseModel, specs: &[Value]) -> Vec<Outputs> {
     let plans: Vec<Plan> = specs.iter().map(|s| planned(base, s, Cap::default()).unwrap()).collect();
     let adapters = adapters(base);
-    run(base, &plans.iter().collect::<Vec<_>>(), &adapters.iter().map(|(k, a)| (k.clone(), a)).collect(), &[])
-        .unwrap()
+    run(
+        base,
+        &plans.iter().collect::<Vec<_>>(),
+        &adapters.iter().map(|(k, a)| (k.clone(), a)).collect(),
+        &[],
+        &NEVER,
+    )
+    .unwrap()
 }
 
 /// An oracle asked about the difference that an adapter makes.
@@ -139,7 +148,7 @@ fn a_question_as_a_spec_gets_the_answer_of_the_oracle_itself() {
     for text in ["what is it", "who are you", "say a word", "why", "name the topic", "tell me"] {
         let expected = ask(&base, &lens, &named["target"], &named["oracle"], text, 12).unwrap();
         let plan = check(&question(text), around).unwrap();
-        let found = run(&base, &[&plan], &adapters, &[&stored]).unwrap();
+        let found = run(&base, &[&plan], &adapters, &[&stored], &NEVER).unwrap();
         assert_eq!(found[0].replies["answer"].trim(), expected, "{text}");
         spoken += usize::from(!expected.is_empty());
     }
@@ -162,6 +171,28 @@ fn plans_run_together_do_not_see_each_other() {
     assert_eq!(together[0], outputs(&base, &[other])[0]);
     assert_eq!(together[0], together[2]);
     assert_eq!(together[1], outputs(&base, &[oracle_spec()])[0]);
+}
+
+#[test]
+fn a_value_that_is_divided_by_nothing_is_refused_by_its_step_and_a_run_can_be_stopped() {
+    let base = tiny();
+    let step = |scale: Value| {
+        json!({"v": 1, "inputs": {"x": {"tokens": [5, 6, 7]}}, "out": ["z"], "steps": [
+            {"op": "forward", "id": "f", "input": "x", "collect": [{"id": "h", "layer": 0}]},
+            {"op": "sub", "id": "zero", "a": "h", "b": "h"}, scale]})
+    };
+    let none = BTreeMap::new();
+    for scale in [
+        json!({"op": "scale", "id": "z", "a": "h", "per": "zero"}),
+        json!({"op": "scale", "id": "z", "a": "zero", "per": "zero"}),
+    ] {
+        let plan = planned(&base, &step(scale), Cap::default()).unwrap();
+        let error = run(&base, &[&plan], &none, &[], &NEVER).unwrap_err().to_string();
+        assert!(error.contains("steps[2]: \"z\" holds a value that is not finite"), "{error}");
+    }
+    let plan = planned(&base, &oracle_spec(), Cap::default()).unwrap();
+    let stopped = AtomicBool::new(true);
+    assert!(matches!(run(&base, &[&plan], &none, &[], &stopped), Err(lm::Error::Interrupted)));
 }
 
 #[test]
@@ -242,6 +273,16 @@ fn every_refusal_names_its_field() {
         ("/inputs/question/question/slots", json!(0), "inputs.question.question: needs a layer and a slot"),
         ("/inputs/ctx", json!({"tokens": [4_000_000]}), "inputs.ctx: token 4000000 is outside"),
         (
+            "/inputs/question/question/layers",
+            json!([1, 1]),
+            "inputs.question.question.layers: names block 1 twice",
+        ),
+        (
+            "/inputs/question/question",
+            json!({"layers": [0, 1], "slots": 1u64 << 63, "text": "a"}),
+            "inputs.question.question: needs",
+        ),
+        (
             "/vectors",
             json!({"x": {"blob": "/etc/passwd", "tensor": "t"}}),
             "vectors.x: is no tensor of a file in the registry",
@@ -256,11 +297,22 @@ fn every_refusal_names_its_field() {
     );
     let small = Cap { flops: 1e15, bytes: 500.0 };
     assert!(
-        planned(&base, &oracle_spec(), small)
-            .unwrap_err()
-            .to_string()
-            .contains("vectors take more than the cap")
+        planned(&base, &oracle_spec(), small).unwrap_err().to_string().contains("bytes, more than the cap")
     );
+    let nothing = Cap { flops: f64::NAN, bytes: f64::NAN };
+    assert!(planned(&base, &oracle_spec(), nothing).unwrap_err().costly);
+    // What is injected below nothing that is collected.
+    let mut deep = oracle_spec();
+    let step = json!({"op": "forward", "id": "late", "input": "ctx", "collect": [{"id": "l", "layer": 1}],
+        "inject": [{"layer": 2, "pos": {"last": 3}, "src": "d"}]});
+    deep["steps"].as_array_mut().unwrap().push(step);
+    let error = planned(&base, &deep, Cap::default()).unwrap_err().to_string();
+    assert!(error.starts_with("steps[8].inject[0].layer: is 2"), "{error}");
+    // A spec of 2 MB that asks for gigabytes of injected vectors.
+    let mut wide = oracle_spec();
+    wide["steps"][7]["inject"] = json!(vec![wide["steps"][7]["inject"][0].clone(); 20_000]);
+    let error = planned(&base, &wide, Cap::default()).unwrap_err().to_string();
+    assert!(error.starts_with("steps[7].inject: has 20000 entries"), "{error}");
     assert!(Spec::parse(&format!("{{\"v\": {}}}", "[".repeat(5000))).is_err());
     assert!(Spec::parse(&" ".repeat(5 << 20)).is_err());
 }
@@ -313,7 +365,7 @@ fn ten_thousand_mutated_specs_do_no_harm() {
                 // One in twenty: a pass takes milliseconds.
                 if round % 20 == 0 {
                     // A value that overflowed on its way may still be refused here.
-                    let _ = run(&base, &[&plan], &named, &[]);
+                    let _ = run(&base, &[&plan], &named, &[], &NEVER);
                 }
             }
         }

@@ -362,6 +362,13 @@ impl Recipe {
             if t.on_rows == 0 {
                 return fail("training.on_rows", "0 is too few: give at least 1".into());
             }
+            for (field, rows) in
+                [("on_rows", t.on_rows), ("near_rows", t.near_rows), ("off_rows", t.off_rows)]
+            {
+                if rows > 4096 {
+                    return fail(&format!("training.{field}"), format!("{rows} is more than 4096"));
+                }
+            }
             let own_replies = self.rows.as_ref().is_some_and(|r| {
                 r.sample_prompts.is_empty() && r.completions.iter().any(|c| c.contains("{reply}"))
             });
@@ -391,6 +398,9 @@ impl Recipe {
             }
         }
         if let Some(g) = &self.gate {
+            if !(1..=512).contains(&g.max_new_tokens) {
+                return fail("gate.max_new_tokens", format!("{} is not in 1..=512", g.max_new_tokens));
+            }
             if g.prompts.is_empty() {
                 return fail("gate.prompts", "is empty".into());
             }

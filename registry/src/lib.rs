@@ -39,5 +39,5 @@ pub use peft::{IfExists, ImportShape};
 pub use query::{Edge, Listing, Stats};
 pub use record::{AdapterRecord, NewAdapter, PeftConfig, Role, Status};
 pub use schema::NEEDS_LEFT;
-pub use store::Store;
+pub use store::{Store, check_name};
 pub use upkeep::Change;

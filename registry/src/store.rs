@@ -273,7 +273,7 @@ impl Store {
 }
 
 /// Whether a text can be a file's name: letters, digits, `-`, `_` and `.`, not hidden, at most 100.
-pub(crate) fn check_name(name: &str) -> Result<()> {
+pub fn check_name(name: &str) -> Result<()> {
     let good = !name.is_empty()
         && name.len() <= 100
         && !name.starts_with('.')

@@ -12,6 +12,7 @@ use recipes::Behaviour;
 use registry::Store;
 use serde::{Deserialize, Serialize};
 
+use super::readers::Chosen;
 use super::{compare, readers};
 use crate::context::{Context, now_ms};
 use crate::error::{CommandError, Kind, Result};
@@ -86,21 +87,39 @@ pub(crate) fn submit(
     behaviours: &[Behaviour],
     plan: Plan<'_>,
 ) -> Result<(String, usize)> {
-    let jobs = jobs(&base.digest(), behaviours, plan, &[])?;
+    let digest = base.digest();
+    let adapters = factory::specs(behaviours, &digest)?.iter().map(factory::AdapterSpec::hash).collect();
+    let jobs = jobs(&digest, adapters, plan, &Queueing::default());
     let compare = jobs.last().map(|j| j.spec_hash.clone()).unwrap_or_default();
     let done = Queue::new(store).submit(&jobs, now_ms())?;
     Ok((compare, done.new))
 }
 
-/// The jobs of a comparison, the comparison last; all of them wait for `needs` too.
+/// How a comparison's jobs are queued.
+#[derive(Debug, Clone)]
+pub(crate) struct Queueing {
+    pub(crate) priority: i64,
+    pub(crate) tags: Vec<String>,
+    pub(crate) max_attempts: i64,
+    /// What all of them wait for.
+    pub(crate) needs: Vec<Needs>,
+}
+
+impl Default for Queueing {
+    fn default() -> Self {
+        Self { priority: 0, tags: Vec::new(), max_attempts: 8, needs: Vec::new() }
+    }
+}
+
+/// The jobs of a comparison of the adapters with these specifications, the comparison last.
 pub(crate) fn jobs(
     digest: &str,
-    behaviours: &[Behaviour],
+    mut adapters: Vec<String>,
     plan: Plan<'_>,
-    needs: &[Needs],
-) -> Result<Vec<NewJob>> {
-    let adapters: Vec<String> =
-        factory::specs(behaviours, digest)?.iter().map(factory::AdapterSpec::hash).collect();
+    queueing: &Queueing,
+) -> Vec<NewJob> {
+    let mut seen = std::collections::BTreeSet::new();
+    adapters.retain(|a| seen.insert(a.clone()));
     let mut jobs: Vec<NewJob> = Vec::new();
     for work in Work::ALL {
         let of = |wanted: &[Work]| -> Vec<String> {
@@ -133,7 +152,7 @@ pub(crate) fn jobs(
         let value = serde_json::to_value(&spec).expect("invariant: plain data");
         let spec_hash = registry::spec_hash(&value);
         // An adapter that could not be made is left out; a reader that could not be trained is not.
-        let mut waits: Vec<Needs> = needs.to_vec();
+        let mut waits: Vec<Needs> = queueing.needs.clone();
         waits.extend(adapters.iter().map(|a| Needs { spec_hash: a.clone(), only_ok: false }));
         waits.extend(readers.into_iter().chain(collected).map(|r| Needs { spec_hash: r, only_ok: true }));
         jobs.push(NewJob {
@@ -141,16 +160,16 @@ pub(crate) fn jobs(
             kind: work.name().into(),
             label: format!("{}/{}", work.name(), plan.run),
             family: work.name().into(),
-            tags: vec!["reader".into()],
+            tags: std::iter::once("reader".to_owned()).chain(queueing.tags.iter().cloned()).collect(),
             base: digest.to_owned(),
             pack_key: spec_hash.clone(),
-            priority: 0,
-            max_attempts: 8,
+            priority: queueing.priority,
+            max_attempts: queueing.max_attempts,
             needs: waits,
             spec_hash,
         });
     }
-    Ok(jobs)
+    jobs
 }
 
 /// The job of a specification.
@@ -232,7 +251,8 @@ impl Reading<'_> {
                 serde_json::from_value(job.spec["behaviour"].clone()).map_err(unreadable)
             })
             .collect::<Result<_>>()?;
-        let s = readers::supervision(store, base, &[], Some(&behaviours), smoke, seed)?;
+        let chosen = Chosen { behaviours, specs: spec.adapters.clone() };
+        let s = readers::supervision(store, base, &[], Some(&chosen), smoke, seed)?;
         let reader = match self.work {
             Work::Collect => {
                 let collector = Collector::standard(base);

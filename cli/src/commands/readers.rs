@@ -50,23 +50,33 @@ pub(crate) fn progress<'a>(
     }
 }
 
-/// Episodes about the store's adapters, and the adapters. `chosen` limits them to these behaviours.
+/// The adapters that a comparison is about: their behaviours, and their specifications' hashes in the same order.
+pub(crate) struct Chosen {
+    pub(crate) behaviours: Vec<Behaviour>,
+    pub(crate) specs: Vec<String>,
+}
+
+/// Episodes about the store's adapters, and the adapters. `chosen` limits them.
 pub(crate) fn supervision<'a>(
     store: &Store,
     base: &'a BaseModel,
     families: &[String],
-    chosen: Option<&[Behaviour]>,
+    chosen: Option<&Chosen>,
     smoke: bool,
     seed: u64,
 ) -> Result<Supervision<'a>> {
     let made = match chosen {
-        Some(chosen) => made_from(store, base, chosen)?,
+        Some(chosen) => {
+            let found: Result<Vec<_>> =
+                chosen.specs.iter().map(|hash| Ok(store.adapter_by_spec(hash)?)).collect();
+            found?.into_iter().flatten().collect()
+        }
         None => newest_of_each(store, base)?,
     };
     let mut recipes: Vec<Recipe> = builtin();
     recipes.extend(::factory::recipes_of(store, &made)?);
     let behaviours: Vec<Behaviour> = match chosen {
-        Some(chosen) => chosen.to_vec(),
+        Some(chosen) => chosen.behaviours.clone(),
         None => {
             made.iter().filter_map(|r| serde_json::from_value(r.spec["behaviour"].clone()).ok()).collect()
         }
@@ -89,13 +99,6 @@ pub(crate) fn supervision<'a>(
         compare::readers::Error::Empty(_) => CommandError::from(e).hint(MAKE_SOME),
         other => other.into(),
     })
-}
-
-/// The adapters made from exactly these behaviours, whatever else the store holds.
-fn made_from(store: &Store, base: &BaseModel, behaviours: &[Behaviour]) -> Result<Vec<AdapterRecord>> {
-    let specs = ::factory::specs(behaviours, &base.digest())?;
-    let found: Result<Vec<_>> = specs.iter().map(|s| Ok(store.adapter_by_spec(&s.hash())?)).collect();
-    Ok(found?.into_iter().flatten().collect())
 }
 
 /// The store's adapters of this base model; of several for one behaviour, the newest.

@@ -13,6 +13,10 @@ use crate::prompt::placeholders;
 
 /// Most steps of a spec.
 const MOST_STEPS: usize = 4096;
+/// Most `collect`s and most `inject`s of a step.
+const MOST_PARTS: usize = 256;
+/// Most inputs, and most stored vectors.
+const MOST_NAMES: usize = 4096;
 /// Largest magnitude of a coefficient.
 const MOST_COEF: f64 = 1e4;
 /// Highest temperature.
@@ -78,6 +82,12 @@ pub fn check(spec: &Spec, around: Surroundings<'_>) -> Result<Plan> {
     if spec.steps.is_empty() || spec.steps.len() > MOST_STEPS {
         return refuse("steps", format!("has {} steps; 1 to {MOST_STEPS} are allowed", spec.steps.len()));
     }
+    for (what, n) in [("inputs", spec.inputs.len()), ("vectors", spec.vectors.len()), ("out", spec.out.len())]
+    {
+        if n > MOST_NAMES {
+            return refuse(what, format!("has {n} entries; {MOST_NAMES} are allowed"));
+        }
+    }
     let mut inputs = BTreeMap::new();
     for (name, input) in &spec.inputs {
         let at = format!("inputs.{name}");
@@ -92,6 +102,7 @@ pub fn check(spec: &Spec, around: Surroundings<'_>) -> Result<Plan> {
             return refuse(at, "is no tensor of a file in the registry");
         };
         c.name(id, &at, Value::Vectors(n))?;
+        c.charge(&at, 0, 0.0, n, 0.0)?;
     }
     let mut steps = Vec::with_capacity(spec.steps.len());
     for (i, step) in spec.steps.iter().enumerate() {
@@ -104,13 +115,6 @@ pub fn check(spec: &Spec, around: Surroundings<'_>) -> Result<Plan> {
         return refuse(format!("inputs.{name}"), "is used by no step");
     }
     let cost = c.cost;
-    for (what, cost, cap) in
-        [("FLOPs", cost.flops, around.cap.flops), ("bytes of vectors", cost.bytes, around.cap.bytes)]
-    {
-        if cost > cap {
-            return refuse("the spec", format!("costs {cost:.2e} {what}, more than the cap of {cap:.2e}"));
-        }
-    }
     let canonical = canonical(spec, around.outline);
     Ok(Plan {
         digest: digest(&canonical, &c, around.outline),
@@ -144,8 +148,12 @@ fn tokens(input: &Input, outline: &Outline, at: &str) -> Result<Tokens> {
                 let blocks = config.num_hidden_layers;
                 return refuse(format!("{at}.question.layers"), format!("names block {layer} of {blocks}"));
             }
-            if layers.is_empty() || *slots == 0 || layers.len() * slots > config.max_position_embeddings {
+            let room = config.max_position_embeddings;
+            if layers.is_empty() || *slots == 0 || layers.len().checked_mul(*slots).is_none_or(|n| n > room) {
                 return refuse(format!("{at}.question"), "needs a layer and a slot, and room for all slots");
+            }
+            if let Some(layer) = layers.iter().enumerate().find(|(i, l)| layers[..*i].contains(l)) {
+                return refuse(format!("{at}.question.layers"), format!("names block {} twice", layer.1));
             }
             let (tokens, at) = placeholders(outline, layers, *slots, text).map_err(failed)?;
             let slots = layers.iter().copied().zip(at.chunks(*slots).map(<[usize]>::to_vec)).collect();
@@ -173,17 +181,32 @@ impl<'a> Checker<'a> {
         if self.values.insert(id, value).is_some() {
             return refuse(at, format!("the id {id:?} is taken"));
         }
-        if let Value::Vectors(n) = value {
-            self.cost.bytes += (n * self.around.outline.config.hidden_size * 4) as f64;
-            self.within(at)?;
-        }
         Ok(())
     }
 
-    fn within(&self, at: &str) -> Result<()> {
-        let cap = self.around.cap.bytes;
-        if self.cost.bytes > cap {
-            return refuse(at, format!("with this, vectors take more than the cap of {cap:.2e} bytes"));
+    /// Adds to the cost; what passes the cap is refused before anything is allocated for it. A cap that is no number lets
+    /// nothing pass.
+    fn charge(
+        &mut self,
+        at: &str,
+        tokens: usize,
+        flops: f64,
+        vectors: usize,
+        other_bytes: f64,
+    ) -> Result<()> {
+        self.cost.tokens = self.cost.tokens.saturating_add(tokens);
+        self.cost.flops += flops;
+        self.cost.bytes += vectors as f64 * (self.around.outline.config.hidden_size * 4) as f64 + other_bytes;
+        let cap = self.around.cap;
+        for (what, cost, cap) in
+            [("FLOPs", self.cost.flops, cap.flops), ("bytes", self.cost.bytes, cap.bytes)]
+        {
+            let within = cost <= cap;
+            if !within {
+                let what =
+                    format!("with this the spec costs {cost:.2e} {what}, more than the cap of {cap:.2e}");
+                return Err(SpecError { costly: true, ..SpecError::new(at, what) });
+            }
         }
         Ok(())
     }
@@ -197,11 +220,10 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn input(&mut self, name: &'a str, at: &str) -> Result<&Tokens> {
+    fn input(&mut self, name: &'a str, at: &str) -> Result<Vec<u32>> {
         self.used.insert(name);
-        self.inputs
-            .get(name)
-            .ok_or_else(|| SpecError::new(format!("{at}.input"), format!("there is no input {name:?}")))
+        let found = self.inputs.get(name).map(|input| input.tokens.clone());
+        found.ok_or_else(|| SpecError::new(format!("{at}.input"), format!("there is no input {name:?}")))
     }
 
     fn adapters(&self, model: &Model, at: &str) -> Result<Vec<String>> {
@@ -217,6 +239,11 @@ impl<'a> Checker<'a> {
         Ok(model.adapters.clone())
     }
 
+    /// FLOPs of one operation on every value of so many vectors.
+    fn elementwise(&self, vectors: usize) -> f64 {
+        (vectors * self.around.outline.config.hidden_size) as f64
+    }
+
     fn layer(&self, layer: usize, at: &str) -> Result<usize> {
         let blocks = self.around.outline.config.num_hidden_layers;
         if layer < blocks {
@@ -226,7 +253,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn read(&self, collect: &'a Collect, input: &Tokens, at: &str) -> Result<Read> {
+    fn read(&mut self, collect: &'a Collect, input: &str, at: &str) -> Result<Read> {
         let blocks = self.around.outline.config.num_hidden_layers;
         let layer = match (collect.layer, collect.depth) {
             (Some(layer), None) => self.layer(layer, &format!("{at}.layer"))?,
@@ -236,16 +263,22 @@ impl<'a> Checker<'a> {
             }
             _ => return refuse(at, "needs a layer or a depth, and not both"),
         };
+        let at = format!("{at}.pos");
+        let n = count(&collect.pos, &self.inputs[input]);
+        self.charge(&at, 0, 0.0, n, 0.0)?;
         Ok(Read {
             id: collect.id.clone(),
             layer,
-            positions: positions(&collect.pos, input, &format!("{at}.pos"))?,
+            positions: positions(&collect.pos, &self.inputs[input], &at)?,
         })
     }
 
-    fn put(&self, inject: &'a Inject, input: &Tokens, at: &str) -> Result<Put> {
+    fn put(&mut self, inject: &'a Inject, input: &str, at: &str) -> Result<Put> {
         let layer = self.layer(inject.layer, &format!("{at}.layer"))?;
-        let positions = positions(&inject.pos, input, &format!("{at}.pos"))?;
+        // Its vectors are copied to where they act, and once more to tell rows apart.
+        let n = count(&inject.pos, &self.inputs[input]);
+        self.charge(&format!("{at}.pos"), 0, 0.0, 2 * n, 0.0)?;
+        let positions = positions(&inject.pos, &self.inputs[input], &format!("{at}.pos"))?;
         let n = self.vectors(&inject.src, &format!("{at}.src"))?;
         if n != positions.len() {
             let what = format!("has {n} vectors for {} positions", positions.len());
@@ -255,7 +288,8 @@ impl<'a> Checker<'a> {
         Ok(Put { layer, positions, src: inject.src.clone(), mode: inject.mode, coef })
     }
 
-    fn puts(&self, inject: &'a [Inject], input: &Tokens, at: &str) -> Result<Vec<Put>> {
+    fn puts(&mut self, inject: &'a [Inject], input: &str, at: &str) -> Result<Vec<Put>> {
+        few(inject.len(), &format!("{at}.inject"))?;
         inject.iter().enumerate().map(|(i, j)| self.put(j, input, &format!("{at}.inject[{i}]"))).collect()
     }
 
@@ -268,21 +302,27 @@ impl<'a> Checker<'a> {
                 if s.collect.is_empty() {
                     return refuse(format!("{at}.collect"), "is empty: nothing would be read");
                 }
-                self.input(&s.input, at)?;
-                let input = &self.inputs[s.input.as_str()];
-                let tokens = input.tokens.clone();
-                let inject = self.puts(&s.inject, input, at)?;
-                let reads = s.collect.iter().enumerate();
-                let collect: Vec<Read> = reads
-                    .map(|(i, c)| self.read(c, input, &format!("{at}.collect[{i}]")))
-                    .collect::<Result<_>>()?;
+                few(s.collect.len(), &format!("{at}.collect"))?;
+                let tokens = self.input(&s.input, at)?;
+                let inject = self.puts(&s.inject, &s.input, at)?;
+                let mut collect = Vec::with_capacity(s.collect.len());
+                for (i, c) in s.collect.iter().enumerate() {
+                    collect.push(self.read(c, &s.input, &format!("{at}.collect[{i}]"))?);
+                }
                 self.name(&s.id, &id_at, Value::Pass)?;
                 for (i, (c, read)) in s.collect.iter().zip(&collect).enumerate() {
-                    self.name(&c.id, &format!("{at}.collect[{i}].id"), Value::Vectors(read.positions.len()))?;
+                    let at = format!("{at}.collect[{i}].id");
+                    self.name(&c.id, &at, Value::Vectors(read.positions.len()))?;
                 }
                 let deepest = collect.iter().map(|c| c.layer + 1).max().unwrap_or_default();
-                self.cost.tokens += tokens.len();
-                self.cost.flops += tokens.len() as f64 * outline.layer_flops(deepest);
+                if let Some(i) = inject.iter().position(|j| j.layer >= deepest) {
+                    let what = format!(
+                        "is {}, below which nothing is collected: it would do nothing",
+                        inject[i].layer
+                    );
+                    return refuse(format!("{at}.inject[{i}].layer"), what);
+                }
+                self.charge(at, tokens.len(), outline.pass_flops(tokens.len(), deepest), 0, 0.0)?;
                 Ok(Planned::Forward { tokens, adapters, collect, inject })
             }
             Step::Sub(s) => {
@@ -292,6 +332,7 @@ impl<'a> Checker<'a> {
                     return refuse(format!("{at}.b"), format!("has {b} vectors, {:?} has {a}", s.a));
                 }
                 self.name(&s.id, &id_at, Value::Vectors(a))?;
+                self.charge(at, 0, self.elementwise(a), a, 0.0)?;
                 Ok(Planned::Sub { id: s.id.clone(), a: s.a.clone(), b: s.b.clone() })
             }
             Step::Mean(s) => {
@@ -304,6 +345,7 @@ impl<'a> Checker<'a> {
                 match (s.over, &counts[..]) {
                     (Over::Positions, [_]) => {
                         self.name(&s.id, &id_at, Value::Vectors(1))?;
+                        self.charge(at, 0, self.elementwise(counts[0]), 1, 0.0)?;
                         Ok(Planned::MeanOfPositions { id: s.id.clone(), of: s.of[0].clone() })
                     }
                     (Over::Positions, _) => refuse(field, "must be one id to average over its positions"),
@@ -313,6 +355,7 @@ impl<'a> Checker<'a> {
                             return refuse(field, format!("have different numbers of vectors: {counts:?}"));
                         }
                         self.name(&s.id, &id_at, Value::Vectors(*n))?;
+                        self.charge(at, 0, self.elementwise(counts.len() * n), *n, 0.0)?;
                         Ok(Planned::MeanOfIds { id: s.id.clone(), of: s.of.clone() })
                     }
                 }
@@ -327,6 +370,7 @@ impl<'a> Checker<'a> {
                 }
                 let coef = coefficient(s.coef, &format!("{at}.coef"))?;
                 self.name(&s.id, &id_at, Value::Vectors(n))?;
+                self.charge(at, 0, self.elementwise(2 * n), n, 0.0)?;
                 Ok(Planned::Scale { id: s.id.clone(), a: s.a.clone(), coef, per: s.per.clone() })
             }
             Step::UnembedTopk(s) => {
@@ -336,15 +380,14 @@ impl<'a> Checker<'a> {
                     return refuse(format!("{at}.k"), format!("is {}; 1 to {most} are allowed", s.k));
                 }
                 self.name(&s.id, &id_at, Value::Words)?;
-                self.cost.flops += n as f64 * outline.head_flops();
+                // A token with its logit, and as text.
+                self.charge(at, 0, n as f64 * outline.head_flops(), 0, (n * s.k * 64) as f64)?;
                 Ok(Planned::Unembed { id: s.id.clone(), a: s.a.clone(), k: s.k })
             }
             Step::Generate(s) => {
                 let adapters = self.adapters(&s.model, at)?;
-                self.input(&s.input, at)?;
-                let input = &self.inputs[s.input.as_str()];
-                let tokens = input.tokens.clone();
-                let inject = self.puts(&s.inject, input, at)?;
+                let tokens = self.input(&s.input, at)?;
+                let inject = self.puts(&s.inject, &s.input, at)?;
                 let sample = &s.sample;
                 let at = format!("{at}.sample");
                 if !(0.0..=MOST_TEMPERATURE).contains(&sample.t) {
@@ -372,9 +415,10 @@ impl<'a> Checker<'a> {
                 }
                 self.name(&s.id, &id_at, Value::Words)?;
                 let n = tokens.len() + sample.max;
-                self.cost.tokens += n;
-                self.cost.flops += n as f64 * outline.layer_flops(outline.config.num_hidden_layers)
+                let flops = outline.pass_flops(n, outline.config.num_hidden_layers)
                     + sample.max as f64 * outline.head_flops();
+                // Keys and values, of the prompt twice: replies grow copies of it.
+                self.charge(&at, n, flops, 0, outline.cache_bytes(n + tokens.len()))?;
                 Ok(Planned::Generate {
                     id: s.id.clone(),
                     tokens,
@@ -386,6 +430,19 @@ impl<'a> Checker<'a> {
                 })
             }
         }
+    }
+}
+
+fn few(n: usize, at: &str) -> Result<()> {
+    if n > MOST_PARTS { refuse(at, format!("has {n} entries; {MOST_PARTS} are allowed")) } else { Ok(()) }
+}
+
+/// How many positions [`positions`] would name at most.
+fn count(pos: &Positions, input: &Tokens) -> usize {
+    match pos {
+        Positions::At(list) => list.len(),
+        Positions::Last(n) => *n.min(&input.tokens.len()),
+        _ => input.tokens.len(),
     }
 }
 

@@ -8,10 +8,12 @@ pub struct SpecError {
     pub field: String,
     /// What is wrong with it.
     pub what: String,
+    /// Whether nothing is wrong but the cost, which is above the cap.
+    pub costly: bool,
 }
 
 impl SpecError {
     pub(super) fn new(field: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { field: field.into(), what: what.into() }
+        Self { field: field.into(), what: what.into(), costly: false }
     }
 }

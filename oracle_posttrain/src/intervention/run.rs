@@ -1,6 +1,7 @@
 //! Running plans: whatever does not wait for something is computed together, over all plans.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lm::{Adapter, BaseModel, Batch, Error, Injection, Request, ResidualAt, Result, Row, Want};
 
@@ -34,12 +35,14 @@ type Named<'a> = &'a BTreeMap<String, &'a Adapter>;
 /// are computed once, whichever plan asks.
 ///
 /// # Errors
-/// If an adapter or a stored vector is not given, or the model refuses.
+/// If an adapter or a stored vector is not given, a value comes out that is not finite, the model refuses, or `stop` was set
+/// (it is looked at between rounds of passes).
 pub fn run(
     base: &BaseModel,
     plans: &[&Plan],
     adapters: Named<'_>,
     stored: &[&BTreeMap<String, Vectors>],
+    stop: &AtomicBool,
 ) -> Result<Vec<Outputs>> {
     let mut states = plans
         .iter()
@@ -48,6 +51,9 @@ pub fn run(
         .collect::<Result<Vec<_>>>()?;
     // A step waits for earlier ones only, so every round finishes at least the first open step of each plan.
     while states.iter().any(State::open) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
         passes(base, adapters, &mut states)?;
         for state in &mut states {
             state.compute(base)?;
@@ -96,6 +102,7 @@ fn passes(base: &BaseModel, named: Named<'_>, states: &mut [State<'_>]) -> Resul
         let plan = states[p].plan;
         let Planned::Forward { collect, .. } = &plan.steps[s] else { continue };
         for (read, vectors) in collect.iter().zip(&seen[row].residual) {
+            finite(s, &read.id, vectors)?;
             states[p].values.insert(&read.id, vectors.clone());
         }
         states[p].done[s] = true;
@@ -242,6 +249,7 @@ impl<'a> State<'a> {
                 }
                 _ => continue,
             };
+            finite(s, id, &value)?;
             self.values.insert(id, value);
             self.done[s] = true;
         }
@@ -269,6 +277,14 @@ impl Put {
             mode: self.mode,
         })
     }
+}
+
+/// Refuses what overflowed, or was divided by nothing.
+fn finite(step: usize, id: &str, vectors: &[Vec<f32>]) -> Result<()> {
+    if vectors.iter().flatten().all(|x| x.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::Request(format!("steps[{step}]: {id:?} holds a value that is not finite")))
 }
 
 /// The average of several lists of vectors, vector by vector: summed in order, then divided.

@@ -7,9 +7,6 @@ use serde_json::Value;
 
 use super::SpecError;
 
-/// Bytes that a spec's file may have.
-const MOST_BYTES: usize = 4 << 20;
-
 /// An intervention.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Spec {
@@ -310,6 +307,9 @@ fn read<T: serde::de::DeserializeOwned>(value: Value, at: &str) -> Result<T, Spe
 }
 
 impl Spec {
+    /// Bytes that a spec's file may have.
+    pub const MOST_BYTES: usize = 4 << 20;
+
     /// Whether a TOML text means to be one.
     pub fn is_one(text: &str) -> bool {
         toml::from_str::<toml::Table>(text).is_ok_and(|t| t.contains_key("v") && t.contains_key("steps"))
@@ -320,8 +320,8 @@ impl Spec {
     /// # Errors
     /// With the field's path: what cannot be read, what is unknown, another version.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
-        if text.len() > MOST_BYTES {
-            let what = format!("has {} bytes, more than the {MOST_BYTES} that are read", text.len());
+        if text.len() > Self::MOST_BYTES {
+            let what = format!("has {} bytes, more than the {} that are read", text.len(), Self::MOST_BYTES);
             return Err(SpecError::new("the spec", what));
         }
         let unreadable = |what: String| SpecError::new("the spec", what);

@@ -45,9 +45,9 @@ pub fn stored(
         if first >= end || end > n {
             return Err(SpecError::new(format!("{at}.rows"), format!("asks for {first} up to {end} of {n}")));
         }
-        let values: Vec<f32> =
-            tensor.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let rows: Vec<Vec<f32>> = values.chunks(width).take(end).skip(first).map(<[f32]>::to_vec).collect();
+        let bytes = &tensor.data()[4 * width * first..4 * width * end];
+        let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let rows: Vec<Vec<f32>> = values.chunks(width.max(1)).map(<[f32]>::to_vec).collect();
         if rows.iter().flatten().any(|x| !x.is_finite()) {
             return Err(SpecError::new(name, "holds a value that is not finite"));
         }

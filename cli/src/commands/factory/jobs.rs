@@ -16,10 +16,10 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
-use factory::SubmitOptions;
 use factory::queue::Needs;
+use factory::{AdapterSpec, SubmitOptions};
 use lm::Outline;
 use oracle_posttrain::intervention::{Cap, Spec};
 use recipes::{Behaviour, Recipe};
@@ -47,8 +47,6 @@ struct Common<W> {
     tags: Vec<String>,
     #[serde(default = "eight")]
     attempts: i64,
-    #[serde(default = "thousand")]
-    max_tflop: f64,
     work: W,
 }
 
@@ -60,6 +58,8 @@ struct Adapters {
     limit: Option<usize>,
     #[serde(default = "first_seed")]
     seed: u64,
+    #[serde(default = "thousand")]
+    max_tflop: f64,
 }
 
 /// An intervention: a file beside this one.
@@ -67,6 +67,8 @@ struct Adapters {
 #[serde(deny_unknown_fields)]
 struct Intervention {
     spec: String,
+    #[serde(default = "thousand")]
+    max_tflop: f64,
     #[serde(default = "thousand")]
     max_mb: f64,
 }
@@ -109,12 +111,14 @@ impl Entry {
     }
 }
 
-const COMMON: [&str; 7] = ["name", "after", "after_any", "priority", "tags", "attempts", "max_tflop"];
+const COMMON: [&str; 6] = ["name", "after", "after_any", "priority", "tags", "attempts"];
 
-/// Whether a TOML file is one of jobs.
+/// Whether a TOML file means to be one of jobs.
 pub(super) fn is_one(text: &str) -> bool {
-    toml::from_str::<toml::Table>(text)
-        .is_ok_and(|t| t.get("schema").and_then(toml::Value::as_str).is_some_and(|s| s.starts_with("jobs/")))
+    toml::from_str::<toml::Table>(text).is_ok_and(|t| {
+        let schema = t.get("schema").and_then(toml::Value::as_str);
+        t.contains_key("job") || schema.is_some_and(|s| s.starts_with("job"))
+    })
 }
 
 fn wrong(path: &Path, what: impl std::fmt::Display) -> CommandError {
@@ -159,6 +163,8 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>> {
                 ));
             }
         };
+        // It comes to be a run's folder and part of labels.
+        registry::check_name(work.name()).map_err(|e| wrong(path, format!("{at}.name: {e}")))?;
         if out.iter().any(|w| w.name() == work.name()) {
             return Err(wrong(path, format!("{at}.name: {:?} is taken", work.name())));
         }
@@ -169,8 +175,9 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>> {
 
 fn field<T: serde::de::DeserializeOwned>(path: &Path, at: &str, value: toml::Value) -> Result<T> {
     serde_path_to_error::deserialize(value).map_err(|e| {
-        let field = e.path().to_string().replace("work.", "").replace("work", "");
-        let at = if field.is_empty() || field == "." { at.to_owned() } else { format!("{at}.{field}") };
+        let place = e.path().to_string();
+        let field = place.strip_prefix("work.").unwrap_or(&place);
+        let at = if matches!(field, "." | "work") { at.to_owned() } else { format!("{at}.{field}") };
         wrong(path, format!("{at}: {}", e.into_inner().message()))
     })
 }
@@ -180,8 +187,8 @@ fn field<T: serde::de::DeserializeOwned>(path: &Path, at: &str, value: toml::Val
 struct Made {
     /// Specifications of its jobs.
     jobs: Vec<String>,
-    /// Its behaviours, if it makes adapters.
-    behaviours: Vec<Behaviour>,
+    /// Its behaviours with their specifications' hashes, if it makes adapters.
+    behaviours: Vec<(Behaviour, String)>,
 }
 
 /// Adds a file's jobs to `out`, those that others need first.
@@ -202,18 +209,22 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
                     max_attempts: j.attempts,
                     tags: j.tags,
                     needs,
-                    max_flops: j.max_tflop * 1e12,
+                    max_flops: j.work.max_tflop * 1e12,
                 };
                 ::factory::hold_to_cap(outline, &behaviours, options.max_flops)?;
                 let jobs = ::factory::jobs(&behaviours, &digest, &options)?;
+                let specs = ::factory::specs(&behaviours, &digest)?;
+                let hashes = specs.iter().map(AdapterSpec::hash);
                 out.recipes.extend(recipes);
-                (j.name, behaviours, jobs)
+                (j.name, behaviours.into_iter().zip(hashes).collect(), jobs)
             }
             Entry::Intervention(j) => {
                 let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
-                let file = folder.join(&j.work.spec);
+                let file = beside(folder, &j.work.spec).ok_or_else(|| {
+                    wrong(path, format!("{at}.spec: {:?} is no file beside this one", j.work.spec))
+                })?;
                 let spec: Spec = intervention::read(&file)?;
-                let cap = Cap { flops: j.max_tflop * 1e12, bytes: j.work.max_mb * 1e6 };
+                let cap = Cap { flops: j.work.max_tflop * 1e12, bytes: j.work.max_mb * 1e6 };
                 let queueing = intervention::Queueing {
                     label: &j.name,
                     tags: j.tags,
@@ -221,12 +232,16 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
                     max_attempts: j.attempts,
                     needs,
                 };
-                let job = intervention::job(store, outline, spec, cap, queueing)?;
+                let to_come = made
+                    .values()
+                    .flat_map(|m| m.behaviours.iter().map(|(b, hash)| (b.id.clone(), hash.clone())))
+                    .collect();
+                let job = intervention::job(store, outline, spec, cap, &to_come, queueing)?;
                 (j.name, vec![], vec![job])
             }
             Entry::Comparison(j) => {
                 let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
-                let mut behaviours = Vec::new();
+                let mut adapters = Vec::new();
                 for of in &j.work.of {
                     let group = made.get(of).filter(|m| !m.behaviours.is_empty()).ok_or_else(|| {
                         wrong(
@@ -234,10 +249,12 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
                             format!("{at}.of: {of:?} is no earlier job of this file that makes adapters"),
                         )
                     })?;
-                    behaviours.extend(group.behaviours.iter().cloned());
+                    adapters.extend(group.behaviours.iter().map(|(_, hash)| hash.clone()));
                 }
                 let plan = graph::Plan { run: &j.name, smoke: j.work.smoke, seed: j.work.seed };
-                let jobs = graph::jobs(&digest, &behaviours, plan, &needs)?;
+                let queueing =
+                    graph::Queueing { priority: j.priority, tags: j.tags, max_attempts: j.attempts, needs };
+                let jobs = graph::jobs(&digest, adapters, plan, &queueing);
                 (j.name, vec![], jobs)
             }
         };
@@ -269,9 +286,23 @@ fn needs(
     Ok(out)
 }
 
-/// A built-in recipe, or a file beside the file of jobs.
+/// A file in the folder of the file of jobs, or below it.
+fn beside(folder: &Path, name: &str) -> Option<PathBuf> {
+    let path = Path::new(name);
+    let inside = path.components().all(|c| matches!(c, Component::Normal(_)));
+    Some(folder.join(path)).filter(|p| inside && p.is_file())
+}
+
+/// A built-in recipe, or else a file beside the file of jobs.
 fn load(folder: &Path, name: &str) -> Result<Recipe> {
-    let beside = folder.join(name);
-    let name = if beside.is_file() { beside.display().to_string() } else { name.to_owned() };
-    recipe::load(&name)
+    if ::recipes::builtin_source(name).is_some() {
+        return recipe::load(name);
+    }
+    match beside(folder, name) {
+        Some(file) => recipe::load(&file.display().to_string()),
+        None => Err(CommandError::new(
+            Kind::NotFound,
+            format!("no recipe {name:?}: neither built in nor a file beside the file of jobs"),
+        )),
+    }
 }

@@ -6,7 +6,7 @@ mod run;
 mod slurm;
 mod status;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use factory::queue::NewJob;
@@ -94,7 +94,14 @@ fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>
                 needs: vec![],
             };
             let spec = intervention::read(path)?;
-            work.jobs.push(intervention::job(store, outline, spec, args.cap.cap(), queueing)?);
+            work.jobs.push(intervention::job(
+                store,
+                outline,
+                spec,
+                args.cap.cap(),
+                &BTreeMap::new(),
+                queueing,
+            )?);
         } else if jobs::is_one(&text) {
             let (store, outline) = store.zip(outline).ok_or_else(|| needs_both(path))?;
             jobs::plan(store, outline, path, &text, &mut work)?;

@@ -31,11 +31,15 @@ pub(super) fn run(context: &Context<'_>, compare: bool, pack: usize) -> Result {
             &json!({"schema": "factory-plan/2", "open_jobs": total.jobs, "tokens": total.tokens, "measured": measured,
             "hours": (total.seconds > 0.0).then_some(total.seconds / 3600.0), "bytes": (total.bytes > 0.0).then_some(total.bytes),
             "available_memory_bytes": free, "memory": needs.first().map(|(_, m)| m), "memory_bytes": need, "fits": fits,
-            "pack": pack, "families": plan.families}),
+            "pack": pack, "families": plan.families, "other_open_jobs": plan.others}),
         );
     }
+    let others = match plan.others {
+        0 => String::new(),
+        n => format!("{} of other kinds or for other models, not planned", count(n, "open job")),
+    };
     if total.jobs == 0 {
-        return print("no open jobs");
+        return print(if others.is_empty() { "no open jobs" } else { &others });
     }
     let mut rows: Vec<Vec<String>> =
         plan.families.iter().map(|(family, f)| line(family, &f.cost, format!("{}", f.measured_on))).collect();
@@ -67,6 +71,10 @@ pub(super) fn run(context: &Context<'_>, compare: bool, pack: usize) -> Result {
                 format!("; one adapter at a time needs {:.1}", gib(least))
             });
         }
+    }
+    if !others.is_empty() {
+        out.push('\n');
+        out.push_str(&others);
     }
     print(&out)?;
     context.say("after the run: lorafab factory plan --check");

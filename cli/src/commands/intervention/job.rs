@@ -1,6 +1,6 @@
 //! An intervention as a job: queued once by what it computes, its outputs filed as a run.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use factory::queue::{Needs, NewJob};
 use factory::{Craft, Failed, Failure, Job};
@@ -9,7 +9,7 @@ use oracle_posttrain::intervention::{Cap, Spec};
 use registry::{Store, write_atomic};
 use serde_json::json;
 
-use super::{prepare, to_json, to_safetensors};
+use super::{ToCome, prepare, to_json, to_safetensors};
 use crate::error::{CommandError, Kind, Result};
 
 const KIND: &str = "intervention";
@@ -30,9 +30,17 @@ pub(crate) fn job(
     outline: &Outline,
     spec: Spec,
     cap: Cap,
+    to_come: &ToCome,
     queueing: Queueing<'_>,
 ) -> Result<NewJob> {
-    let ready = prepare(store, outline, spec, cap)?;
+    let ready = prepare(store, outline, spec, cap, to_come)?;
+    // It waits for the adapters that it names, whether or not it was told to.
+    let mut needs = queueing.needs;
+    for hash in ready.specs_to_come() {
+        if !needs.iter().any(|n: &Needs| n.only_ok && n.spec_hash == hash) {
+            needs.push(Needs { spec_hash: hash.to_owned(), only_ok: true });
+        }
+    }
     let base = outline.digest();
     let value = json!({"schema": SCHEMA, "base": base, "trainer_version": ::factory::spec::TRAINER_VERSION,
         "intervention": ready.plan.spec()});
@@ -47,7 +55,7 @@ pub(crate) fn job(
         pack_key: spec_hash.clone(),
         priority: queueing.priority,
         max_attempts: queueing.max_attempts,
-        needs: queueing.needs,
+        needs,
         spec_hash,
     })
 }
@@ -68,15 +76,8 @@ impl Craft for Intervening {
         stop: &AtomicBool,
         say: &mut dyn FnMut(String),
     ) -> factory::Result<Option<String>, Failed> {
-        if stop.load(Ordering::Relaxed) {
-            return Err(Failed {
-                interrupted: true,
-                failure: Failure::Retryable,
-                reason: "stopped before it began".into(),
-            });
-        }
-        let folder = done(store, base, job).map_err(|e| Failed {
-            interrupted: false,
+        let folder = done(store, base, job, stop).map_err(|e| Failed {
+            interrupted: e.kind == Kind::Interrupted,
             failure: if e.kind == Kind::Environment { Failure::Retryable } else { Failure::Permanent },
             reason: std::iter::once(e.message).chain(e.causes).collect::<Vec<_>>().join(": "),
         })?;
@@ -86,17 +87,18 @@ impl Craft for Intervening {
 }
 
 /// Files `intervention.json`, `vectors.safetensors` and, last, `outputs.json`; returns the folder.
-fn done(store: &Store, base: &BaseModel, job: &Job) -> Result<String> {
+fn done(store: &Store, base: &BaseModel, job: &Job, stop: &AtomicBool) -> Result<String> {
     let wrong = |what: String| CommandError::new(Kind::Usage, format!("job {}: {what}", job.label));
     if job.spec["schema"] != SCHEMA || job.spec["trainer_version"] != ::factory::spec::TRAINER_VERSION {
         return Err(wrong("it was queued by another version of lorafab".into()));
     }
     let spec = Spec::from_value(job.spec["intervention"].clone()).map_err(|e| wrong(e.to_string()))?;
     // It was held to its cap when it was queued.
-    let ready = prepare(store, base, spec, Cap { flops: f64::INFINITY, bytes: f64::INFINITY })?;
+    let cap = Cap { flops: f64::INFINITY, bytes: f64::INFINITY };
+    let ready = prepare(store, base, spec, cap, &ToCome::new())?;
     let plan = &ready.plan;
     let folder = store.run_dir(&format!("{KIND}-{}", &plan.digest()[..16]))?;
-    let outputs = ready.run(store, base)?;
+    let outputs = ready.run(store, base, stop)?;
     let text = |value: &serde_json::Value| serde_json::to_vec_pretty(value).expect("invariant: plain data");
     write_atomic(&folder.join("intervention.json"), &text(&job.spec["intervention"]))?;
     if !outputs.vectors.is_empty() {

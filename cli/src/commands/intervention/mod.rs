@@ -3,7 +3,9 @@
 mod job;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use compare::Reader;
 use lm::{Adapter, BaseModel, Outline};
@@ -14,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::readers::{ANSWER_TOKENS, find};
 use crate::args::{CapArgs, InterventionCommand};
-use crate::context::Context;
+use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json, table};
 
@@ -25,7 +27,8 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
         InterventionCommand::Check { spec, cap } => {
             // Of the model only its outline is read: what is wrong is said before any weight is loaded.
             let outline = context.outline()?;
-            let ready = prepare(&context.existing_store()?, &outline, read(spec)?, cap.cap())?;
+            let ready =
+                prepare(&context.existing_store()?, &outline, read(spec)?, cap.cap(), &ToCome::new())?;
             let (cost, digest) = (ready.plan.cost(), ready.plan.digest());
             if context.global.json {
                 return print_json(&json!({"schema": "intervention-check/1", "digest": digest, "cost": cost,
@@ -43,7 +46,7 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
             let store = context.existing_store()?;
             let spec = read(spec)?;
             let outline = context.outline()?;
-            let ready = prepare(&store, &outline, spec, cap.cap())?;
+            let ready = prepare(&store, &outline, spec, cap.cap(), &ToCome::new())?;
             if let Some(file) = vectors.as_deref().filter(|_| ready.plan.spec().out.is_empty()) {
                 return Err(CommandError::new(
                     Kind::Usage,
@@ -51,7 +54,8 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
                 )
                 .hint("list their ids, e.g. \"out\": [\"d\"]"));
             }
-            let outputs = ready.run(&store, &context.base()?)?;
+            watch_signals();
+            let outputs = ready.run(&store, &context.base()?, &STOP)?;
             let plan = &ready.plan;
             if let Some(file) = vectors {
                 write_atomic(file, &to_safetensors(&outputs)?)?;
@@ -80,13 +84,19 @@ fn question_spec(record: &AdapterRecord, reader: &Reader, question: &str) -> Res
     Ok(lens.spec(&record.id, &reader.record.id, moments.as_str(), question, ANSWER_TOKENS))
 }
 
-/// Reads a spec's file.
+/// Reads a spec's file: a plain one, and no more of it than a spec may have.
 pub(super) fn read(path: &Path) -> Result<Spec> {
-    let text = fs_err::read_to_string(path)?;
-    Spec::parse(&text).map_err(|e| {
-        CommandError::new(Kind::Usage, format!("{}: {e}", path.display()))
+    let wrong = |what: String| {
+        CommandError::new(Kind::Usage, format!("{}: {what}", path.display()))
             .hint("see one with: lorafab intervention show ADAPTER QUESTION")
-    })
+    };
+    let file = fs_err::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(wrong("is no plain file".into()));
+    }
+    let mut text = String::new();
+    file.take(Spec::MOST_BYTES as u64 + 1).read_to_string(&mut text)?;
+    Spec::parse(&text).map_err(|e| wrong(e.to_string()))
 }
 
 /// A spec that can be run, with what it names.
@@ -96,11 +106,24 @@ pub(super) struct Ready {
     stored: BTreeMap<String, Vec<Vec<f32>>>,
 }
 
+/// Adapters that earlier jobs will have made, by behaviour: their specifications' hashes.
+pub(super) type ToCome = BTreeMap<String, String>;
+
+/// How a spec names an adapter that is still to be made.
+const BY_SPEC: &str = "spec:";
+
 /// Checks a spec against the store and the model's outline. Adapters may be named as elsewhere (id, its beginning, alias,
-/// behaviour); from here on they go by their ids.
-pub(super) fn prepare(store: &Store, outline: &Outline, mut spec: Spec, cap: Cap) -> Result<Ready> {
+/// behaviour), or by behaviour if they are to come; from here on they go by their ids, or their specifications'.
+pub(super) fn prepare(
+    store: &Store,
+    outline: &Outline,
+    mut spec: Spec,
+    cap: Cap,
+    to_come: &ToCome,
+) -> Result<Ready> {
     let digest = outline.digest();
     let mut records = BTreeMap::new();
+    let mut adapters = BTreeSet::new();
     for (i, step) in spec.steps.iter_mut().enumerate() {
         let model = match step {
             Step::Forward(s) => &mut s.model,
@@ -109,10 +132,21 @@ pub(super) fn prepare(store: &Store, outline: &Outline, mut spec: Spec, cap: Cap
         };
         for (a, name) in model.adapters.iter_mut().enumerate() {
             let at = format!("steps[{i}].model.adapters[{a}]");
-            let record = store.adapter(name).map_err(|e| {
-                let e = CommandError::from(e);
-                CommandError { message: format!("{at}: {}", e.message), ..e }
-            })?;
+            if let Some(hash) = to_come.get(name) {
+                *name = format!("{BY_SPEC}{hash}");
+                adapters.insert(name.clone());
+                continue;
+            }
+            let record = match name.strip_prefix(BY_SPEC) {
+                None => store.adapter(name).map_err(CommandError::from),
+                Some(hash) => store.adapter_by_spec(hash)?.ok_or_else(|| {
+                    CommandError::new(
+                        Kind::NotFound,
+                        format!("no adapter was made from specification {hash}"),
+                    )
+                }),
+            };
+            let record = record.map_err(|e| CommandError { message: format!("{at}: {}", e.message), ..e })?;
             if record.lineage.get("base").is_none_or(|b| *b != digest) {
                 return Err(CommandError::new(
                     Kind::Usage,
@@ -121,16 +155,16 @@ pub(super) fn prepare(store: &Store, outline: &Outline, mut spec: Spec, cap: Cap
                 .hint("pass the --model and --precision that it was made with"));
             }
             name.clone_from(&record.id);
+            adapters.insert(record.id.clone());
             records.insert(record.id.clone(), record);
         }
     }
     let wrong = |e: intervention::SpecError| CommandError::new(Kind::Usage, e.to_string());
     let stored = intervention::stored(store, &spec, outline.config.hidden_size).map_err(wrong)?;
-    let adapters: BTreeSet<String> = records.keys().cloned().collect();
     let vectors = stored.iter().map(|(id, v)| (id.clone(), v.len())).collect();
     let around = Surroundings { outline, adapters: &adapters, vectors: &vectors, cap };
     let plan = intervention::check(&spec, around).map_err(|e| {
-        let costly = e.what.contains("cap of");
+        let costly = e.costly;
         let e = wrong(e);
         if costly { e.hint("raise it with --max-tflop or --max-mb, if that is meant") } else { e }
     })?;
@@ -138,14 +172,25 @@ pub(super) fn prepare(store: &Store, outline: &Outline, mut spec: Spec, cap: Cap
 }
 
 impl Ready {
-    pub(super) fn run(&self, store: &Store, base: &BaseModel) -> Result<Outputs> {
+    /// Specifications of the adapters that are still to be made.
+    fn specs_to_come(&self) -> BTreeSet<&str> {
+        let steps = self.plan.spec().steps.iter();
+        let models = steps.filter_map(|step| match step {
+            Step::Forward(s) => Some(&s.model),
+            Step::Generate(s) => Some(&s.model),
+            _ => None,
+        });
+        models.flat_map(|m| &m.adapters).filter_map(|a| a.strip_prefix(BY_SPEC)).collect()
+    }
+
+    pub(super) fn run(&self, store: &Store, base: &BaseModel, stop: &AtomicBool) -> Result<Outputs> {
         let loaded: BTreeMap<String, Adapter> = self
             .records
             .iter()
             .map(|(id, record)| Ok((id.clone(), ::factory::load_adapter(store, base, record)?)))
             .collect::<Result<_>>()?;
         let adapters = loaded.iter().map(|(id, a)| (id.clone(), a)).collect();
-        let mut outputs = intervention::run(base, &[&self.plan], &adapters, &[&self.stored])?;
+        let mut outputs = intervention::run(base, &[&self.plan], &adapters, &[&self.stored], stop)?;
         Ok(outputs.remove(0))
     }
 }
