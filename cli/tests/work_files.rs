@@ -18,7 +18,7 @@ schema = "jobs/1"
 name = "some"
 kind = "adapters"
 recipes = ["topic"]
-limit = 8
+limit = 40
 tags = ["first"]
 
 [[job]]
@@ -68,9 +68,9 @@ fn a_file_of_jobs_is_a_graph_that_runs_to_its_end_and_is_known_the_second_time()
     write(&place, "look.json", &look_at(one).to_string());
     let file = write(&place, "jobs.toml", JOBS);
     let first = place.json(&["factory", "submit", &file]);
-    // Adapters (of ten, some are in both lists), the intervention, six jobs of the comparison.
+    // Topics (two are in both lists), random adapters, the intervention, six jobs of the comparison.
     let queued = first["queued"].as_u64().unwrap();
-    assert!(queued > 8 + 1 + 6, "{first}");
+    assert_eq!(queued, 40 + 2 + 1 + 6, "{first}");
     let again = place.json(&["factory", "submit", &file]);
     assert_eq!(again["queued"], 0);
     // A dependant is not begun before what it needs.
@@ -118,8 +118,8 @@ fn what_is_wrong_with_a_file_is_said_before_anything_is_queued_or_loaded() {
     write(&place, "look.json", &look().to_string());
     for (from, to, parts) in [
         ("kind = \"comparison\"", "kind = \"magic\"", vec!["job[3].kind", "magic"]),
-        ("limit = 8", "limit = -1", vec!["job[0].limit"]),
-        ("limit = 8", "limits = 8", vec!["job[0]", "limits"]),
+        ("limit = 40", "limit = -1", vec!["job[0].limit"]),
+        ("limit = 40", "limits = 8", vec!["job[0]", "limits"]),
         ("after_any = [\"look\"]", "after_any = [\"lock\"]", vec!["job[3].after_any", "lock"]),
         ("name = \"mine\"", "name = \"../mine\"", vec!["job[3].name", "../mine"]),
         ("smoke = true", "smoke = true\nmax_tflop = 1.0", vec!["job[3]", "max_tflop"]),
@@ -128,6 +128,7 @@ fn what_is_wrong_with_a_file_is_said_before_anything_is_queued_or_loaded() {
         ("tags = [\"first\"]", "max_tflop = nan", vec!["FLOPs", "cap"]),
         ("of = [\"some\", \"others\"]", "of = [\"look\"]", vec!["job[3].of", "look"]),
         ("name = \"others\"", "name = \"some\"", vec!["job[1].name", "taken"]),
+        ("limit = 40", "limit = 8", vec!["job[3].of", "validation"]),
         ("jobs/1", "jobs/2", vec!["schema", "jobs/1"]),
         ("spec = \"look.json\"", "spec = \"nowhere.json\"", vec!["nowhere.json"]),
         ("tags = [\"first\"]", "max_tflop = 0.000001", vec!["FLOPs", "cap"]),

@@ -15,14 +15,14 @@
 //! of = ["bees"]
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use factory::queue::Needs;
 use factory::{AdapterSpec, SubmitOptions};
 use lm::Outline;
 use oracle_posttrain::intervention::{Cap, Spec};
-use recipes::{Behaviour, Recipe};
+use recipes::{Behaviour, Recipe, Split};
 use registry::Store;
 use serde::Deserialize;
 
@@ -241,7 +241,7 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
             }
             Entry::Comparison(j) => {
                 let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
-                let mut adapters = Vec::new();
+                let (mut adapters, mut splits) = (Vec::new(), BTreeSet::new());
                 for of in &j.work.of {
                     let group = made.get(of).filter(|m| !m.behaviours.is_empty()).ok_or_else(|| {
                         wrong(
@@ -250,6 +250,20 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
                         )
                     })?;
                     adapters.extend(group.behaviours.iter().map(|(_, hash)| hash.clone()));
+                    splits.extend(group.behaviours.iter().map(|(b, _)| b.split));
+                }
+                let tested = splits.contains(&Split::TestValue) || splits.contains(&Split::TestCategory);
+                for (there, what) in [
+                    (splits.contains(&Split::Train), "to train readers on"),
+                    (splits.contains(&Split::Validation), "of the validation split, to stop readers by"),
+                    (tested, "held out, to test readers on"),
+                ] {
+                    if !there {
+                        return Err(wrong(
+                            path,
+                            format!("{at}.of: none of these adapters is {what}; make more"),
+                        ));
+                    }
                 }
                 let plan = graph::Plan { run: &j.name, smoke: j.work.smoke, seed: j.work.seed };
                 let queueing =
