@@ -9,7 +9,6 @@ use registry::Status;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::samples::stop_tokens;
 
 /// Shares of replies that show the behaviour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +71,7 @@ pub fn gate(
     }
     let mut replies = base
         .decoder
-        .generate(&adapters, &all, &stop_tokens(base))?
+        .generate(&adapters, &all, &base.stop_tokens())?
         .iter()
         .map(|r| base.tokenizer.decode(&r.tokens))
         .collect::<lm::Result<Vec<String>>>()?;

@@ -49,7 +49,7 @@ pub fn sample(
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let replies = base.decoder.generate(&[], &requests, &stop_tokens(base))?;
+    let replies = base.decoder.generate(&[], &requests, &base.stop_tokens())?;
     for (request, reply) in missing.into_iter().zip(replies) {
         let text = base.tokenizer.decode(&reply.tokens)?;
         let text = if reply.stopped_by.is_some() { text.trim() } else { whole_sentences(text.trim()) };
@@ -59,12 +59,6 @@ pub fn sample(
         out.insert(request.clone(), text.to_owned());
     }
     Ok(out)
-}
-
-/// Tokens that end a reply.
-pub fn stop_tokens(base: &BaseModel) -> Vec<u32> {
-    let stop = base.stop_tokens();
-    stop
 }
 
 /// The text up to its last sentence end, or all of it if it has none.

@@ -162,10 +162,10 @@ impl Collector {
     /// If a layer does not exist, or a prompt is shorter than what is read of it.
     pub fn plan(&self, outline: &Outline, adapter: &str) -> Result<Plan> {
         let all: Vec<usize> = (0..self.prompts.len()).collect();
-        self.checked(outline, &self.spec(&all, Some(adapter), ""))
+        Self::checked(outline, &self.spec(&all, Some(adapter), ""))
     }
 
-    fn checked(&self, outline: &Outline, spec: &Spec) -> Result<Plan> {
+    fn checked(outline: &Outline, spec: &Spec) -> Result<Plan> {
         let adapters: BTreeSet<String> = spec
             .steps
             .iter()
@@ -217,7 +217,7 @@ impl Collector {
         let named: BTreeMap<String, &Adapter> =
             diffs.iter().enumerate().map(|(i, diff)| (format!("diff-{i}"), *diff)).collect();
         let plans = (0..diffs.len())
-            .map(|i| self.checked(base, &self.spec(&first, Some(&format!("diff-{i}")), "")))
+            .map(|i| Self::checked(base, &self.spec(&first, Some(&format!("diff-{i}")), "")))
             .collect::<Result<Vec<_>>>()?;
         let outputs = intervention::run(base, &plans.iter().collect::<Vec<_>>(), &named, &[], &NEVER)?;
         Ok(outputs.into_iter().map(|o| self.shown(&first, o)).collect())
@@ -230,7 +230,7 @@ impl Collector {
     pub fn without_diff(&self, base: &BaseModel, prompts: usize) -> Result<Shown> {
         let clean = Self { kind: ActivationKind::Orig, ..self.clone() };
         let first: Vec<usize> = (0..prompts.min(self.prompts.len())).collect();
-        let plan = clean.checked(base, &clean.spec(&first, None, ""))?;
+        let plan = Self::checked(base, &clean.spec(&first, None, ""))?;
         let outputs = intervention::run(base, &[&plan], &BTreeMap::new(), &[], &NEVER)?.remove(0);
         let mut shown = clean.shown(&first, outputs);
         if self.kind == ActivationKind::Diff {
@@ -247,7 +247,7 @@ impl Collector {
     pub fn collect_system(&self, base: &BaseModel, systems: &[(String, Vec<usize>)]) -> Result<Vec<Shown>> {
         let plans = systems
             .iter()
-            .map(|(system, prompts)| self.checked(base, &self.spec(prompts, None, system)))
+            .map(|(system, prompts)| Self::checked(base, &self.spec(prompts, None, system)))
             .collect::<Result<Vec<_>>>()?;
         let outputs =
             intervention::run(base, &plans.iter().collect::<Vec<_>>(), &BTreeMap::new(), &[], &NEVER)?;

@@ -92,10 +92,10 @@ fn an_oracle_from_json_equals_the_same_work_by_hand_bit_for_bit() {
     let d = zip(|a, b| a - b);
     assert!(d.iter().flatten().any(|x| *x != 0.0));
     assert_eq!(found.vectors["d"], d);
-    assert_eq!(found.vectors["both"], zip(|a, b| (a + b) / 2.0));
+    assert_eq!(found.vectors["both"], zip(f32::midpoint));
     assert_eq!(found.vectors["twice"], zip(|a, b| (a - b) * 2.0));
     let mean: Vec<f32> = (0..d[0].len()).map(|i| (d[0][i] + d[1][i] + d[2][i]) / 3.0).collect();
-    assert_eq!(found.vectors["m"], [mean.clone()]);
+    assert_eq!(found.vectors["m"], std::slice::from_ref(&mean));
     assert_eq!(found.tokens["lens"], base.decoder.unembed_topk(&[mean], 4).unwrap());
 
     let prompt = prompt_row(&base, &[1], 1.5, &d, "what is it", Some(0)).unwrap();

@@ -1,6 +1,7 @@
 //! From a spec to a plan: ids, positions, shapes, limits, cost. No weight is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 
 use lm::{Message, Outline, Role, Sampling};
 use serde_json::json;
@@ -493,8 +494,14 @@ fn canonical(spec: &Spec, outline: &Outline) -> Spec {
     spec
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, b| {
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
 fn digest(spec: &Spec, c: &Checker<'_>, outline: &Outline) -> String {
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let inputs: BTreeMap<&str, serde_json::Value> = c
         .inputs
         .iter()

@@ -63,12 +63,15 @@ pub fn run(
     Ok(states.into_iter().map(State::finish).collect())
 }
 
+/// Tokens, adapters, and what is read at which layers: what makes two passes without injections equal.
+type Pass<'a> = (&'a [u32], &'a [String], Vec<(usize, &'a [usize])>);
+
 /// All `forward` steps that are ready, as one batch.
 fn passes(base: &BaseModel, named: Named<'_>, states: &mut [State<'_>]) -> Result<()> {
     let mut rows = Rows::default();
     let mut wants: Vec<Want> = Vec::new();
     // Rows without injections are told apart by tokens and adapters; the others are taken as they are.
-    let mut known: BTreeMap<(&[u32], &[String], Vec<(usize, &[usize])>), usize> = BTreeMap::new();
+    let mut known: BTreeMap<Pass<'_>, usize> = BTreeMap::new();
     let mut asked: Vec<(usize, usize, usize)> = Vec::new();
     for (p, state) in states.iter().enumerate() {
         for (s, step) in state.plan.steps.iter().enumerate() {
@@ -78,18 +81,17 @@ fn passes(base: &BaseModel, named: Named<'_>, states: &mut [State<'_>]) -> Resul
             }
             let at: Vec<(usize, &[usize])> = collect.iter().map(|c| (c.layer, &c.positions[..])).collect();
             let key = inject.is_empty().then(|| (&tokens[..], &adapters[..], at));
-            let row = match key.as_ref().and_then(|key| known.get(key)) {
-                Some(row) => *row,
-                None => {
-                    let residual = collect
-                        .iter()
-                        .map(|c| ResidualAt { layer: c.layer, positions: c.positions.clone() })
-                        .collect();
-                    wants.push(Want { logits: vec![], residual });
-                    rows.push(named, tokens, adapters, state.injections(inject))?;
-                    known.extend(key.map(|key| (key, wants.len() - 1)));
-                    wants.len() - 1
-                }
+            let row = if let Some(row) = key.as_ref().and_then(|key| known.get(key)) {
+                *row
+            } else {
+                let residual = collect
+                    .iter()
+                    .map(|c| ResidualAt { layer: c.layer, positions: c.positions.clone() })
+                    .collect();
+                wants.push(Want { logits: vec![], residual });
+                rows.push(named, tokens, adapters, state.injections(inject))?;
+                known.extend(key.map(|key| (key, wants.len() - 1)));
+                wants.len() - 1
             };
             asked.push((p, s, row));
         }
@@ -214,7 +216,6 @@ impl<'a> State<'a> {
                 continue;
             }
             let (id, value): (&'a str, Vectors) = match step {
-                Planned::Forward { .. } | Planned::Generate { .. } => continue,
                 Planned::Sub { id, a, b } if self.has([a.as_str(), b].into_iter()) => {
                     let each = |(a, b): (&Vec<f32>, &Vec<f32>)| a.iter().zip(b).map(|(a, b)| a - b).collect();
                     (id, self.values[a.as_str()].iter().zip(&self.values[b.as_str()]).map(each).collect())
@@ -247,6 +248,7 @@ impl<'a> State<'a> {
                     self.done[s] = true;
                     continue;
                 }
+                // A pass through the model, or something that waits for one.
                 _ => continue,
             };
             finite(s, id, &value)?;

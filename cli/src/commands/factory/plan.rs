@@ -44,39 +44,37 @@ pub(super) fn run(context: &Context<'_>, compare: bool, pack: usize) -> Result {
     let mut rows: Vec<Vec<String>> =
         plan.families.iter().map(|(family, f)| line(family, &f.cost, format!("{}", f.measured_on))).collect();
     rows.push(line("all", &total, String::new()));
-    let mut out = table(&["family", ">jobs", ">thousand tokens", ">minutes", ">MB", ">measured on"], &rows);
+    let mut lines =
+        vec![table(&["family", ">jobs", ">thousand tokens", ">minutes", ">MB", ">measured on"], &rows)];
     if !measured {
-        out.push_str("\nfamilies measured on 0 adapters: tokens are a guess at 40 a row, minutes at the rate of other families if there are any");
+        lines.push("families measured on 0 adapters: tokens are a guess at 40 a row, minutes at the rate of other families if there are any".into());
     }
-    if total.seconds > 0.0 {
+    lines.push(if total.seconds > 0.0 {
         let guess = if measured { "" } else { ", in part a guess" };
-        let minutes = total.seconds / 60.0;
-        out.push_str(&format!("\none worker: {minutes:.0} minutes, at the rate of finished adapters{guess}"));
+        format!("one worker: {:.0} minutes, at the rate of finished adapters{guess}", total.seconds / 60.0)
     } else {
-        out.push_str("\none worker: no adapter is finished here, so nobody knows");
-    }
+        "one worker: no adapter is finished here, so nobody knows".into()
+    });
     if let (Some(need), Some(free)) = (need, free) {
         let gib = |bytes: f64| bytes / f64::from(1 << 30);
-        let verdict = if fits == Some(true) { "it fits" } else { "it does NOT fit" };
-        out.push_str(&format!(
-            "\nmemory: a worker with packs of {pack} needs about {:.1} GiB, {:.1} are free: {verdict}",
+        let least = needs.last().map_or(0.0, |(_, m)| m.peak());
+        let verdict = match fits {
+            Some(true) => "it fits".to_owned(),
+            _ if least <= free as f64 => {
+                "it does NOT fit; fewer at once would: factory run --pack 1".to_owned()
+            }
+            _ => format!("it does NOT fit; one adapter at a time needs {:.1}", gib(least)),
+        };
+        lines.push(format!(
+            "memory: a worker with packs of {pack} needs about {:.1} GiB, {:.1} are free: {verdict}",
             gib(need),
             gib(free as f64)
         ));
-        if fits == Some(false) {
-            let least = needs.last().map_or(0.0, |(_, m)| m.peak());
-            out.push_str(&if least <= free as f64 {
-                "; fewer at once would: factory run --pack 1".to_owned()
-            } else {
-                format!("; one adapter at a time needs {:.1}", gib(least))
-            });
-        }
     }
     if !others.is_empty() {
-        out.push('\n');
-        out.push_str(&others);
+        lines.push(others);
     }
-    print(&out)?;
+    print(&lines.join("\n"))?;
     context.say("after the run: lorafab factory plan --check");
     Ok(())
 }
