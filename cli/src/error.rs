@@ -166,6 +166,18 @@ impl From<factory::Error> for CommandError {
     }
 }
 
+/// Why a job failed: what the environment does may pass, what is wrong stays wrong.
+impl From<CommandError> for factory::Failed {
+    fn from(e: CommandError) -> Self {
+        use factory::Failure::{Permanent, Retryable};
+        Self {
+            interrupted: e.kind == Kind::Interrupted,
+            failure: if e.kind == Kind::Environment { Retryable } else { Permanent },
+            reason: std::iter::once(e.message).chain(e.causes).collect::<Vec<_>>().join(": "),
+        }
+    }
+}
+
 impl From<compare::readers::Error> for CommandError {
     fn from(e: compare::readers::Error) -> Self {
         match e {

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use ::compare::readers::Session;
 use factory::queue::{Needs, NewJob};
-use factory::{Craft, Failed, Failure, Job, Queue, State};
+use factory::{Craft, Failed, Job, Queue, State, SubmitOptions};
 use lm::{BaseModel, Outline};
 use oracle_posttrain::Collector;
 use recipes::Behaviour;
@@ -89,26 +89,10 @@ pub(crate) fn submit(
 ) -> Result<(String, usize)> {
     let digest = base.digest();
     let adapters = factory::specs(behaviours, &digest)?.iter().map(factory::AdapterSpec::hash).collect();
-    let jobs = jobs(&digest, adapters, plan, &Queueing::default());
+    let jobs = jobs(&digest, adapters, plan, &SubmitOptions::default());
     let compare = jobs.last().map(|j| j.spec_hash.clone()).unwrap_or_default();
     let done = Queue::new(store).submit(&jobs, now_ms())?;
     Ok((compare, done.new))
-}
-
-/// How a comparison's jobs are queued.
-#[derive(Debug, Clone)]
-pub(crate) struct Queueing {
-    pub(crate) priority: i64,
-    pub(crate) tags: Vec<String>,
-    pub(crate) max_attempts: i64,
-    /// What all of them wait for.
-    pub(crate) needs: Vec<Needs>,
-}
-
-impl Default for Queueing {
-    fn default() -> Self {
-        Self { priority: 0, tags: Vec::new(), max_attempts: 8, needs: Vec::new() }
-    }
 }
 
 /// The jobs of a comparison of the adapters with these specifications, the comparison last.
@@ -116,7 +100,7 @@ pub(crate) fn jobs(
     digest: &str,
     mut adapters: Vec<String>,
     plan: Plan<'_>,
-    queueing: &Queueing,
+    options: &SubmitOptions,
 ) -> Vec<NewJob> {
     let mut seen = std::collections::BTreeSet::new();
     adapters.retain(|a| seen.insert(a.clone()));
@@ -152,7 +136,7 @@ pub(crate) fn jobs(
         let value = serde_json::to_value(&spec).expect("invariant: plain data");
         let spec_hash = registry::spec_hash(&value);
         // An adapter that could not be made is left out; a reader that could not be trained is not.
-        let mut waits: Vec<Needs> = queueing.needs.clone();
+        let mut waits: Vec<Needs> = options.needs.clone();
         waits.extend(adapters.iter().map(|a| Needs { spec_hash: a.clone(), only_ok: false }));
         waits.extend(readers.into_iter().chain(collected).map(|r| Needs { spec_hash: r, only_ok: true }));
         jobs.push(NewJob {
@@ -160,11 +144,11 @@ pub(crate) fn jobs(
             kind: work.name().into(),
             label: format!("{}/{}", work.name(), plan.run),
             family: work.name().into(),
-            tags: std::iter::once("reader".to_owned()).chain(queueing.tags.iter().cloned()).collect(),
+            tags: std::iter::once("reader".to_owned()).chain(options.tags.iter().cloned()).collect(),
             base: digest.to_owned(),
             pack_key: spec_hash.clone(),
-            priority: queueing.priority,
-            max_attempts: queueing.max_attempts,
+            priority: options.priority,
+            max_attempts: options.max_attempts,
             needs: waits,
             spec_hash,
         });
@@ -201,11 +185,7 @@ impl Craft for Reading<'_> {
         stop: &AtomicBool,
         _say: &mut dyn FnMut(String),
     ) -> factory::Result<Option<String>, Failed> {
-        self.done(store, base, job, stop).map_err(|e| Failed {
-            interrupted: e.kind == Kind::Interrupted,
-            failure: if e.kind == Kind::Environment { Failure::Retryable } else { Failure::Permanent },
-            reason: std::iter::once(e.message).chain(e.causes).collect::<Vec<_>>().join(": "),
-        })
+        self.done(store, base, job, stop).map_err(Failed::from)
     }
 }
 

@@ -193,24 +193,18 @@ struct Made {
 
 /// Adds a file's jobs to `out`, those that others need first.
 pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, out: &mut Work) -> Result {
-    let works = parse(path, text)?;
+    let entries = parse(path, text)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let digest = outline.digest();
     let mut made: BTreeMap<String, Made> = BTreeMap::new();
-    for (i, work) in works.into_iter().enumerate() {
+    for (i, entry) in entries.into_iter().enumerate() {
         let at = format!("job[{i}]");
-        let (name, what, jobs) = match work {
+        let (name, behaviours, jobs) = match entry {
             Entry::Adapters(j) => {
                 let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
                 let recipes = j.work.recipes.iter().map(|r| load(folder, r)).collect::<Result<Vec<_>>>()?;
                 let behaviours = expand(&recipes, j.work.seed, j.work.limit);
-                let options = SubmitOptions {
-                    priority: j.priority,
-                    max_attempts: j.attempts,
-                    tags: j.tags,
-                    needs,
-                    max_flops: j.work.max_tflop * 1e12,
-                };
+                let options = options(&j, needs, j.work.max_tflop);
                 ::factory::hold_to_cap(outline, &behaviours, options.max_flops)?;
                 let jobs = ::factory::jobs(&behaviours, &digest, &options)?;
                 let specs = ::factory::specs(&behaviours, &digest)?;
@@ -225,60 +219,63 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
                 })?;
                 let spec: Spec = intervention::read(&file)?;
                 let cap = Cap { flops: j.work.max_tflop * 1e12, bytes: j.work.max_mb * 1e6 };
-                let queueing = intervention::Queueing {
-                    label: &j.name,
-                    tags: j.tags,
-                    priority: j.priority,
-                    max_attempts: j.attempts,
-                    needs,
-                };
+                let options = options(&j, needs, j.work.max_tflop);
                 let to_come = made
                     .values()
                     .flat_map(|m| m.behaviours.iter().map(|(b, hash)| (b.id.clone(), hash.clone())))
                     .collect();
-                let job = intervention::job(store, outline, spec, cap, &to_come, queueing)?;
+                let job = intervention::job(store, outline, spec, cap, &to_come, &j.name, &options)?;
                 (j.name, vec![], vec![job])
             }
             Entry::Comparison(j) => {
                 let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
-                let (mut adapters, mut splits) = (Vec::new(), BTreeSet::new());
-                for of in &j.work.of {
-                    let group = made.get(of).filter(|m| !m.behaviours.is_empty()).ok_or_else(|| {
-                        wrong(
-                            path,
-                            format!("{at}.of: {of:?} is no earlier job of this file that makes adapters"),
-                        )
-                    })?;
-                    adapters.extend(group.behaviours.iter().map(|(_, hash)| hash.clone()));
-                    splits.extend(group.behaviours.iter().map(|(b, _)| b.split));
-                }
-                let tested = splits.contains(&Split::TestValue) || splits.contains(&Split::TestCategory);
-                for (there, what) in [
-                    (splits.contains(&Split::Train), "to train readers on"),
-                    (splits.contains(&Split::Validation), "of the validation split, to stop readers by"),
-                    (tested, "held out, to test readers on"),
-                ] {
-                    if !there {
-                        return Err(wrong(
-                            path,
-                            format!("{at}.of: none of these adapters is {what}; make more"),
-                        ));
-                    }
-                }
+                let adapters =
+                    adapters_of(&j.work.of, &made).map_err(|what| wrong(path, format!("{at}.of: {what}")))?;
                 let plan = graph::Plan { run: &j.name, smoke: j.work.smoke, seed: j.work.seed };
-                let queueing =
-                    graph::Queueing { priority: j.priority, tags: j.tags, max_attempts: j.attempts, needs };
-                let jobs = graph::jobs(&digest, adapters, plan, &queueing);
+                let options = options(&j, needs, f64::INFINITY);
+                let jobs = graph::jobs(&digest, adapters, plan, &options);
                 (j.name, vec![], jobs)
             }
         };
-        made.insert(
-            name,
-            Made { jobs: jobs.iter().map(|j| j.spec_hash.clone()).collect(), behaviours: what },
-        );
+        made.insert(name, Made { jobs: jobs.iter().map(|j| j.spec_hash.clone()).collect(), behaviours });
         out.jobs.extend(jobs);
     }
     Ok(())
+}
+
+/// The adapters of earlier jobs, if readers can be trained, stopped and tested on them.
+fn adapters_of(of: &[String], made: &BTreeMap<String, Made>) -> std::result::Result<Vec<String>, String> {
+    let (mut adapters, mut splits) = (Vec::new(), BTreeSet::new());
+    for name in of {
+        let group = made.get(name).filter(|m| !m.behaviours.is_empty());
+        let group =
+            group.ok_or_else(|| format!("{name:?} is no earlier job of this file that makes adapters"))?;
+        for (behaviour, hash) in &group.behaviours {
+            adapters.push(hash.clone());
+            splits.insert(behaviour.split);
+        }
+    }
+    let tested = splits.contains(&Split::TestValue) || splits.contains(&Split::TestCategory);
+    for (there, what) in [
+        (splits.contains(&Split::Train), "to train readers on"),
+        (splits.contains(&Split::Validation), "of the validation split, to stop readers by"),
+        (tested, "held out, to test readers on"),
+    ] {
+        if !there {
+            return Err(format!("none of these adapters is {what}; make more"));
+        }
+    }
+    Ok(adapters)
+}
+
+fn options<W>(job: &Common<W>, needs: Vec<Needs>, max_tflop: f64) -> SubmitOptions {
+    SubmitOptions {
+        priority: job.priority,
+        max_attempts: job.attempts,
+        tags: job.tags.clone(),
+        needs,
+        max_flops: max_tflop * 1e12,
+    }
 }
 
 fn needs(

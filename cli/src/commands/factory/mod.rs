@@ -17,7 +17,7 @@ use recipes::{Behaviour, Recipe};
 use registry::Store;
 use serde_json::json;
 
-use super::intervention::{self, Queueing};
+use super::intervention;
 use super::recipe;
 use crate::args::{FactoryCommand, SubmitArgs};
 use crate::context::{Context, now_ms};
@@ -79,6 +79,13 @@ fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>
         let what = format!("{}: its jobs name adapters of a store, and there is none", path.display());
         CommandError::new(Kind::NotFound, what).hint("make one with: lorafab factory submit topic")
     };
+    let options = SubmitOptions {
+        priority: args.priority,
+        max_attempts: args.attempts,
+        tags: args.tag.clone(),
+        needs: vec![],
+        max_flops: args.cap.cap().flops,
+    };
     for name in &args.work {
         let path = Path::new(name);
         let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
@@ -86,13 +93,7 @@ fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>
         let text = if file { fs_err::read_to_string(path)? } else { String::new() };
         if kind == "json" || Spec::is_one(&text) {
             let (store, outline) = store.zip(outline).ok_or_else(|| needs_both(path))?;
-            let queueing = Queueing {
-                label: &path.file_stem().unwrap_or_default().to_string_lossy(),
-                tags: args.tag.clone(),
-                priority: args.priority,
-                max_attempts: args.attempts,
-                needs: vec![],
-            };
+            let label = path.file_stem().unwrap_or_default().to_string_lossy();
             let spec = intervention::read(path)?;
             work.jobs.push(intervention::job(
                 store,
@@ -100,7 +101,8 @@ fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>
                 spec,
                 args.cap.cap(),
                 &BTreeMap::new(),
-                queueing,
+                &label,
+                &options,
             )?);
         } else if jobs::is_one(&text) {
             let (store, outline) = store.zip(outline).ok_or_else(|| needs_both(path))?;
@@ -110,13 +112,6 @@ fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>
         }
     }
     let behaviours = expand(&named, args.seed, args.limit);
-    let options = SubmitOptions {
-        priority: args.priority,
-        max_attempts: args.attempts,
-        tags: args.tag.clone(),
-        needs: vec![],
-        max_flops: args.cap.cap().flops,
-    };
     if let Some(outline) = outline {
         factory::hold_to_cap(outline, &behaviours, options.max_flops)?;
     }

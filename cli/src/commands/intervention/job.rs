@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use factory::queue::{Needs, NewJob};
-use factory::{Craft, Failed, Failure, Job};
+use factory::{Craft, Failed, Job, SubmitOptions};
 use lm::{BaseModel, Outline};
 use oracle_posttrain::intervention::{Cap, Spec};
 use registry::{Store, write_atomic};
@@ -15,15 +15,6 @@ use crate::error::{CommandError, Kind, Result};
 const KIND: &str = "intervention";
 const SCHEMA: &str = "intervention-job/1";
 
-/// How it is queued.
-pub(crate) struct Queueing<'a> {
-    pub(crate) label: &'a str,
-    pub(crate) tags: Vec<String>,
-    pub(crate) priority: i64,
-    pub(crate) max_attempts: i64,
-    pub(crate) needs: Vec<Needs>,
-}
-
 /// The job of a spec, checked against the store as it is and against its cap.
 pub(crate) fn job(
     store: &Store,
@@ -31,11 +22,12 @@ pub(crate) fn job(
     spec: Spec,
     cap: Cap,
     to_come: &ToCome,
-    queueing: Queueing<'_>,
+    label: &str,
+    options: &SubmitOptions,
 ) -> Result<NewJob> {
     let ready = prepare(store, outline, spec, cap, to_come)?;
     // It waits for the adapters that it names, whether or not it was told to.
-    let mut needs = queueing.needs;
+    let mut needs = options.needs.clone();
     for hash in ready.specs_to_come() {
         if !needs.iter().any(|n: &Needs| n.only_ok && n.spec_hash == hash) {
             needs.push(Needs { spec_hash: hash.to_owned(), only_ok: true });
@@ -48,13 +40,13 @@ pub(crate) fn job(
     Ok(NewJob {
         spec: value,
         kind: KIND.into(),
-        label: format!("{KIND}/{}", queueing.label),
+        label: format!("{KIND}/{label}"),
         family: KIND.into(),
-        tags: queueing.tags,
+        tags: options.tags.clone(),
         base,
         pack_key: spec_hash.clone(),
-        priority: queueing.priority,
-        max_attempts: queueing.max_attempts,
+        priority: options.priority,
+        max_attempts: options.max_attempts,
         needs,
         spec_hash,
     })
@@ -76,11 +68,7 @@ impl Craft for Intervening {
         stop: &AtomicBool,
         say: &mut dyn FnMut(String),
     ) -> factory::Result<Option<String>, Failed> {
-        let folder = done(store, base, job, stop).map_err(|e| Failed {
-            interrupted: e.kind == Kind::Interrupted,
-            failure: if e.kind == Kind::Environment { Failure::Retryable } else { Failure::Permanent },
-            reason: std::iter::once(e.message).chain(e.causes).collect::<Vec<_>>().join(": "),
-        })?;
+        let folder = done(store, base, job, stop)?;
         say(format!("{}: {folder}", job.label));
         Ok(None)
     }

@@ -20,7 +20,7 @@ use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json, table};
 
-pub(super) use job::{Intervening, Queueing, job};
+pub(super) use job::{Intervening, job};
 
 pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Result {
     match command {
