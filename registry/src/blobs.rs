@@ -59,12 +59,24 @@ impl<'a> Staged<'a> {
         Ok(Self { path, temp })
     }
 
-    /// Puts the file in its place, durably.
-    pub(crate) fn publish(self) -> Result<()> {
+    /// Puts the file in its place; a power cut may take it back until [`settle`] was called.
+    pub(crate) fn place(self) -> Result<()> {
         self.temp.persist(self.path).map_err(|e| named(self.path, &e.error))?;
-        fs_err::File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
         Ok(())
     }
+
+    /// Puts the file in its place, durably.
+    pub(crate) fn publish(self) -> Result<()> {
+        let path = self.path;
+        self.place()?;
+        settle(path)
+    }
+}
+
+/// Makes a file's place durable.
+pub(crate) fn settle(path: &Path) -> Result<()> {
+    fs_err::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    Ok(())
 }
 
 fn named(path: &Path, e: &std::io::Error) -> std::io::Error {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::blobs::{Staged, present};
+use crate::blobs::{Staged, present, settle};
 use crate::record::{AdapterRecord, NewAdapter};
 use crate::store::check_name;
 use crate::{Digest, Error, Result, Store, index};
@@ -62,7 +62,7 @@ impl Store {
             insert(t, &record)?;
             // A refused commit leaves no receipt that the next rebuild would bring back; a kill after the receipt leaves
             // an adapter that was agreed to, and that the rebuild finds.
-            if let Err(e) = receipt.publish() {
+            if let Err(e) = receipt.place() {
                 failed = Some(e);
                 return Err(rusqlite::Error::QueryReturnedNoRows);
             }
@@ -71,7 +71,13 @@ impl Store {
         if let Some(e) = failed {
             return Err(e);
         }
-        Ok(committed?.then_some(record))
+        if !committed? {
+            return Ok(None);
+        }
+        // Others need not wait for this. A power cut before it may leave a row without its receipt, which `check` finds and
+        // `--repair` writes.
+        settle(&path)?;
+        Ok(Some(record))
     }
 
     /// Adds a record from elsewhere whose blobs are here: receipt and row. `false` if the catalogue has its specification.

@@ -41,7 +41,7 @@ fn no_room(source: &rusqlite::Error) -> bool {
 const BUSY: Duration = Duration::from_mins(1);
 
 /// Time between two tries. SQLite's own handler sleeps ever longer, which leaves the database idle between workers.
-const RETRY: Duration = Duration::from_micros(500);
+const RETRY: Duration = Duration::from_micros(150);
 
 fn wait_for_writer(tries: i32) -> bool {
     std::thread::sleep(RETRY);
