@@ -600,7 +600,7 @@ pub(crate) struct CapArgs {
     /// Most TFLOPs that one job may cost
     #[arg(long, default_value_t = 1000.0, value_parser = positive)]
     pub(crate) max_tflop: f64,
-    /// Most megabytes of vectors that an intervention may hold
+    /// Most megabytes that an intervention may hold
     #[arg(long, default_value_t = 1000.0, value_parser = positive)]
     pub(crate) max_mb: f64,
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 
-/// An upper bound.
+/// An upper bound, but for what the module leaves out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct StaticCost {
     /// Tokens trained on.

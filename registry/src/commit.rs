@@ -11,7 +11,7 @@ use crate::store::check_name;
 use crate::{Digest, Error, Result, Store, index};
 
 impl Store {
-    /// Adds an adapter: bytes, receipt, row, in this order. The same `spec_hash` again returns the first record.
+    /// Adds an adapter: its bytes are durable first; then receipt and row appear together. The same `spec_hash` again returns the first record.
     pub fn commit_adapter(&mut self, new: NewAdapter) -> Result<AdapterRecord> {
         self.commit_adapter_with(new, |_, _| Ok(true)).map(|r| r.expect("invariant: the closure agrees"))
     }

@@ -9,7 +9,7 @@ use super::Spec;
 pub struct Cap {
     /// FLOPs.
     pub flops: f64,
-    /// Bytes of vectors held while it runs.
+    /// Bytes held while it runs: vectors, keys and values, words.
     pub bytes: f64,
 }
 
@@ -27,7 +27,7 @@ pub struct Cost {
     pub tokens: usize,
     /// FLOPs: two for every weight that a token meets.
     pub flops: f64,
-    /// Bytes of all vectors, f32.
+    /// Bytes: vectors in f32, keys and values of what is generated, the words of logit lenses.
     pub bytes: f64,
 }
 
@@ -55,7 +55,7 @@ impl Plan {
 
     /// Identity of what it computes: SHA-256 over `"spec-v1\0"` and the canonical JSON of the spec with defaults filled in,
     /// depths resolved to layers, inputs replaced by digests of their tokens, and the base model's digest. Keys the cache of
-    /// activations and is the job's identity.
+    /// activations and names the folder of a job's outputs; the job itself goes by the spec's text.
     pub fn digest(&self) -> &str {
         &self.digest
     }

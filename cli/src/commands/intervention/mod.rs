@@ -35,7 +35,7 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
                     "adapters": ready.records.keys().collect::<Vec<_>>(), "spec": ready.plan.spec()}));
             }
             print(&format!(
-                "{} steps, {} tokens, {:.1} GFLOP, {:.1} kB of vectors; digest {digest}",
+                "{} steps, {} tokens, {:.1} GFLOP, {:.1} kB; digest {digest}",
                 ready.plan.spec().steps.len(),
                 cost.tokens,
                 cost.flops / 1e9,
