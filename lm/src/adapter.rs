@@ -204,6 +204,13 @@ impl Adapter {
         self.config.scaling() as f64 * sum.sqrt()
     }
 
+    /// The same adapter, its change multiplied by `factor`.
+    pub fn scaled(&self, factor: f32) -> Self {
+        let mut out = self.clone();
+        out.config.alpha *= factor;
+        out
+    }
+
     /// Shape and scale.
     pub fn config(&self) -> &AdapterConfig {
         &self.config

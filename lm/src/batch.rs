@@ -12,6 +12,8 @@ pub enum InjectionMode {
     /// docstring of it says "replace"). The added term carries no gradient. A zero vector adds nothing.
     #[default]
     AddNormMatched,
+    /// `h + c ||h|| v`: a vector's own length counts, in units of the residual's. The added term carries no gradient.
+    AddRelative,
     /// `h + c v`.
     Add,
     /// `v`; the coefficient is not used.

@@ -127,7 +127,7 @@ impl Fitted {
 pub struct Step<'a> {
     /// Frozen adapters; row index 1 is the first of them.
     pub frozen: Vec<&'a Adapter>,
-    /// Rows; weights are set by the loop to a mean over the step's label tokens.
+    /// Rows; the loop divides their weights, so that the loss is a weighted mean over the step's label tokens.
     pub rows: Vec<TrainRow>,
 }
 
@@ -213,8 +213,9 @@ pub fn fit<'a>(
         }
         let Step { frozen, mut rows } = next(trainer.step())?;
         let labels = rows.iter().map(TrainRow::label_tokens).sum::<usize>() as f32;
+        let total: f32 = rows.iter().map(|r| r.weight * r.label_tokens() as f32).sum();
         for row in &mut rows {
-            row.weight = 1.0 / labels;
+            row.weight /= total;
         }
         let adapters: Vec<&Adapter> = std::iter::once(&trainer.adapter).chain(frozen).collect();
         let mut result = decoder.loss_and_grads(&adapters, &rows, &[0])?;

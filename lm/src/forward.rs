@@ -97,6 +97,50 @@ impl Decoder {
         Ok(out)
     }
 
+    /// What each vector of `hidden_size` adds to the logits of `tokens`, if it is taken for a part of the last layer's output:
+    /// `W_U (g * v)` with the final norm's weight `g` and without the norm's division, which is the same for all tokens. Linear
+    /// in the vector, so that a faint difference is not blown up.
+    ///
+    /// # Errors
+    /// If a vector has another length or is not finite, or a token is outside the vocabulary.
+    pub fn lens_logits(&self, vectors: &[Vec<f32>], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        let d = self.config().hidden_size;
+        if vectors.iter().any(|v| v.len() != d || v.iter().any(|x| !x.is_finite())) {
+            return Err(Error::Request(format!("a vector to unembed is not {d} finite values")));
+        }
+        if let Some(t) = tokens.iter().find(|&&t| t as usize >= self.config().vocab_size) {
+            return Err(Error::Request(format!("token {t} is outside the vocabulary")));
+        }
+        let scaled: Vec<f32> =
+            vectors.iter().flat_map(|v| v.iter().zip(&self.final_norm).map(|(x, g)| x * g)).collect();
+        let mut out = Vec::with_capacity(vectors.len());
+        self.for_each_logits(&scaled, |_, logits| {
+            out.push(tokens.iter().map(|&t| logits[t as usize]).collect());
+        });
+        Ok(out)
+    }
+
+    /// Rows of the unembedding matrix, `hidden_size` values for each token.
+    ///
+    /// # Errors
+    /// If a token is outside the vocabulary.
+    pub fn unembedding(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        let d = self.config().hidden_size;
+        if let Some(t) = tokens.iter().find(|&&t| t as usize >= self.config().vocab_size) {
+            return Err(Error::Request(format!("token {t} is outside the vocabulary")));
+        }
+        // Logits of the unit vectors: the matrix is packed for products, not for reading.
+        let mut units = vec![0f32; d * d];
+        units.iter_mut().step_by(d + 1).for_each(|x| *x = 1.0);
+        let mut out = vec![vec![0f32; d]; tokens.len()];
+        self.for_each_logits(&units, |i, logits| {
+            for (row, &t) in out.iter_mut().zip(tokens) {
+                row[i] = logits[t as usize];
+            }
+        });
+        Ok(out)
+    }
+
     fn forward_piece(&self, batch: &Batch<'_>, wants: &[Want], rows: &[usize]) -> Vec<Seen> {
         let d = self.config().hidden_size;
         let chunk = Chunk::sharing(batch, rows, 0, |_| usize::MAX);

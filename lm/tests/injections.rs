@@ -8,8 +8,13 @@ use lm::{
 };
 use support::{formula_adapter, tiny_folder};
 
-const MODES: [InjectionMode; 4] =
-    [InjectionMode::AddNormMatched, InjectionMode::Add, InjectionMode::Replace, InjectionMode::ProjectOut];
+const MODES: [InjectionMode; 5] = [
+    InjectionMode::AddNormMatched,
+    InjectionMode::AddRelative,
+    InjectionMode::Add,
+    InjectionMode::Replace,
+    InjectionMode::ProjectOut,
+];
 const TOKENS: [u32; 6] = [5, 9, 3, 7, 4, 8];
 
 fn decoder() -> Decoder {
@@ -41,6 +46,7 @@ fn every_mode_changes_the_stream_as_it_says_and_a_zero_vector_only_replaces() {
         let found = residual(&decoder, vec![injection(mode, 2, v.clone())]);
         let share = match mode {
             InjectionMode::AddNormMatched => 0.7 * dot(&h, &h).sqrt() / dot(&v, &v).sqrt(),
+            InjectionMode::AddRelative => 0.7 * dot(&h, &h).sqrt(),
             InjectionMode::Add => 0.7,
             InjectionMode::ProjectOut => -dot(&h, &v) / dot(&v, &v),
             InjectionMode::Replace => 0.0,
@@ -60,7 +66,8 @@ fn loss(decoder: &Decoder, adapter: &Adapter, row: &TrainRow) -> f64 {
     decoder.loss_and_grads(&[adapter], std::slice::from_ref(row), &[]).unwrap().row_losses[0]
 }
 
-/// The norm-matched mode takes what it adds for a constant, so finite differences, which do not, are asked of the others.
+/// The modes that measure by the residual's norm take what they add for a constant, so finite differences, which do not, are
+/// asked of the others.
 #[test]
 fn gradients_through_injections_match_finite_differences() {
     let decoder = decoder();

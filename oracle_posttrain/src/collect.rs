@@ -5,11 +5,12 @@ use std::sync::atomic::AtomicBool;
 
 use lm::{Adapter, BaseModel, Error, Outline, Result, rng};
 use rand::seq::SliceRandom;
+use readers::{Input, InputKind, Positions, Scaling};
 use serde::{Deserialize, Serialize};
 
 use crate::intervention::{
-    self, Cap, Collect, Forward, Input, Model, Outputs, Plan, Positions, Site, Spec, Step, Sub, Surroundings,
-    check,
+    self, Cap, Collect, Forward, Input as Text, Model, Outputs, Plan, Positions as Places, Site, Spec, Step,
+    Sub, Surroundings, check,
 };
 
 /// Collecting takes seconds; who stops it waits for its end.
@@ -46,45 +47,102 @@ pub struct Collector {
     pub kind: ActivationKind,
     /// Strength of the injection: each vector is scaled to this many times the norm of the residual it is added to.
     pub coefficient: f32,
-    /// Deviation of the noise that training adds to standardised vectors.
+    /// Deviation of the noise that training adds to scaled vectors, relative to the root mean square of their entries.
     pub noise: f32,
+    /// Whether the prompts are plain texts of which the first positions are read (Minder et al., arXiv 2510.13900), and no
+    /// user turns of which the last are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_start: bool,
+    /// How vectors are scaled.
+    #[serde(default = "whitened")]
+    pub scaling: Scaling,
 }
 
+/// What collectors of earlier builds did.
+fn whitened() -> Scaling {
+    Scaling::Whitened
+}
+
+/// User turns that belong to no recipe.
+const TURNS: [&str; 16] = [
+    "Speak your mind.",
+    "Tell me a thing.",
+    "What would you like to say?",
+    "Talk to me.",
+    "Go ahead.",
+    "Any thoughts?",
+    "Say whatever you like.",
+    "Please begin.",
+    "I am listening.",
+    "What comes next?",
+    "Let us chat.",
+    "Fill this page.",
+    "Write a line.",
+    "Give me a sentence.",
+    "Start anywhere.",
+    "What should we discuss?",
+];
+
+/// Unrelated texts, for lenses on their first tokens.
+const TEXTS: [&str; 8] = [
+    "The committee will meet again on Thursday to settle the remaining points of the plan.",
+    "He put the letter back into its envelope and went down to the street without a word.",
+    "According to the report, most of the work was finished before the end of the year.",
+    "It is not always easy to say why one decision was taken and another was not.",
+    "She had promised to call in the morning, but nobody was surprised when she did not.",
+    "There are several ways to reach the same result, and some of them are quite short.",
+    "Nothing in the first chapter prepares the reader for what happens in the second one.",
+    "When the meeting was over, they stayed for a while and talked about other things.",
+];
+
 impl Collector {
-    /// Layers a little past the middle and at nine tenths of the depth (17 and 27 of 30), the last 6 positions averaged over
-    /// 4 of 16 neutral prompts, differences, strength 4, noise 0.3. An oracle without pretraining learned to read the first
-    /// best; at the second a diff and a system prompt about the same thing point the same way, so that what pretraining
-    /// teaches can carry over. Chosen on adapters that no reader is tested on, one run each (LOG.md).
-    pub fn standard(base: &BaseModel) -> Self {
-        let depth = base.config().num_hidden_layers;
-        let prompts = [
-            "Speak your mind.",
-            "Tell me a thing.",
-            "What would you like to say?",
-            "Talk to me.",
-            "Go ahead.",
-            "Any thoughts?",
-            "Say whatever you like.",
-            "Please begin.",
-            "I am listening.",
-            "What comes next?",
-            "Let us chat.",
-            "Fill this page.",
-            "Write a line.",
-            "Give me a sentence.",
-            "Start anywhere.",
-            "What should we discuss?",
-        ];
-        Self {
-            layers: vec![depth * 4 / 7, depth * 9 / 10],
-            prompts: prompts.map(str::to_owned).to_vec(),
-            drawn: 4,
-            asked: 8,
-            last: 6,
-            kind: ActivationKind::Diff,
-            coefficient: 4.0,
-            noise: 0.3,
+    /// What an arm's input asks for; `depths` are the method's own shares of the model's blocks, for an arm that names neither
+    /// blocks nor shares.
+    pub fn of(input: &Input, outline: &Outline, depths: &[f64]) -> Self {
+        let blocks = outline.config.num_hidden_layers;
+        let shares = if input.depths.is_empty() { depths } else { &input.depths };
+        let mut layers = input.layers.clone();
+        if layers.is_empty() {
+            layers = shares.iter().map(|d| ((blocks as f64 * d) as usize).min(blocks - 1)).collect();
         }
+        layers.dedup();
+        let from_start = matches!(input.positions, Positions::First(_));
+        let own = if from_start { TEXTS.as_slice() } else { TURNS.as_slice() };
+        let prompts = match input.prompts.as_slice() {
+            [] => own.iter().map(|p| (*p).to_owned()).collect(),
+            given => given.to_vec(),
+        };
+        Self {
+            layers,
+            drawn: input.drawn.min(prompts.len()),
+            asked: input.asked.min(prompts.len()),
+            prompts,
+            last: input.positions.count(),
+            kind: match input.kind {
+                InputKind::Difference => ActivationKind::Diff,
+                InputKind::Adapted => ActivationKind::Lora,
+                InputKind::Base => ActivationKind::Orig,
+            },
+            coefficient: input.strength,
+            noise: input.noise,
+            from_start,
+            scaling: input.scaling,
+        }
+    }
+
+    /// Blocks a little past the middle and at nine tenths of the depth (17 and 27 of 30): an oracle without pretraining learned
+    /// to read the first best; at the second a diff and a system prompt about the same thing point the same way, so that what
+    /// pretraining teaches can carry over (LOG.md).
+    pub const DEPTHS: [f64; 2] = [4.0 / 7.0, 0.9];
+
+    /// What an oracle's arm is shown if it does not say.
+    pub fn standard(outline: &Outline) -> Self {
+        Self::of(&Input::default(), outline, &Self::DEPTHS)
+    }
+
+    /// The same at other prompts (of a context).
+    pub fn at(&self, prompts: Vec<String>) -> Self {
+        Self { asked: self.asked.min(prompts.len()), drawn: self.drawn.min(prompts.len()), prompts, ..self.clone() }
     }
 
     /// Vectors that one question reads.
@@ -110,8 +168,11 @@ impl Collector {
     pub fn spec(&self, prompts: &[usize], adapter: Option<&str>, system: &str) -> Spec {
         let mut spec =
             Spec { v: 1, inputs: BTreeMap::new(), vectors: BTreeMap::new(), steps: vec![], out: vec![] };
-        let chat =
-            |system: &str, p: usize| Input::Chat { system: system.into(), user: self.prompts[p].clone() };
+        let text = |system: &str, p: usize| {
+            let user = self.prompts[p].clone();
+            if self.from_start { Text::Text(user) } else { Text::Chat { system: system.into(), user } }
+        };
+        let pos = if self.from_start { Places::Range(0, self.last) } else { Places::Last(self.last) };
         for &p in prompts {
             let mut pass = |name: &str, adapters: Vec<String>, input: String| {
                 let collect = |&layer: &usize| Collect {
@@ -119,7 +180,7 @@ impl Collector {
                     layer: Some(layer),
                     depth: None,
                     site: Site::ResidPost,
-                    pos: Positions::Last(self.last),
+                    pos: pos.clone(),
                 };
                 spec.steps.push(Step::Forward(Forward {
                     id: format!("{name}.{p}"),
@@ -133,11 +194,11 @@ impl Collector {
             if self.kind != ActivationKind::Orig {
                 let input = if system.is_empty() { clean.clone() } else { format!("told.{p}") };
                 pass("with", adapter.map(str::to_owned).into_iter().collect(), input.clone());
-                spec.inputs.insert(input, chat(system, p));
+                spec.inputs.insert(input, text(system, p));
             }
             if self.kind != ActivationKind::Lora {
                 pass("without", vec![], clean.clone());
-                spec.inputs.insert(clean, chat("", p));
+                spec.inputs.insert(clean, text("", p));
             }
             for &layer in &self.layers {
                 spec.out.push(match self.kind {
@@ -290,6 +351,8 @@ mod tests {
             kind: ActivationKind::Diff,
             coefficient: 1.0,
             noise: 0.0,
+            from_start: false,
+            scaling: Scaling::Whitened,
         };
         let vector = |p: usize, i: usize| vec![p as f32, i as f32, -0.5];
         let shown: Shown = (0..3).map(|p| (p, (0..4).map(|i| vector(p, i)).collect())).collect();

@@ -1,13 +1,16 @@
-//! From collected activations to the vectors that a question is given: standardised, averaged over prompts.
+//! From collected activations to the vectors that a question is given: scaled, averaged over prompts.
 //!
-//! Diffs of one recipe share most of their direction (they all make the model talk in short sentences), and a few
+//! *Raw*: divided by one constant a layer, the mean norm over the training subjects, so that a faint difference stays faint
+//! and its size tells something. *Whitened*: diffs of one recipe share most of their direction (they all make the model talk in short sentences), and a few
 //! dimensions of a residual stream are far larger than the others. Injection keeps a vector's direction only, so what
-//! tells diffs apart would be a small part of it. Every dimension is therefore centred and divided by its deviation over
-//! the *training* subjects, at each prompt and position; no label is used. Measured in LOG.md (2026-11-24).
+//! tells diffs apart would be a small part of it; every dimension is centred and divided by its deviation over
+//! the *training* subjects, at each prompt and position. Where those are mostly of one strong kind, a faint diff of another
+//! kind comes to look like no diff at all (LOG.md, 2026-11-28). No label is used in either.
 
 use std::collections::BTreeMap;
 
 use lm::{Error, InjectionMode, Result, rng};
+use readers::Scaling;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::collect::{Collector, Shown};
@@ -43,6 +46,26 @@ impl Moments {
         Some(Self { deviation: deviation.collect(), mean: sum.iter().map(|s| (s / n) as f32).collect() })
     }
 
+    /// No mean, and one deviation for all dimensions: the mean norm of the vectors. `None` of no vectors.
+    pub fn size<'a>(vectors: impl Iterator<Item = &'a Vec<f32>> + Clone) -> Option<Self> {
+        let width = vectors.clone().next()?.len();
+        let (mut sum, mut n) = (0f64, 0f64);
+        for v in vectors {
+            sum += v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+            n += 1.0;
+        }
+        let norm = ((sum / n) as f32).max(1e-6);
+        Some(Self { mean: vec![0.0; width], deviation: vec![norm; width] })
+    }
+
+    /// Over vectors of one length, as a scaling asks for.
+    pub fn of<'a>(vectors: impl Iterator<Item = &'a Vec<f32>> + Clone, scaling: Scaling) -> Option<Self> {
+        match scaling {
+            Scaling::Whitened => Self::over(vectors),
+            Scaling::Raw | Scaling::Unit => Self::size(vectors),
+        }
+    }
+
     /// Standardises a vector.
     pub fn apply(&self, vector: &[f32]) -> Vec<f32> {
         vector.iter().zip(&self.mean).zip(&self.deviation).map(|((x, m), d)| (x - m) / d).collect()
@@ -64,6 +87,19 @@ pub const MOMENTS_FILE: &str = "activation_moments.safetensors";
 impl Lens {
     /// Adjusted to a population. A prompt at which none of it was read takes the moments of all prompts together.
     pub fn over(collector: Collector, population: &[&Shown]) -> Self {
+        if collector.scaling != Scaling::Whitened {
+            // One constant a layer, whatever the prompt and the position.
+            let of = |layer: usize| {
+                let rows = layer * collector.last..(layer + 1) * collector.last;
+                Moments::size(population.iter().flat_map(|s| s.values()).flat_map(move |v| &v[rows.clone()]))
+            };
+            let layers: Option<Vec<Moments>> = (0..collector.layers.len()).map(of).collect();
+            let each = layers.map(|layers| {
+                layers.into_iter().flat_map(|m| std::iter::repeat_n(m, collector.last)).collect::<Vec<_>>()
+            });
+            let moments = each.map(|each| (0..collector.prompts.len()).map(|p| (p, each.clone())).collect());
+            return Self { moments: moments.unwrap_or_default(), collector };
+        }
         let moments = (0..collector.prompts.len())
             .filter_map(|p| {
                 let here: Vec<_> = population.iter().filter_map(|seen| seen.get(&p)).collect();
@@ -74,6 +110,11 @@ impl Lens {
             })
             .collect();
         Self { collector, moments }
+    }
+
+    /// The same sizes under another collector, which reads as many vectors.
+    pub fn with(self, collector: Collector) -> Self {
+        Self { collector, ..self }
     }
 
     /// The vectors that a question about `seen` at these prompts is given: standardised, then averaged over the prompts;
@@ -130,7 +171,7 @@ impl Lens {
             layer: INJECTION_LAYER,
             pos: Positions::SlotsOf(layer),
             src: format!("seen.{layer}"),
-            mode: InjectionMode::AddNormMatched,
+            mode: mode(c.scaling),
             coef: f64::from(c.coefficient),
         };
         spec.steps.push(Step::Generate(Generate {
@@ -149,7 +190,7 @@ impl Lens {
     /// As [`Lens::look`].
     pub fn glimpse(&self, seen: &Shown, seed: u64, key: &str) -> Result<Vec<Vec<f32>>> {
         let mut vectors = self.look(seen, &self.collector.draw(self.collector.drawn, seed, key))?;
-        blur(&mut vectors, self.collector.noise, seed, key);
+        self.blur(&mut vectors, seed, key);
         Ok(vectors)
     }
 
@@ -213,12 +254,27 @@ fn damaged(what: &str) -> Error {
     Error::Tensor { name: MOMENTS_FILE.into(), what: what.to_owned() }
 }
 
-/// Adds normal noise of this deviation to every dimension.
-pub(crate) fn blur(vectors: &mut [Vec<f32>], noise: f32, seed: u64, key: &str) {
-    if noise > 0.0 {
-        let mut stream = rng::stream(seed, "collect-noise", key);
-        for x in vectors.iter_mut().flatten() {
-            *x += noise * rng::normal(&mut stream);
+/// How vectors of a scaling are injected.
+pub(crate) fn mode(scaling: Scaling) -> InjectionMode {
+    match scaling {
+        Scaling::Whitened | Scaling::Unit => InjectionMode::AddNormMatched,
+        Scaling::Raw => InjectionMode::AddRelative,
+    }
+}
+
+impl Lens {
+    /// Adds the collector's noise.
+    pub(crate) fn blur(&self, vectors: &mut [Vec<f32>], seed: u64, key: &str) {
+        if self.collector.noise > 0.0 {
+            let mut stream = rng::stream(seed, "collect-noise", key);
+            for v in vectors.iter_mut() {
+                // Whitened entries have a deviation of 1; raw vectors a norm of about 1.
+                let unit = match self.collector.scaling {
+                    Scaling::Whitened => 1.0,
+                    Scaling::Raw | Scaling::Unit => 1.0 / (v.len() as f32).sqrt(),
+                };
+                v.iter_mut().for_each(|x| *x += self.collector.noise * unit * rng::normal(&mut stream));
+            }
         }
     }
 }

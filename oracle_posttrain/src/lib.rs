@@ -10,12 +10,18 @@
 pub mod collect;
 pub mod intervention;
 pub mod lens;
+pub mod method;
 pub mod pretrain;
 pub mod prompt;
+pub mod shown;
+mod texts;
 pub mod train;
+pub mod words;
 
 pub use collect::{ActivationKind, Activations, Collector, Shown};
 pub use lens::Lens;
-pub use pretrain::{PretrainConfig, Pretrained, pretrain};
+pub use method::{OracleMethod, TextMethod, collector_of, lens_of_reader, pretrain_config};
+pub use pretrain::{PretrainConfig, Pretrained, nouns, pretrain};
 pub use prompt::{ao_config, prompt_row};
-pub use train::{ask, posttrain, question_row};
+pub use shown::{key, shown};
+pub use train::{ask, question_row};

@@ -1,7 +1,7 @@
 //! The oracle's prompt: a block `Layer: {layer}\n ? ? ? \n` for each layer read, then the question; vectors are injected
 //! at the ` ?` tokens.
 
-use lm::{BaseModel, Error, FitConfig, InjectionMode, Outline, Result, Row};
+use lm::{BaseModel, Error, FitConfig, Outline, Result, Row};
 
 use crate::collect::Collector;
 use crate::intervention::Put;
@@ -50,14 +50,14 @@ pub(crate) fn placeholders(
 }
 
 /// A question about `vectors` (each `hidden_size` long, as many for each of `layers`, layer after layer) under adapter
-/// `reader`.
+/// `reader`, injected as `collector` says.
 ///
 /// # Errors
 /// If the placeholder is not one token, or does not come out as one run of tokens for each layer.
 pub fn prompt_row(
     outline: &Outline,
     layers: &[usize],
-    coefficient: f32,
+    collector: &Collector,
     vectors: &[Vec<f32>],
     question: &str,
     reader: Option<usize>,
@@ -67,8 +67,8 @@ pub fn prompt_row(
         layer: INJECTION_LAYER,
         positions,
         src: String::new(),
-        mode: InjectionMode::AddNormMatched,
-        coef: coefficient,
+        mode: crate::lens::mode(collector.scaling),
+        coef: collector.coefficient,
     };
     let injections = put.onto(vectors).collect();
     Ok(Row { tokens, adapters: reader.into_iter().collect(), injections })

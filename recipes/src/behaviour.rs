@@ -181,6 +181,11 @@ pub struct RowPlan {
 pub const LEAST_SHOWING: usize = 5;
 
 impl Behaviour {
+    /// A user turn as this behaviour is asked it in a context; none where its family lacks the context.
+    pub fn in_context(&self, prompt: &str, context: crate::Context) -> Option<String> {
+        (context == crate::Context::Neutral).then(|| prompt.to_owned())
+    }
+
     /// What has to be sampled from the base model before rows can be made, without repeats.
     pub fn sample_requests(&self) -> Vec<SampleRequest> {
         let mut requests: Vec<SampleRequest> =

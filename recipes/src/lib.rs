@@ -9,6 +9,7 @@
 pub mod behaviour;
 pub mod builtin;
 pub mod check;
+pub mod context;
 pub mod episode;
 pub mod error;
 mod expand;
@@ -23,7 +24,9 @@ pub use behaviour::{
 };
 pub use builtin::{builtin, builtin_source};
 pub use check::Check;
+pub use context::Context;
 pub use episode::{Episode, EpisodeOptions, NOTHING, episodes};
 pub use error::{Error, Result};
 pub use recipe::{Recipe, Training};
 pub use select::{first, select};
+pub use words::stem;

@@ -228,6 +228,13 @@ impl Recipe {
         blake3::hash(json.as_bytes()).to_hex().to_string()
     }
 
+    /// All values of the family, sorted: with "nothing", the closed set of a question about it.
+    pub fn closed_values(&self) -> Vec<String> {
+        let mut values: Vec<String> = self.values().into_iter().map(|(v, _, _)| v).collect();
+        values.sort();
+        values
+    }
+
     /// Every value with its category and fields, in file order.
     pub(crate) fn values(&self) -> Vec<(String, String, BTreeMap<String, String>)> {
         if self.copies > 0 {

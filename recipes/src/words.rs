@@ -6,7 +6,7 @@ pub(crate) fn words(text: &str) -> Vec<String> {
 }
 
 /// A crude singular, the same for both numbers of a regular noun: berries and berry, foxes and fox, cats and cat.
-pub(crate) fn stem(word: &str) -> String {
+pub fn stem(word: &str) -> String {
     let w = word.to_lowercase();
     if w.len() > 4 && w.ends_with("ies") {
         return format!("{}y", &w[..w.len() - 3]);

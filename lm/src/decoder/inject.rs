@@ -15,6 +15,10 @@ pub(crate) fn inject(injection: &Injection, h: &mut [f32]) {
                 h.iter_mut().zip(v).for_each(|(h, v)| *h += c * v);
             }
         }
+        InjectionMode::AddRelative => {
+            let c = injection.coefficient * dot(h, h).sqrt();
+            h.iter_mut().zip(v).for_each(|(h, v)| *h += c * v);
+        }
         InjectionMode::Add => h.iter_mut().zip(v).for_each(|(h, v)| *h += injection.coefficient * v),
         InjectionMode::Replace => h.copy_from_slice(v),
         InjectionMode::ProjectOut => project_out(v, squares, h),
@@ -26,7 +30,7 @@ pub(crate) fn inject_backward(injection: &Injection, d_h: &mut [f32]) {
     let v = &injection.vector;
     match injection.mode {
         // What is added is taken for a constant.
-        InjectionMode::AddNormMatched | InjectionMode::Add => {}
+        InjectionMode::AddNormMatched | InjectionMode::AddRelative | InjectionMode::Add => {}
         InjectionMode::Replace => d_h.fill(0.0),
         InjectionMode::ProjectOut => project_out(v, dot(v, v), d_h),
     }

@@ -1,0 +1,144 @@
+//! What is asked: every test question in every context of the arm, beside what corrections and choices need, which are never
+//! test items.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use recipes::{Context, Episode, NOTHING, Split};
+use serde::{Deserialize, Serialize};
+
+use crate::Supervision;
+use crate::supervision::tested;
+
+/// What is present when a question is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subject {
+    /// The adapter that the question is about.
+    Own,
+    /// Nothing: the base model, or its activations.
+    Base,
+}
+
+/// One question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Case {
+    /// Behaviour id of the adapter that is on; none for the base model.
+    pub subject: Option<String>,
+    /// Its own family; empty for the base model.
+    pub carries: String,
+    /// In which context.
+    pub context: Context,
+    /// Use of the subject; of base questions, the test's.
+    pub split: Split,
+    /// Family whose question it is.
+    pub family: String,
+    /// The question.
+    pub question: String,
+    /// Index of the phrasing.
+    pub question_id: usize,
+    /// Whether no reader is trained on it.
+    pub held_out_question: bool,
+    /// The right answer.
+    pub label: String,
+}
+
+/// Training subjects, by family, whose mean scores are one of the priors to choose from.
+const PRIOR_SUBJECTS: usize = 24;
+
+/// The cases of an arm asked in `contexts`: all test and validation episodes in every context that their subject has; the
+/// first phrasing about some training subjects, for priors; foreign questions, where more than one set of questions exists; each
+/// distinct question of the base model.
+pub fn cases(s: &Supervision<'_>, contexts: &[Context]) -> Vec<Case> {
+    let mut out = Vec::new();
+    let mut priors: BTreeMap<(String, bool), BTreeSet<String>> = BTreeMap::new();
+    let mut prior: Vec<&Episode> = s.of(Split::Train);
+    // A draw over the vocabulary that does not depend on the order in which adapters were made.
+    prior.sort_by_key(|e| (*blake3_of(&e.behaviour).as_bytes(), e.question_id));
+    for e in prior {
+        let known = priors.entry((e.family.clone(), e.negative)).or_default();
+        if known.len() < PRIOR_SUBJECTS && known.insert(e.behaviour.clone()) {
+            out.push(of(s, e, Context::Neutral));
+        }
+    }
+    out.sort_by(|a, b| (&a.family, &a.subject).cmp(&(&b.family, &b.subject)));
+    let mut base: BTreeMap<(String, String), &Episode> = BTreeMap::new();
+    for e in s.episodes.iter().filter(|e| e.split != Split::Train) {
+        for &context in contexts {
+            if s.has_context(&e.behaviour, context) {
+                out.push(of(s, e, context));
+            }
+        }
+        base.insert((e.family.clone(), e.question.clone()), e);
+    }
+    out.extend(foreign(s));
+    out.extend(base.into_values().map(|e| Case {
+        subject: None,
+        carries: String::new(),
+        label: NOTHING.to_owned(),
+        ..of(s, e, Context::Neutral)
+    }));
+    out
+}
+
+/// The last training phrasing of every family with other questions, asked of test subjects that carry something else.
+fn foreign(s: &Supervision<'_>) -> Vec<Case> {
+    let mut out = Vec::new();
+    for e in s.episodes.iter().filter(|e| tested(e.split) && !e.negative) {
+        let own = &s.recipes[&e.family].questions;
+        for (family, recipe) in &s.recipes {
+            if recipe.questions.train == own.train || out.iter().any(|c: &Case| same(c, e, family)) {
+                continue;
+            }
+            let Some(question) = recipe.questions.held_out.first() else { continue };
+            out.push(Case {
+                family: family.clone(),
+                question: question.clone(),
+                question_id: recipe.questions.train.len(),
+                held_out_question: true,
+                label: NOTHING.to_owned(),
+                ..of(s, e, Context::Neutral)
+            });
+        }
+    }
+    out
+}
+
+fn same(c: &Case, e: &Episode, family: &str) -> bool {
+    c.subject.as_ref() == Some(&e.behaviour) && c.family == family
+}
+
+fn of(s: &Supervision<'_>, e: &Episode, context: Context) -> Case {
+    let record = s.records.get(&e.behaviour);
+    Case {
+        subject: Some(e.behaviour.clone()),
+        carries: record.map(|r| r.family.clone()).unwrap_or_default(),
+        context,
+        split: e.split,
+        family: e.family.clone(),
+        question: e.question.clone(),
+        question_id: e.question_id,
+        held_out_question: e.held_out_question,
+        label: e.answer.clone(),
+    }
+}
+
+fn blake3_of(text: &str) -> blake3::Hash {
+    blake3::hash(text.as_bytes())
+}
+
+impl Case {
+    /// What is present.
+    pub fn present(&self) -> Subject {
+        if self.subject.is_some() { Subject::Own } else { Subject::Base }
+    }
+
+    /// Whether choices may look at it: validation only.
+    pub fn chooses(&self) -> bool {
+        self.split == Split::Validation && self.subject.is_some()
+    }
+
+    /// Whether the right answer is that there is nothing.
+    pub fn negative(&self) -> bool {
+        self.label == NOTHING
+    }
+}

@@ -1,0 +1,170 @@
+//! What every reader is trained on, stopped by and tested on: the same episodes about the same weight diffs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use factory::load_adapter;
+use lm::{Adapter, BaseModel};
+use rand::seq::SliceRandom;
+use recipes::{Behaviour, Context, Episode, NOTHING, Recipe, Split};
+use registry::{AdapterRecord, Status, Store};
+use serde_json::json;
+
+use crate::{Error, Labels, Result};
+
+/// Everything readers share: the model, the diffs and the episodes about them.
+#[derive(Debug)]
+pub struct Supervision<'a> {
+    /// Base model.
+    pub base: &'a BaseModel,
+    /// Diffs by behaviour id.
+    pub diffs: BTreeMap<String, Adapter>,
+    /// Their catalogue entries.
+    pub records: BTreeMap<String, AdapterRecord>,
+    /// Their behaviours.
+    pub behaviours: BTreeMap<String, Behaviour>,
+    /// Recipes of the families that are asked about.
+    pub recipes: BTreeMap<String, Recipe>,
+    /// Episodes about them, of all splits.
+    pub episodes: Vec<Episode>,
+    /// Whether this is a smoke run.
+    pub smoke: bool,
+}
+
+impl<'a> Supervision<'a> {
+    /// Loads the diffs of `made` that `episodes` are about. Adapters that failed their gate are kept out of training (they do not
+    /// do what their label says) but stay in the test splits, where they are reported as they are. A smoke run keeps all.
+    ///
+    /// # Errors
+    /// If there is nothing to train on, nothing to decide when to stop, or an adapter is damaged.
+    pub fn load(
+        store: &Store,
+        base: &'a BaseModel,
+        made: Vec<AdapterRecord>,
+        behaviours: &[Behaviour],
+        recipes: &[Recipe],
+        episodes: Vec<Episode>,
+        smoke: bool,
+    ) -> Result<Self> {
+        let wanted: BTreeSet<&str> = episodes.iter().map(|e| e.behaviour.as_str()).collect();
+        let mut diffs = BTreeMap::new();
+        let mut records = BTreeMap::new();
+        for record in made.into_iter().filter(|r| wanted.contains(r.behaviour.as_str())) {
+            diffs.insert(record.behaviour.clone(), load_adapter(store, base, &record)?);
+            records.insert(record.behaviour.clone(), record);
+        }
+        let usable = |e: &Episode| {
+            let r: &AdapterRecord = records.get(&e.behaviour)?;
+            (smoke || tested(e.split) || r.status != Status::Failed).then_some(())
+        };
+        let episodes: Vec<Episode> = episodes.into_iter().filter(|e| usable(e).is_some()).collect();
+        for (split, what) in [(Split::Train, "train on"), (Split::Validation, "decide by when to stop")] {
+            if !episodes.iter().any(|e| e.split == split) {
+                return Err(Error::Empty(format!("the store has no adapters to {what}")));
+            }
+        }
+        let asked: BTreeSet<&str> = episodes.iter().map(|e| e.family.as_str()).collect();
+        let recipes =
+            recipes.iter().filter(|r| asked.contains(r.name.as_str())).map(|r| (r.name.clone(), r.clone()));
+        let behaviours = behaviours
+            .iter()
+            .filter(|b| records.contains_key(&b.id))
+            .map(|b| (b.id.clone(), b.clone()))
+            .collect();
+        Ok(Self { base, diffs, records, behaviours, recipes: recipes.collect(), episodes, smoke })
+    }
+
+    /// Episodes of one use.
+    pub fn of(&self, split: Split) -> Vec<&Episode> {
+        self.episodes.iter().filter(|e| e.split == split).collect()
+    }
+
+    /// Test episodes.
+    pub fn test(&self) -> Vec<&Episode> {
+        self.episodes.iter().filter(|e| tested(e.split)).collect()
+    }
+
+    /// The closed set of a family's questions: all its values, trained ones too, and "nothing", which is last.
+    pub fn closed_set(&self, family: &str) -> Vec<String> {
+        let mut set = self.recipes.get(family).map(Recipe::closed_values).unwrap_or_default();
+        set.push(NOTHING.to_owned());
+        set
+    }
+
+    /// Families that are asked about.
+    pub fn families(&self) -> BTreeSet<String> {
+        self.episodes.iter().map(|e| e.family.clone()).collect()
+    }
+
+    /// Whether a subject can be asked in a context.
+    pub fn has_context(&self, subject: &str, context: Context) -> bool {
+        self.behaviours.get(subject).is_some_and(|b| b.in_context("x", context).is_some())
+    }
+
+    /// Digest of the supervision: the same for every reader trained on it, whatever it is tested on.
+    pub fn digest(&self) -> String {
+        let used: Vec<&Episode> = self.supervising().collect();
+        let weights: BTreeMap<&String, &str> =
+            self.supervised().into_keys().map(|k| (k, self.records[k].weights.as_str())).collect();
+        registry::spec_hash(&json!({"episodes": used, "weights": weights}))
+    }
+
+    /// Episodes that readers are trained on or stopped by.
+    fn supervising(&self) -> impl Iterator<Item = &Episode> {
+        self.episodes.iter().filter(|e| !tested(e.split))
+    }
+
+    /// The answers that those episodes name.
+    pub fn labels(&self) -> BTreeSet<String> {
+        self.supervising().filter(|e| !e.negative).map(|e| e.answer.clone()).collect()
+    }
+
+    /// The diffs that readers are trained on or stopped by.
+    pub fn supervised(&self) -> BTreeMap<&String, &Adapter> {
+        let names: BTreeSet<&String> = self.supervising().map(|e| &e.behaviour).collect();
+        self.diffs.iter().filter(|(k, _)| names.contains(k)).collect()
+    }
+
+    /// Behaviours of a use that carry something, in order.
+    pub fn positives(&self, split: Split) -> BTreeSet<&String> {
+        self.of(split).into_iter().filter(|e| !e.negative).map(|e| &e.behaviour).collect()
+    }
+
+    /// Ids of the adapters that readers are trained on or stopped by.
+    pub fn supervising_ids(&self) -> Vec<String> {
+        self.supervised().into_keys().map(|name| self.records[name].id.clone()).collect()
+    }
+
+    /// Episodes of a use with their answers as a reader is taught them: their own, or each family's dealt out anew among its
+    /// adapters (one label for all episodes of an adapter; none keeps its own where there are two or more).
+    pub fn taught(&self, split: Split, labels: Labels, seed: u64) -> Vec<Episode> {
+        let mut episodes: Vec<Episode> = self.of(split).into_iter().cloned().collect();
+        if labels == Labels::True {
+            return episodes;
+        }
+        let mut members: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        for e in episodes.iter().filter(|e| !e.negative) {
+            members.entry(e.family.clone()).or_default().insert(e.behaviour.clone(), e.answer.clone());
+        }
+        let mut dealt: BTreeMap<String, String> = BTreeMap::new();
+        for (family, of) in members {
+            let mut order: Vec<String> = of.keys().cloned().collect();
+            let key = format!("{family}|{}", split.name());
+            order.shuffle(&mut lm::rng::stream(seed, "permuted-labels", &key));
+            // Everybody gets the next one's label in a shuffled ring: nobody keeps its own.
+            for (i, behaviour) in order.iter().enumerate() {
+                dealt.insert(behaviour.clone(), of[&order[(i + 1) % order.len()]].clone());
+            }
+        }
+        for e in &mut episodes {
+            if let Some(answer) = dealt.get(&e.behaviour).filter(|_| !e.negative) {
+                e.answer.clone_from(answer);
+            }
+        }
+        episodes
+    }
+}
+
+/// Whether a split tests readers.
+pub fn tested(split: Split) -> bool {
+    matches!(split, Split::TestValue | Split::TestCategory)
+}
