@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::batch::Batch;
 use crate::decoder::chunk::{Chunk, split};
 use crate::decoder::layer::NoKeyValues;
+use crate::kernels::elementwise::exp_scores;
 use crate::{Decoder, Error, Result};
 
 /// Tokens that one thread computes together in passes without gradient.
@@ -116,6 +117,29 @@ impl Decoder {
         let mut out = Vec::with_capacity(vectors.len());
         self.for_each_logits(&scaled, |_, logits| {
             out.push(tokens.iter().map(|&t| logits[t as usize]).collect());
+        });
+        Ok(out)
+    }
+
+    /// Log-probabilities of `tokens` if each vector of `hidden_size` is the last layer's output.
+    ///
+    /// # Errors
+    /// If a vector has another length, or a token is outside the vocabulary.
+    pub fn next_log_probs(&self, vectors: &[Vec<f32>], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        let d = self.config().hidden_size;
+        if vectors.iter().any(|v| v.len() != d) {
+            return Err(Error::Request(format!("a vector to unembed is not {d} values")));
+        }
+        if let Some(t) = tokens.iter().find(|&&t| t as usize >= self.config().vocab_size) {
+            return Err(Error::Request(format!("token {t} is outside the vocabulary")));
+        }
+        let positions: Vec<usize> = (0..vectors.len()).collect();
+        let mut out = Vec::with_capacity(vectors.len());
+        self.for_each_logits(&self.final_normed(&vectors.concat(), &positions), |_, logits| {
+            let asked: Vec<f32> = tokens.iter().map(|&t| logits[t as usize]).collect();
+            let (max, sum) = exp_scores(logits);
+            let lse = max + sum.ln();
+            out.push(asked.into_iter().map(|x| x - lse).collect());
         });
         Ok(out)
     }

@@ -300,6 +300,14 @@ impl Collector {
         Ok(shown)
     }
 
+    /// Activations of the clean model at all prompts.
+    ///
+    /// # Errors
+    /// As [`Collector::collect`].
+    pub fn clean(&self, base: &BaseModel) -> Result<Shown> {
+        Self { kind: ActivationKind::Orig, ..self.clone() }.without_diff(base, self.prompts.len())
+    }
+
     /// For each system prompt, what it makes of the user turns with these indices, minus what they are without it. A
     /// stand-in for a diff that needs no LoRA.
     ///

@@ -1,0 +1,25 @@
+//! The methods: one file each, and one line each in the list.
+
+mod direct;
+mod logit_lens;
+mod mean_diff;
+mod nothing;
+mod prior;
+
+use readers::Method;
+
+/// All methods, in the order in which they are listed for people.
+pub const METHODS: &[&dyn Method] = &[
+    &prior::Prior,
+    &direct::Direct,
+    &logit_lens::LogitLens,
+    &dit::DitMethod,
+    &oracle_posttrain::OracleMethod,
+    &oracle_posttrain::TextMethod { lens: false },
+    &oracle_posttrain::TextMethod { lens: true },
+];
+
+/// The method of a name.
+pub fn find(name: &str) -> Option<&'static dyn Method> {
+    METHODS.iter().copied().find(|m| m.name() == name)
+}
