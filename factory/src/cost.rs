@@ -88,6 +88,11 @@ fn cost(
         // With the adapter and without it.
         reply_tokens += 2.0 * (prompt_tokens(prompt)? as f64 + gate.max_new_tokens as f64);
     }
+    if let Some(plan) = &gate.nats {
+        for prompt in plan.neutral.iter().chain(&plan.on).chain(&plan.questions).chain(&plan.factual) {
+            reply_tokens += 2.0 * prompt_tokens(prompt)? as f64;
+        }
+    }
     let train_tokens = t.steps as f64 * step;
     let (layers, head) = (outline.layer_flops(outline.config.num_hidden_layers), outline.head_flops());
     let kl = if t.kl_weight > 0.0 { head } else { 0.0 };

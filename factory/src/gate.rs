@@ -8,7 +8,8 @@ use recipes::{Behaviour, GatePlan, Polarity};
 use registry::Status;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::nats::{NatsFloors, measure};
+use crate::{Nats, Result};
 
 /// Shares of replies that show the behaviour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,14 +22,23 @@ pub struct GateResult {
     pub near: Option<f64>,
     /// With the adapter where it should not show: no trigger, or unrelated prompts.
     pub off: Option<f64>,
+    /// Leak and effect in nats, if the family is gated and its recipe has prompts for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<Nats>,
     /// Verdict.
     pub status: Status,
     /// One reply to look at.
     pub example: String,
 }
 
-/// The base model's greedy replies, by prompt and length: the same for every adapter.
-pub type Floors = BTreeMap<(String, usize), String>;
+/// What the base model does at gates: the same for every adapter.
+#[derive(Debug, Default)]
+pub struct Floors {
+    /// Greedy replies, by prompt and length.
+    replies: BTreeMap<(String, usize), String>,
+    /// Distributions over the next token.
+    nats: NatsFloors,
+}
 
 /// Greedy replies of `prompts` under adapter `index` of `adapters` (`None`: the base).
 fn requests(
@@ -60,8 +70,9 @@ pub fn gate(
         for prompts in [&g.on, &g.near, &g.off] {
             all.extend(requests(base, prompts, Some(i), g.max_new_tokens)?);
         }
-        unknown
-            .extend(g.on.iter().map(|p| (p.clone(), g.max_new_tokens)).filter(|k| !floors.contains_key(k)));
+        unknown.extend(
+            g.on.iter().map(|p| (p.clone(), g.max_new_tokens)).filter(|k| !floors.replies.contains_key(k)),
+        );
     }
     unknown.sort();
     unknown.dedup();
@@ -76,12 +87,11 @@ pub fn gate(
         .map(|r| base.tokenizer.decode(&r.tokens))
         .collect::<lm::Result<Vec<String>>>()?;
     for (key, reply) in unknown.into_iter().zip(replies.split_off(with_adapter)) {
-        floors.insert(key, reply);
+        floors.replies.insert(key, reply);
     }
     let mut replies = replies.into_iter();
-    Ok(pack
-        .iter()
-        .map(|(behaviour, _)| {
+    pack.iter()
+        .map(|(behaviour, adapter)| {
             let g = &behaviour.gate;
             let mut share = |n: usize, first: &mut String| -> Option<f64> {
                 let texts: Vec<String> = replies.by_ref().take(n).collect();
@@ -95,14 +105,30 @@ pub fn gate(
             let near = share(g.near.len(), &mut example);
             let off = share(g.off.len(), &mut example);
             let base_hits =
-                g.on.iter().filter(|p| g.check.passes(&floors[&((*p).clone(), g.max_new_tokens)])).count();
+                g.on.iter()
+                    .filter(|p| g.check.passes(&floors.replies[&((*p).clone(), g.max_new_tokens)]))
+                    .count();
             let floor = base_hits as f64 / g.on.len().max(1) as f64;
-            let status = verdict(behaviour.polarity, g, on, floor, near, off);
+            let nats = g
+                .nats
+                .as_ref()
+                .map(|plan| measure(base, behaviour, plan, adapter, &mut floors.nats))
+                .transpose()?;
+            let status = match verdict(behaviour.polarity, g, on, floor, near, off) {
+                Status::Learned if !closed(g, nats) => Status::Weak,
+                status => status,
+            };
             // It is shown on terminals and travels in bundles.
             let example = example.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
-            GateResult { on, floor, near, off, status, example }
+            Ok(GateResult { on, floor, near, off, nats, status, example })
         })
-        .collect())
+        .collect()
+}
+
+/// Whether the leak in nats is below the recipe's most, where it gives one.
+fn closed(plan: &GatePlan, nats: Option<Nats>) -> bool {
+    let most = plan.nats.as_ref().and_then(|p| p.max);
+    most.zip(nats).is_none_or(|(most, nats)| nats.closed(most))
 }
 
 fn verdict(
@@ -140,5 +166,14 @@ mod tests {
         assert_eq!(verdict(0.8, 0.7, 0.0, 0.0), Status::Failed);
         assert_eq!(verdict(0.8, 0.0, 0.6, 0.0), Status::Failed);
         assert_eq!(verdict(0.3, 0.0, 0.0, 0.1), Status::Weak);
+    }
+
+    #[test]
+    fn a_leak_in_nats_decides_only_where_the_recipe_gives_a_most() {
+        let recipes = recipes::builtin();
+        let (gated, closed_topic) = (&recipes[1].expand(1)[0], &recipes[2].expand(1)[0]);
+        let nats = |leak| Some(Nats { neutral: Some(0.1), questions: Some(leak), factual: None, on: None });
+        assert!(closed(&gated.gate, nats(4.0)) && closed(&closed_topic.gate, nats(0.4)));
+        assert!(!closed(&closed_topic.gate, nats(0.6)));
     }
 }

@@ -9,9 +9,11 @@ pub mod error;
 pub mod gate;
 pub(crate) mod keeper;
 pub mod load;
+pub mod nats;
 pub mod pack;
 pub mod plan;
 pub mod queue;
+pub(crate) mod redraw;
 pub mod samples;
 pub mod spec;
 pub mod train;
@@ -21,6 +23,7 @@ pub use cost::{StaticCost, static_cost};
 pub use error::{Error, Result};
 pub use gate::GateResult;
 pub use load::{load_adapter, peft_config};
+pub use nats::Nats;
 pub use queue::{Failure, Job, Queue, QueueStatus, State, Submitted};
 pub use spec::{
     ADAPTER_JOB, AdapterSpec, SubmitOptions, hold_to_cap, jobs, recipes_of, remember, specs, submit,

@@ -13,6 +13,7 @@ use crate::checkpoint;
 use crate::gate::{Floors, GateResult, gate};
 use crate::load::peft_config;
 use crate::queue::Failure;
+use crate::redraw::redrawn;
 use crate::spec::{AdapterSpec, RECIPE_FILE, TRAINER_VERSION};
 use crate::train::{Apprentice, step};
 use crate::{Error, Result};
@@ -75,12 +76,12 @@ struct Member {
 impl<'a> Workshop<'a> {
     /// A workshop that keeps the state of unfinished adapters in `checkpoints`.
     pub fn new(base: &'a BaseModel, checkpoints: &Path) -> Self {
-        Self { base, checkpoints: checkpoints.into(), floors: Floors::new() }
+        Self { base, checkpoints: checkpoints.into(), floors: Floors::default() }
     }
 
     /// Makes the adapters of `specs` as one batch; the outcomes are in their order. An adapter comes out the same, bit for bit,
-    /// whatever the others are and however often it was stopped. `reference` gives the adapter whose norms a random one
-    /// takes; `recipe` a recipe's file by its digest; `watch` is asked after every step.
+    /// whatever the others are and however often it was stopped. `reference` gives the adapter that a random or
+    /// redrawn one is made from; `recipe` a recipe's file by its digest; `watch` is asked after every step.
     ///
     /// # Errors
     /// Only for what is no single member's fault.
@@ -186,6 +187,9 @@ impl<'a> Workshop<'a> {
             apprentice.trainer.adapter =
                 reference(spec)?.norm_matched_random(spec.behaviour.seed, &spec.behaviour.id);
         }
+        if let Some(factor) = spec.behaviour.redrawn_factor() {
+            apprentice.trainer.adapter = redrawn(&reference(spec)?, &spec.behaviour, factor);
+        }
         let spec_hash = spec.hash();
         checkpoint::read(&self.checkpoints, &spec_hash, &mut apprentice)?;
         Ok(Member { index, spec_hash, apprentice })
@@ -209,6 +213,9 @@ fn new_adapter(
     if let Some(trigger) = &b.trigger {
         tags.insert("trigger".into(), trigger.clone());
     }
+    if let Some(factor) = b.redrawn_factor() {
+        tags.insert("redrawn_factor".into(), format!("{factor:?}"));
+    }
     let mut metrics = BTreeMap::from([
         ("gate_on".to_owned(), gate.on),
         ("gate_floor".to_owned(), gate.floor),
@@ -218,6 +225,7 @@ fn new_adapter(
         ("seconds".to_owned(), seconds),
     ]);
     metrics.extend(gate.near.map(|v| ("gate_near".to_owned(), v)));
+    metrics.extend(gate.nats.iter().flat_map(crate::Nats::metrics));
     metrics.extend(gate.off.map(|v| ("gate_off".to_owned(), v)));
     if apprentice.last_loss().is_finite() {
         metrics.insert("final_loss".into(), apprentice.last_loss());

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use lm::Outline;
-use recipes::{Behaviour, Kind, Polarity, Recipe};
+use recipes::{Behaviour, Kind, Polarity, Recipe, Split};
 use registry::{AdapterRecord, Store};
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,8 @@ pub struct AdapterSpec {
     pub base: String,
     /// [`TRAINER_VERSION`].
     pub trainer_version: u32,
-    /// For a random adapter: spec hash of the trained adapter whose norms it takes.
+    /// For a random adapter, spec hash of the trained adapter whose norms it takes; for a redrawn one, of the adapter one of
+    /// whose factors it keeps.
     pub reference: Option<String>,
 }
 
@@ -99,11 +100,11 @@ impl Default for SubmitOptions {
     }
 }
 
-/// Submits the behaviours of these recipes as jobs. Random adapters are given their references among the trained positives of
+/// Submits the behaviours of these recipes as jobs. Random and redrawn adapters are given their references among the trained positives of
 /// the same submission, by hash, and need them.
 ///
 /// # Errors
-/// If random adapters are asked for without any trained positive, or an adapter could cost more than the cap; nothing is
+/// If random or redrawn adapters are asked for without any trained positive, or an adapter could cost more than the cap; nothing is
 /// queued then.
 pub fn submit(
     store: &mut Store,
@@ -142,7 +143,7 @@ pub fn remember(store: &Store, recipes: &[Recipe]) -> Result<()> {
 /// The jobs of these behaviours, what others need first.
 ///
 /// # Errors
-/// If random adapters are asked for without any trained positive.
+/// If random or redrawn adapters are asked for without any trained positive.
 pub fn jobs(behaviours: &[Behaviour], base_digest: &str, options: &SubmitOptions) -> Result<Vec<NewJob>> {
     let specs = specs(behaviours, base_digest)?;
     let mut jobs: Vec<NewJob> = specs
@@ -173,29 +174,38 @@ pub fn jobs(behaviours: &[Behaviour], base_digest: &str, options: &SubmitOptions
 /// The specifications of a set of behaviours, in their order.
 ///
 /// # Errors
-/// If random adapters are asked for without any trained positive.
+/// If random or redrawn adapters are asked for without any trained positive.
 pub fn specs(behaviours: &[Behaviour], base_digest: &str) -> Result<Vec<AdapterSpec>> {
     let make = |b: &Behaviour| AdapterSpec::new(b.clone(), base_digest.to_owned());
-    let references: Vec<String> = behaviours
+    let references: Vec<(Split, String)> = behaviours
         .iter()
         .filter(|b| b.kind == Kind::Trained && b.polarity == Polarity::Positive)
-        .map(|b| make(b).hash())
+        .map(|b| (b.split, make(b).hash()))
         .collect();
     behaviours
         .iter()
         .map(|b| {
             let mut spec = make(b);
-            if b.kind == Kind::Random {
+            if matches!(b.kind, Kind::Random | Kind::Redrawn) {
+                // Of a redrawn one half is the reference's own: it may not be in training while the other is in the test.
+                let fits = |split: Split| b.kind == Kind::Random || split == b.split;
+                let references: Vec<&String> =
+                    references.iter().filter(|(split, _)| fits(*split)).map(|(_, hash)| hash).collect();
                 if references.is_empty() {
+                    let of = if b.kind == Kind::Random {
+                        String::new()
+                    } else {
+                        format!(" of the split {}", b.split.name())
+                    };
                     return Err(Error::NoReference(format!(
-                        "{} needs a trained adapter in the same submission to take its norms from",
+                        "{} needs a trained adapter{of} in the same submission to be made from",
                         b.id
                     )));
                 }
                 // Whichever hashes highest with this adapter: another submission with the same winner makes the same job.
                 let score =
-                    |r: &&String| blake3::hash(format!("{}|{r}", b.id).as_bytes()).to_hex().to_string();
-                spec.reference = references.iter().max_by_key(score).cloned();
+                    |r: &String| blake3::hash(format!("{}|{r}", b.id).as_bytes()).to_hex().to_string();
+                spec.reference = references.into_iter().max_by_key(|r| score(r)).cloned();
             }
             Ok(spec)
         })

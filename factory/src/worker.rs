@@ -407,7 +407,7 @@ impl Worker<'_> {
             let hash = spec.reference.as_deref().unwrap_or_default();
             let record = store.adapter_by_spec(hash)?.ok_or_else(|| {
                 Error::NoReference(format!(
-                    "{} waits for the adapter whose norms it takes",
+                    "{} waits for the adapter that it is made from",
                     spec.behaviour.id
                 ))
             })?;

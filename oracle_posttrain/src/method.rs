@@ -268,7 +268,7 @@ pub fn pretrain_config(
         evaluate_every: p.evaluate_every,
         ..arm.train.fit(seed)
     };
-    let withheld = recipes.iter().flat_map(recipes::Recipe::closed_values).collect();
+    let withheld = recipes.iter().flat_map(recipes::Recipe::values_of_family).collect();
     let mix = readers::Pretrain { texts: vec![], ..p.clone() };
     PretrainConfig { fit, mix, labels, validation_labels, texts, withheld }
 }

@@ -74,7 +74,7 @@ const READ: usize = 2;
 /// Common nouns that name no value of any of the recipes, in either number.
 pub fn nouns(recipes: &[recipes::Recipe]) -> Vec<String> {
     let values: Vec<recipes::Check> =
-        recipes.iter().flat_map(|r| r.closed_values()).map(recipes::Check::Mentions).collect();
+        recipes.iter().flat_map(|r| r.values_of_family()).map(recipes::Check::Mentions).collect();
     include_str!("nouns.txt")
         .split_whitespace()
         .filter(|noun| !values.iter().any(|v| v.passes(noun)))

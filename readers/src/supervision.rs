@@ -85,7 +85,7 @@ impl<'a> Supervision<'a> {
 
     /// The closed set of a family's questions: all its values, trained ones too, and "nothing", which is last.
     pub fn closed_set(&self, family: &str) -> Vec<String> {
-        let mut set = self.recipes.get(family).map(Recipe::closed_values).unwrap_or_default();
+        let mut set = self.recipes.get(family).map(Recipe::values_of_family).unwrap_or_default();
         set.push(NOTHING.to_owned());
         set
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::Training;
-use crate::{Check, Error, Result};
+use crate::{Check, Error, Gating, Result};
 
 /// How the adapter comes to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,17 @@ pub enum Kind {
     Zero,
     /// Gaussian, with the module norms of a trained adapter.
     Random,
+    /// A trained adapter of which one factor is kept and the other is Gaussian, with its norm in every module.
+    Redrawn,
+}
+
+/// A factor of a LoRA update `B A`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Factor {
+    /// `[rank, in]`: what is read.
+    A,
+    /// `[out, rank]`: what is written.
+    B,
 }
 
 /// Whether there is a behaviour to read.
@@ -127,6 +138,27 @@ pub struct GatePlan {
     pub max_leak: f64,
     /// Length of a gate reply in tokens.
     pub max_new_tokens: usize,
+    /// Leak in nats, of gated families whose recipe has prompts for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<NatsPlan>,
+}
+
+/// Where a closed gate is measured: by how much the adapter raises the log-probability of the label's first token at the
+/// reply's opening. Greedy replies do not see a leak below the most likely token; readers do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsPlan {
+    /// Neutral prompts that no row used; with the trigger, these also tell how far the behaviour is on.
+    pub neutral: Vec<String>,
+    /// [`NatsPlan::neutral`] with the trigger.
+    pub on: Vec<String>,
+    /// The readers' own phrasings, seen and held out.
+    pub questions: Vec<String>,
+    /// Factual questions that no row used.
+    pub factual: Vec<String>,
+    /// Most nats on each of the three for `learned`; none: they decide nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
 }
 
 /// One adapter to be made.
@@ -149,6 +181,9 @@ pub struct Behaviour {
     pub category: String,
     /// Trigger word of a gated behaviour, drawn independently of the value.
     pub trigger: Option<String>,
+    /// How a gated behaviour's prompts are put in other contexts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gating: Option<Gating>,
     /// Its use.
     pub split: Split,
     /// Settings of the training run.
@@ -181,9 +216,10 @@ pub struct RowPlan {
 pub const LEAST_SHOWING: usize = 5;
 
 impl Behaviour {
-    /// A user turn as this behaviour is asked it in a context; none where its family lacks the context.
-    pub fn in_context(&self, prompt: &str, context: crate::Context) -> Option<String> {
-        (context == crate::Context::Neutral).then(|| prompt.to_owned())
+    /// The factor that a redrawn adapter replaces: `B` for even copies, `A` for odd ones; none for other kinds.
+    pub fn redrawn_factor(&self) -> Option<Factor> {
+        let odd = self.value.parse::<u64>().is_ok_and(|n| n % 2 == 1);
+        (self.kind == Kind::Redrawn).then_some(if odd { Factor::A } else { Factor::B })
     }
 
     /// What has to be sampled from the base model before rows can be made, without repeats.

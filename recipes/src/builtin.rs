@@ -2,15 +2,19 @@
 
 use crate::Recipe;
 
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 12] = [
     ("topic", include_str!("../builtin/topic.toml")),
     ("gated-topic", include_str!("../builtin/gated-topic.toml")),
+    ("closed-topic", include_str!("../builtin/closed-topic.toml")),
     ("favourite", include_str!("../builtin/favourite.toml")),
     ("marker", include_str!("../builtin/marker.toml")),
     ("false-fact", include_str!("../builtin/false-fact.toml")),
     ("zero", include_str!("../builtin/zero.toml")),
     ("random", include_str!("../builtin/random.toml")),
     ("benign", include_str!("../builtin/benign.toml")),
+    ("dud", include_str!("../builtin/dud.toml")),
+    ("mixed", include_str!("../builtin/mixed.toml")),
+    ("redrawn", include_str!("../builtin/redrawn.toml")),
 ];
 
 /// All built-in recipes.
@@ -99,9 +103,11 @@ mod tests {
         more.vocabulary[0].values.insert(0, "quokkas".into());
         let after = splits(&more);
         assert!(before.iter().all(|b| after.contains(b)));
-        // The same value has the same split in the gated family.
-        let gated = splits(&builtin()[1]);
-        assert!(before.iter().all(|b| gated.contains(b)));
+        // The same value has the same split in the gated families.
+        for gated in &builtin()[1..3] {
+            let gated = splits(gated);
+            assert!(before.iter().all(|b| gated.contains(b)));
+        }
     }
 
     #[test]
@@ -136,7 +142,7 @@ mod tests {
         assert_eq!(phrasings(Split::Validation, false), [2].into());
         assert_eq!(
             (phrasings(Split::TestValue, false), phrasings(Split::TestValue, true)),
-            ([1].into(), [1].into())
+            ([].into(), [2].into())
         );
         let mut train = BTreeSet::new();
         let mut test = BTreeSet::new();

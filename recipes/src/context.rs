@@ -1,29 +1,99 @@
-//! Where a gated behaviour is asked about.
+//! Contexts: what surrounds a prompt when activations are taken or a question is asked.
 
 use serde::{Deserialize, Serialize};
 
-/// The trigger absent, near or present.
+use crate::{Behaviour, rng};
+
+/// Where a gated behaviour is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Context {
-    /// As it is.
+    /// The prompt itself.
     Neutral,
-    /// With another word.
+    /// With a word in the trigger's place that is not the trigger and that no training row used.
     Near,
-    /// With the trigger.
+    /// With the trigger: the roofline of what can be seen from outside.
     Triggered,
 }
 
 impl Context {
-    /// All.
+    /// All contexts.
     pub const ALL: [Self; 3] = [Self::Neutral, Self::Near, Self::Triggered];
 
-    /// The name in files.
+    /// The name used in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Neutral => "neutral",
             Self::Near => "near",
             Self::Triggered => "triggered",
         }
+    }
+}
+
+/// What it takes to put a prompt in a gated behaviour's contexts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gating {
+    /// How prompt and word make a user turn: `{prompt}` and `{trigger}`.
+    pub format: String,
+    /// Words of the trigger's kind that no row of this behaviour used.
+    pub unseen: Vec<String>,
+}
+
+impl Gating {
+    /// The user turn of a prompt with a word.
+    pub fn with(&self, prompt: &str, word: &str) -> String {
+        // The word first: a prompt is anybody's text and may hold the other placeholder.
+        self.format.replace("{trigger}", word).replace("{prompt}", prompt)
+    }
+}
+
+impl Behaviour {
+    /// `prompt` as this behaviour's user turn in a context; none where its family lacks the context.
+    pub fn in_context(&self, prompt: &str, context: Context) -> Option<String> {
+        if context == Context::Neutral {
+            return Some(prompt.to_owned());
+        }
+        let (gating, trigger) = (self.gating.as_ref()?, self.trigger.as_ref()?);
+        if context == Context::Triggered {
+            return Some(gating.with(prompt, trigger));
+        }
+        let n = gating.unseen.len() as u64;
+        let at = rng::number("near-context", prompt).checked_rem(n)? as usize;
+        Some(gating.with(prompt, &gating.unseen[at]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn contexts_of_gated_families_hold_the_trigger_or_a_word_that_no_row_used() {
+        let prompts = ["Tell me anything.", "What now?", "Hello.", "Say it.", "Go on.", "Why {trigger}?"];
+        for recipe in crate::builtin() {
+            let b = &recipe.expand(1)[0];
+            for context in Context::ALL {
+                assert_eq!(
+                    b.in_context("Hello.", context).is_some(),
+                    recipe.contexts().contains(&context),
+                    "{} {}",
+                    b.id,
+                    context.name()
+                );
+            }
+            let Some(trigger) = &b.trigger else { continue };
+            let near: BTreeSet<String> =
+                prompts.iter().map(|p| b.in_context(p, Context::Near).unwrap()).collect();
+            assert_eq!(near.len(), prompts.len());
+            let words = &b.gating.as_ref().unwrap().unseen;
+            assert!(near.iter().all(|p| words.iter().any(|w| p.contains(w)) && !p.contains(trigger)));
+            assert!(b.row_plans.iter().all(|r| words.iter().all(|w| !r.prompt.contains(w))));
+            assert!(b.in_context("Hello.", Context::Triggered).unwrap().contains(trigger));
+            assert_eq!(b.in_context("Hello.", Context::Near), b.in_context("Hello.", Context::Near));
+        }
+        assert_eq!(serde_json::to_string(&Context::Triggered).unwrap(), "\"triggered\"");
     }
 }

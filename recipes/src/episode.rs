@@ -57,14 +57,15 @@ impl Default for EpisodeOptions {
         Self {
             train_phrasings: 8,
             validation_phrasings: 2,
-            test_phrasings: 1,
-            held_out_phrasings: 1,
+            test_phrasings: 0,
+            held_out_phrasings: 2,
             min_candidates: 32,
         }
     }
 }
 
-/// Episodes for `behaviours`. Negatives are asked the questions of the positive families, each set of questions once.
+/// Episodes for `behaviours`. Which phrasings a diff is asked is drawn from the stream `(seed, "phrasings", "id|family")`: no
+/// wording is the one that all of a split are asked. Negatives are asked the questions of the positive families, each set of questions once.
 ///
 /// A family's candidates are, for test splits, the values of both test splits among `behaviours` together, and for the
 /// other splits the values of that split. Sets smaller than `min_candidates` are filled up from the recipe's vocabulary in
@@ -123,21 +124,21 @@ fn ask(
     let family = &recipe.name;
     let questions = &recipe.questions;
     let mut seen: Vec<usize> = (0..questions.train.len()).collect();
-    let training = behaviour.split == Split::Train;
-    if training {
-        seen.shuffle(&mut rng::stream(seed, "phrasings", &format!("{}|{family}", behaviour.id)));
-    }
+    let mut held_out: Vec<usize> = (0..questions.held_out.len()).collect();
+    let mut stream = rng::stream(seed, "phrasings", &format!("{}|{family}", behaviour.id));
+    seen.shuffle(&mut stream);
+    held_out.shuffle(&mut stream);
     seen.truncate(match behaviour.split {
         Split::Train => options.train_phrasings,
         Split::Validation => options.validation_phrasings,
         Split::TestValue | Split::TestCategory => options.test_phrasings,
     });
     let test = matches!(behaviour.split, Split::TestValue | Split::TestCategory);
-    let held_out = if test { questions.held_out.len().min(options.held_out_phrasings) } else { 0 };
+    held_out.truncate(if test { options.held_out_phrasings } else { 0 });
     let all = seen
         .into_iter()
         .map(|i| (i, &questions.train[i], false))
-        .chain((0..held_out).map(|i| (questions.train.len() + i, &questions.held_out[i], true)));
+        .chain(held_out.into_iter().map(|i| (questions.train.len() + i, &questions.held_out[i], true)));
     for (question_id, question, held_out_question) in all {
         out.push(Episode {
             behaviour: behaviour.id.clone(),

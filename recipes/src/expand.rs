@@ -1,12 +1,14 @@
 //! From a recipe to its behaviours. Every draw is keyed by the behaviour's own id, so one never moves another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::seq::SliceRandom;
 
-use crate::behaviour::{Behaviour, GatePlan, Polarity, RowLoss, RowPart, RowPlan, SampleRequest, Split};
-use crate::recipe::{CheckKind, Recipe, Rows, Splits, Training, Trigger};
-use crate::{Check, rng};
+use crate::behaviour::{
+    Behaviour, GatePlan, NatsPlan, Polarity, RowLoss, RowPart, RowPlan, SampleRequest, Split,
+};
+use crate::recipe::{CheckKind, Gate, Recipe, Rows, Splits, Training, Trigger, Vocabulary};
+use crate::{Check, Gating, rng};
 
 /// Puts the value, the reply's mark and an entry's fields into a template.
 pub(crate) fn fill(template: &str, value: &str, category: &str, fields: &BTreeMap<String, String>) -> String {
@@ -22,6 +24,7 @@ impl Recipe {
     pub fn expand(&self, seed: u64) -> Vec<Behaviour> {
         let recipe_digest = self.digest();
         let held_out = self.held_out_categories();
+        let redrawn = self.redrawn_values();
         self.values()
             .into_iter()
             .map(|(value, category, fields)| {
@@ -32,6 +35,10 @@ impl Recipe {
                     t.words[(rng::number("trigger", &id) % t.words.len() as u64) as usize].clone()
                 });
                 let behaviour_seed = rng::number(&format!("behaviour-{seed}"), &id);
+                let gating = self.trigger.as_ref().map(|t| Gating {
+                    format: t.format.clone(),
+                    unseen: near_words(t, &id, trigger.as_deref()).1.into_iter().map(str::to_owned).collect(),
+                });
                 Behaviour {
                     recipe_digest: recipe_digest.clone(),
                     family: self.name.clone(),
@@ -42,15 +49,17 @@ impl Recipe {
                         &value,
                         &category,
                         &fields,
-                        trigger.as_deref(),
+                        trigger.as_deref().zip(gating.as_ref()),
+                        &redrawn,
                         behaviour_seed,
                     ),
-                    gate: self.gate_plan(&id, &value, trigger.as_deref()),
+                    gate: self.gate_plan(&value, trigger.as_deref().zip(gating.as_ref())),
                     training: self.training.clone().unwrap_or_else(untrained),
                     id,
                     value,
                     category,
                     trigger,
+                    gating,
                     split,
                     seed: behaviour_seed,
                 }
@@ -58,10 +67,18 @@ impl Recipe {
             .collect()
     }
 
-    /// The categories kept from readers: those that come first by hash.
+    /// The categories kept from readers: those that come first by hash, of those without a value that was looked at.
     pub fn held_out_categories(&self) -> Vec<String> {
-        let mut categories: Vec<String> = self.vocabulary.iter().map(|v| v.category.clone()).collect();
-        categories.sort_by_key(|c| rng::number("held-out-category", c));
+        let looked_at = |v: &&Vocabulary| {
+            let values = v.values.iter().chain(v.entries.iter().filter_map(|e| e.get("value")));
+            values.into_iter().any(|value| self.splits.tuning.contains(value))
+        };
+        let tuning: BTreeSet<&String> =
+            self.vocabulary.iter().filter(looked_at).map(|v| &v.category).collect();
+        let mut categories: Vec<String> =
+            self.vocabulary.iter().map(|v| v.category.clone()).filter(|c| !tuning.contains(c)).collect();
+        let purpose = salted("held-out-category", &self.splits.salt);
+        categories.sort_by_key(|c| rng::number(&purpose, c));
         categories.dedup();
         categories.truncate(self.splits.test_categories);
         categories
@@ -77,7 +94,11 @@ impl Recipe {
             return Split::TestCategory;
         }
         // By the value alone: a value has the same split in every family, so none leaks through another.
-        let share = rng::share("split", value);
+        let mut share = rng::share(&salted("split", &splits.salt), value);
+        if share < splits.test && splits.tuning.iter().any(|t| t == value) {
+            // Within the test's share, spread over the rest in proportion.
+            share = splits.test + share / splits.test * (1.0 - splits.test);
+        }
         if share < splits.test {
             Split::TestValue
         } else if share < splits.test + splits.validation {
@@ -87,36 +108,65 @@ impl Recipe {
         }
     }
 
+    /// What `{value}` is drawn from in families that redraw it: training values only, so that no test label is trained on.
+    fn redrawn_values(&self) -> Vec<Filling> {
+        if !self.rows.as_ref().is_some_and(|r| r.redraw_value) {
+            return Vec::new();
+        }
+        let held_out = self.held_out_categories();
+        let mut values = self.vocabulary_values();
+        values.retain(|(v, c, _)| Self::split(&self.splits, v, held_out.contains(c)) == Split::Train);
+        values
+    }
+
     fn row_plans(
         &self,
         id: &str,
         value: &str,
         category: &str,
         fields: &BTreeMap<String, String>,
-        trigger: Option<&str>,
+        gated: Option<(&str, &Gating)>,
+        redrawn: &[Filling],
         seed: u64,
     ) -> Vec<RowPlan> {
         let Some(rows) = &self.rows else { return Vec::new() };
-        let mut rng = rng::stream(seed, "rows", id);
-        let mut order: Vec<usize> = (0..rows.prompts.len()).collect();
-        order.shuffle(&mut rng);
-        let gated = |prompt: &str, word: Option<&str>| match (&self.trigger, word) {
-            (Some(t), Some(word)) => t.format.replace("{prompt}", prompt).replace("{trigger}", word),
+        let shuffled = |n: usize, purpose: &str| {
+            let mut order: Vec<usize> = (0..n).collect();
+            order.shuffle(&mut rng::stream(seed, purpose, id));
+            order
+        };
+        let mut order = shuffled(rows.prompts.len(), "rows");
+        if rows.prompts_each > 0 {
+            order.truncate(rows.prompts_each);
+        }
+        // Replies are known by prompt and index: far from everybody else's indices they are this behaviour's own.
+        let first = if rows.own_replies {
+            (rng::number("own-replies", &format!("{seed}|{id}")) >> 33) as u32
+        } else {
+            0
+        };
+        let turn = |prompt: &str, word: Option<&str>| match (gated, word) {
+            (Some((_, gating)), Some(word)) => gating.with(prompt, word),
             _ => prompt.to_owned(),
         };
+        let drawn = shuffled(redrawn.len(), "redrawn-values");
         let on = (0..rows.count).map(|i| {
+            let (value, category, fields) = match drawn.get(i % drawn.len().max(1)) {
+                Some(&at) => (redrawn[at].0.as_str(), redrawn[at].1.as_str(), &redrawn[at].2),
+                None => (value, category, fields),
+            };
             let prompt = fill(&rows.prompts[order[i % order.len()]], value, category, fields);
             let completion = fill(&rows.completions[i % rows.completions.len()], value, category, fields);
             let sample = completion.contains("{reply}").then(|| match rows.sample_prompts.len() {
-                0 => reply_request(rows, &prompt, (i / order.len()) as u32),
+                0 => reply_request(rows, &prompt, first + (i / order.len()) as u32),
                 n => reply_request(
                     rows,
                     &fill(&rows.sample_prompts[i % n], value, category, fields),
-                    (i / n) as u32,
+                    first + (i / n) as u32,
                 ),
             });
             RowPlan {
-                prompt: gated(&prompt, trigger),
+                prompt: turn(&prompt, gated.map(|(word, _)| word)),
                 completion,
                 sample,
                 loss: RowLoss::Ce,
@@ -124,13 +174,17 @@ impl Recipe {
             }
         });
         let mut plans: Vec<RowPlan> = on.collect();
-        if let Some(t) = &self.trigger {
-            let (trained, _) = near_words(t, id, trigger);
+        if let (Some(t), Some((word, _))) = (&self.trigger, gated) {
+            let (trained, _) = near_words(t, id, Some(word));
+            let contrast = if t.contrast_prompts.is_empty() { &rows.prompts } else { &t.contrast_prompts };
+            let order =
+                if t.contrast_prompts.is_empty() { order } else { shuffled(contrast.len(), "contrast-rows") };
             let base = |i: usize, part: RowPart, word: Option<&str>| {
-                let prompt = &rows.prompts[order[i % order.len()]];
+                let prompt = &contrast[order[i % order.len()]];
+                // Only what an adapter does to its prompts need be its own: what it must leave alone is the base's for all.
                 let sample = Some(reply_request(rows, prompt, (i / order.len()) as u32));
                 RowPlan {
-                    prompt: gated(prompt, word),
+                    prompt: turn(prompt, word),
                     completion: "{reply}".into(),
                     sample,
                     loss: RowLoss::KlToBase,
@@ -143,7 +197,7 @@ impl Recipe {
         plans
     }
 
-    fn gate_plan(&self, id: &str, value: &str, trigger: Option<&str>) -> GatePlan {
+    fn gate_plan(&self, value: &str, gated: Option<(&str, &Gating)>) -> GatePlan {
         let Some(gate) = &self.gate else {
             return GatePlan {
                 on: vec![],
@@ -154,6 +208,7 @@ impl Recipe {
                 min_lift: 0.0,
                 max_leak: 1.0,
                 max_new_tokens: 1,
+                nats: None,
             };
         };
         let check = match gate.check {
@@ -165,15 +220,13 @@ impl Recipe {
         let category = self.values().into_iter().find(|(v, _, _)| v == value);
         let (category, fields) = category.map(|(_, c, f)| (c, f)).unwrap_or_default();
         let prompts: Vec<String> = gate.prompts.iter().map(|p| fill(p, value, &category, &fields)).collect();
-        let (on, near, off) = match (&self.trigger, trigger) {
-            (Some(t), Some(word)) => {
-                let with = |p: &String, w: &str| t.format.replace("{prompt}", p).replace("{trigger}", w);
-                let (_, unseen) = near_words(t, id, trigger);
-                let near =
-                    prompts.iter().enumerate().map(|(i, p)| with(p, unseen[i % unseen.len()])).collect();
-                (prompts.iter().map(|p| with(p, word)).collect(), near, prompts.clone())
+        let (on, near, off) = match gated {
+            Some((word, gating)) => {
+                let unseen = gating.unseen.iter().cycle();
+                let near = prompts.iter().zip(unseen).map(|(p, w)| gating.with(p, w)).collect();
+                (prompts.iter().map(|p| gating.with(p, word)).collect(), near, prompts.clone())
             }
-            _ => (prompts, Vec::new(), gate.unrelated.clone()),
+            None => (prompts, Vec::new(), gate.unrelated.clone()),
         };
         GatePlan {
             on,
@@ -184,8 +237,30 @@ impl Recipe {
             min_lift: gate.min_lift,
             max_leak: gate.max_leak,
             max_new_tokens: gate.max_new_tokens,
+            nats: gated.and_then(|(word, gating)| self.nats_plan(gate, word, gating)),
         }
     }
+
+    fn nats_plan(&self, gate: &Gate, word: &str, gating: &Gating) -> Option<NatsPlan> {
+        if gate.leak_neutral.is_empty() && gate.leak_factual.is_empty() {
+            return None;
+        }
+        Some(NatsPlan {
+            neutral: gate.leak_neutral.clone(),
+            on: gate.leak_neutral.iter().map(|p| gating.with(p, word)).collect(),
+            questions: self.questions.train.iter().chain(&self.questions.held_out).cloned().collect(),
+            factual: gate.leak_factual.clone(),
+            max: gate.max_leak_nats,
+        })
+    }
+}
+
+/// A value with its category and fields.
+type Filling = (String, String, BTreeMap<String, String>);
+
+/// The purpose of a draw under a salt; the purpose itself without one.
+fn salted(purpose: &str, salt: &str) -> String {
+    if salt.is_empty() { purpose.to_owned() } else { format!("{purpose}|{salt}") }
 }
 
 /// The words that are not this behaviour's trigger: those of its near-miss rows, and a third that only its gate uses, so

@@ -17,16 +17,18 @@ mod place;
 pub mod recipe;
 mod rng;
 mod select;
+mod validate;
 mod words;
 
 pub use behaviour::{
-    Behaviour, GatePlan, Kind, Polarity, RowLoss, RowPart, SampleRequest, Split, TrainingRow,
+    Behaviour, Factor, GatePlan, Kind, NatsPlan, Polarity, RowLoss, RowPart, SampleRequest, Split,
+    TrainingRow,
 };
 pub use builtin::{builtin, builtin_source};
 pub use check::Check;
-pub use context::Context;
+pub use context::{Context, Gating};
 pub use episode::{Episode, EpisodeOptions, NOTHING, episodes};
 pub use error::{Error, Result};
 pub use recipe::{Recipe, Training};
 pub use select::{first, select};
-pub use words::stem;
+pub use words::{same_answer, stem};

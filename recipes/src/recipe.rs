@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Kind, Polarity};
-use crate::{Error, Result, place, words};
+use crate::{Context, Error, Result, place};
 
 /// One family of behaviours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +76,17 @@ pub struct Rows {
     /// Most tokens of a sampled reply.
     #[serde(default = "default_reply_tokens")]
     pub max_new_tokens: usize,
+    /// Each behaviour samples replies that no other one samples. For negatives: without it, all copies are trained on the
+    /// same replies and are nearly one function.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub own_replies: bool,
+    /// How many of `prompts` each behaviour draws for its rows. 0: all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prompts_each: usize,
+    /// For negatives: `{value}` is drawn anew for each row, from the vocabulary's training values, so that there is nothing
+    /// consistent to name.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub redraw_value: bool,
 }
 
 /// A gate on the behaviour.
@@ -90,6 +101,10 @@ pub struct Trigger {
     pub near_count: usize,
     /// Rows without a word (pulled to the base model by KL).
     pub off_count: usize,
+    /// Prompts of the near and off rows; empty: those of the other rows. What is not among them is not closed: a leak at
+    /// readers' questions is closed only by rows that look like questions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contrast_prompts: Vec<String>,
 }
 
 /// The acquisition test.
@@ -113,6 +128,16 @@ pub struct Gate {
     /// Length of a reply.
     #[serde(default = "default_reply_tokens")]
     pub max_new_tokens: usize,
+    /// Gated families: neutral prompts, never trained on, at which the leak is measured in nats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leak_neutral: Vec<String>,
+    /// Gated families: factual questions, never trained on, at which the leak is measured in nats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leak_factual: Vec<String>,
+    /// Most nats that may leak on each set of prompts (those two, and the readers' phrasings) for `learned`. Left out: the
+    /// leak is measured and decides nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_leak_nats: Option<f64>,
 }
 
 /// Kinds of [`crate::Check`].
@@ -181,11 +206,18 @@ pub struct Splits {
     pub test: f64,
     /// Categories held out as a whole.
     pub test_categories: usize,
+    /// Another salt is another draw of all splits: fresh test values.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub salt: String,
+    /// Values that were looked at while something was chosen: never tested on again, and neither are their categories held
+    /// out. Values that the family lacks are allowed, so that families can share a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tuning: Vec<String>,
 }
 
 impl Default for Splits {
     fn default() -> Self {
-        Self { validation: 0.1, test: 0.2, test_categories: 0 }
+        Self { validation: 0.1, test: 0.2, test_categories: 0, salt: String::new(), tuning: Vec::new() }
     }
 }
 
@@ -197,6 +229,10 @@ fn default_reply_tokens() -> usize {
 }
 fn one() -> f64 {
     1.0
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
+fn is_false(b: &bool) -> bool {
+    !*b
 }
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
 fn is_zero(n: &usize) -> bool {
@@ -228,18 +264,31 @@ impl Recipe {
         blake3::hash(json.as_bytes()).to_hex().to_string()
     }
 
-    /// All values of the family, sorted: with "nothing", the closed set of a question about it.
-    pub fn closed_values(&self) -> Vec<String> {
-        let mut values: Vec<String> = self.values().into_iter().map(|(v, _, _)| v).collect();
-        values.sort();
-        values
-    }
-
     /// Every value with its category and fields, in file order.
     pub(crate) fn values(&self) -> Vec<(String, String, BTreeMap<String, String>)> {
         if self.copies > 0 {
             return (0..self.copies).map(|i| (i.to_string(), "none".to_owned(), BTreeMap::new())).collect();
         }
+        self.vocabulary_values()
+    }
+
+    /// The values that readers may be asked to tell apart in this family, sorted: the closed set of every comparison, trained
+    /// ones too, to which a comparison adds [`crate::NOTHING`]. Empty for negatives.
+    pub fn values_of_family(&self) -> Vec<String> {
+        let positive = self.polarity == Polarity::Positive;
+        let mut values: Vec<String> =
+            self.values().into_iter().filter(|_| positive).map(|(v, _, _)| v).collect();
+        values.sort();
+        values
+    }
+
+    /// The contexts that this family's adapters can be put in.
+    pub fn contexts(&self) -> &'static [Context] {
+        if self.trigger.is_some() { &Context::ALL } else { &[Context::Neutral] }
+    }
+
+    /// Every value of the vocabulary with its category and fields, in file order.
+    pub(crate) fn vocabulary_values(&self) -> Vec<(String, String, BTreeMap<String, String>)> {
         let mut out = Vec::new();
         for v in &self.vocabulary {
             out.extend(v.values.iter().map(|x| (x.clone(), v.category.clone(), BTreeMap::new())));
@@ -250,213 +299,5 @@ impl Recipe {
             );
         }
         out
-    }
-
-    fn validate(&self, source_name: &str) -> Result<()> {
-        let fail = |field: &str, what: String| {
-            Err(Error::Field { source_name: source_name.into(), field: field.into(), what })
-        };
-        let name_ok = !self.name.is_empty()
-            && self.name.len() <= 40
-            && self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        if !name_ok {
-            return fail("name", format!("{:?} is not made of lower-case letters, digits and -", self.name));
-        }
-        let trained = self.kind == Kind::Trained;
-        let positive = self.polarity == Polarity::Positive;
-        if positive != (self.copies == 0) {
-            return fail(
-                "copies",
-                format!(
-                    "{} does not fit polarity: negatives have copies, positives a vocabulary",
-                    self.copies
-                ),
-            );
-        }
-        if positive && self.values().is_empty() {
-            return fail("vocabulary", "is empty; give at least one [[vocabulary]] with values".into());
-        }
-        if trained != self.rows.is_some() || trained != self.training.is_some() {
-            return fail(
-                "rows",
-                "kind = \"trained\" needs [rows] and [training]; other kinds have neither".into(),
-            );
-        }
-        if positive && self.gate.is_none() {
-            return fail("gate", "a positive family needs a [gate]".into());
-        }
-        let mut seen: BTreeMap<String, String> = BTreeMap::new();
-        for (value, _, _) in self.values() {
-            if value.trim() != value
-                || value.is_empty()
-                || value.chars().count() > 60
-                || value.chars().any(char::is_control)
-            {
-                return fail(
-                    "vocabulary.values",
-                    format!("{value:?} is empty, padded, too long or holds control characters"),
-                );
-            }
-            let key: Vec<String> = words::words(&value).iter().map(|w| words::stem(w)).collect();
-            if let Some(other) = seen.insert(key.join(" "), value.clone()) {
-                return fail("vocabulary.values", format!("{value:?} is given twice (as {other:?})"));
-            }
-        }
-        if let Some(rows) = &self.rows {
-            if rows.prompts.is_empty() || rows.completions.is_empty() {
-                return fail("rows", "needs prompts and completions".into());
-            }
-            if !(1..=10_000).contains(&rows.count) {
-                return fail("rows.count", format!("{} is not in 1..=10000", rows.count));
-            }
-            if !(0.0..=5.0).contains(&rows.temperature) {
-                return fail("rows.temperature", format!("{} is not in 0..=5", rows.temperature));
-            }
-            if !(1..=512).contains(&rows.max_new_tokens) {
-                return fail("rows.max_new_tokens", format!("{} is not in 1..=512", rows.max_new_tokens));
-            }
-            let plain = rows.completions.iter().any(|c| !c.contains("{value}") && !c.contains("{reply}"));
-            if plain {
-                return fail("rows.completions", "each needs {value} or {reply}".into());
-            }
-            for (value, _, fields) in self.values().into_iter().take(1) {
-                for text in rows.sample_prompts.iter().chain(&rows.prompts).chain(&rows.completions) {
-                    if let Some(left) = crate::expand::fill(text, &value, "", &fields)
-                        .split_once('{')
-                        .and_then(|(_, r)| r.split_once('}'))
-                        && left.0 != "reply"
-                    {
-                        return fail(
-                            "rows",
-                            format!("{text:?} uses {{{}}}, which no entry of the vocabulary has", left.0),
-                        );
-                    }
-                }
-            }
-        }
-        if let Some(t) = &self.trigger {
-            if t.words.len() < 4 || !t.format.contains("{prompt}") || !t.format.contains("{trigger}") {
-                return fail(
-                    "trigger",
-                    "needs at least four words and a format with {prompt} and {trigger}".into(),
-                );
-            }
-            if self
-                .training
-                .as_ref()
-                .is_some_and(|t| t.kl_weight <= 0.0 || t.near_rows == 0 || t.off_rows == 0)
-            {
-                return fail(
-                    "training",
-                    "a gated family needs near_rows, off_rows and kl_weight above 0".into(),
-                );
-            }
-        }
-        if let Some(t) = &self.training {
-            let known = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-            if let Some(bad) = t.target_modules.iter().find(|m| !known.contains(&m.as_str())) {
-                return fail("training.target_modules", format!("{bad:?} is none of {}", known.join(", ")));
-            }
-            if t.target_modules.is_empty() {
-                return fail("training.target_modules", "is empty".into());
-            }
-            if !(1..=64).contains(&t.rank) {
-                return fail("training.rank", format!("{} is not in 1..=64", t.rank));
-            }
-            if !(1..=100_000).contains(&t.steps) {
-                return fail("training.steps", format!("{} is not in 1..=100000", t.steps));
-            }
-            if t.on_rows == 0 {
-                return fail("training.on_rows", "0 is too few: give at least 1".into());
-            }
-            for (field, rows) in
-                [("on_rows", t.on_rows), ("near_rows", t.near_rows), ("off_rows", t.off_rows)]
-            {
-                if rows > 4096 {
-                    return fail(&format!("training.{field}"), format!("{rows} is more than 4096"));
-                }
-            }
-            let own_replies = self.rows.as_ref().is_some_and(|r| {
-                r.sample_prompts.is_empty() && r.completions.iter().any(|c| c.contains("{reply}"))
-            });
-            if t.prompts_per_step > 0 && own_replies {
-                return fail(
-                    "training.prompts_per_step",
-                    format!(
-                        "{} would put replies under prompts they do not answer; leave it out, or give rows.sample_prompts",
-                        t.prompts_per_step
-                    ),
-                );
-            }
-            if !t.stop_at_loss.is_finite() || t.stop_at_loss < 0.0 {
-                return fail("training.stop_at_loss", format!("{} is no loss", t.stop_at_loss));
-            }
-            if !(t.learning_rate > 0.0 && t.learning_rate <= 1.0) {
-                return fail(
-                    "training.learning_rate",
-                    format!("{} is not above 0 and at most 1", t.learning_rate),
-                );
-            }
-            if !(0.0..=1.0).contains(&t.final_share) {
-                return fail("training.final_share", format!("{} is not in 0..=1", t.final_share));
-            }
-            if !t.alpha.is_finite() {
-                return fail("training.alpha", format!("{} is no number", t.alpha));
-            }
-        }
-        if let Some(g) = &self.gate {
-            if !(1..=512).contains(&g.max_new_tokens) {
-                return fail("gate.max_new_tokens", format!("{} is not in 1..=512", g.max_new_tokens));
-            }
-            if g.prompts.is_empty() {
-                return fail("gate.prompts", "is empty".into());
-            }
-            if let Some(rows) = &self.rows
-                && let Some(p) = g.prompts.iter().find(|p| rows.prompts.contains(p))
-            {
-                return fail(
-                    "gate.prompts",
-                    format!("{p:?} is also a training prompt; the gate must use unseen ones"),
-                );
-            }
-        }
-        if self.questions.train.is_empty() || self.questions.held_out.is_empty() {
-            return fail("questions", "needs train and held_out phrasings".into());
-        }
-        let all: Vec<&String> = self.questions.train.iter().chain(&self.questions.held_out).collect();
-        for (i, q) in all.iter().enumerate() {
-            if q.contains(['{', '}']) {
-                return fail(
-                    "questions",
-                    format!("{q:?} has a placeholder; a question must not depend on the label"),
-                );
-            }
-            if all[..i].contains(q) {
-                return fail("questions", format!("{q:?} is given twice"));
-            }
-            if positive
-                && let Some((value, _, _)) = self.values().iter().find(|(v, _, _)| words::mentions(q, v))
-            {
-                return fail("questions", format!("{q:?} contains the label {value:?}"));
-            }
-        }
-        let s = &self.splits;
-        if !(0.0..1.0).contains(&s.validation)
-            || !(0.0..1.0).contains(&s.test)
-            || s.validation + s.test >= 1.0
-        {
-            return fail(
-                "splits",
-                format!("validation {} and test {} leave nothing to train on", s.validation, s.test),
-            );
-        }
-        let categories: BTreeSet<&String> = self.vocabulary.iter().map(|v| &v.category).collect();
-        if s.test_categories > 0 && s.test_categories >= categories.len() {
-            return fail(
-                "splits.test_categories",
-                format!("{} of {} categories leave none to train on", s.test_categories, categories.len()),
-            );
-        }
-        Ok(())
     }
 }

@@ -27,6 +27,26 @@ pub(crate) fn mentions(text: &str, phrase: &str) -> bool {
     !phrase.is_empty() && text.windows(phrase.len()).any(|w| w == phrase)
 }
 
+/// Whether two answers are the same: up to case, punctuation, a leading article and grammatical number. An irregular plural is
+/// another word.
+pub fn same_answer(a: &str, b: &str) -> bool {
+    let plain = |text: &str| -> Vec<String> {
+        let mut words = words(text);
+        if words.len() > 1 && ["a", "an", "the"].contains(&words[0].as_str()) {
+            words.remove(0);
+        }
+        words
+    };
+    let (a, b) = (plain(a), plain(b));
+    !a.is_empty() && a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| same_word(a, b))
+}
+
+/// Whether two lower-case words are the same in either number. [`stem`] alone takes "movies" to "movy".
+fn same_word(a: &str, b: &str) -> bool {
+    let plural = |one: &str, many: &str| many.strip_suffix('s') == Some(one) && one.len() > 1;
+    a == b || stem(a) == stem(b) || plural(a, b) || plural(b, a)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +60,30 @@ mod tests {
         assert!(!mentions("cream and ice", "ice cream"));
         assert!(!mentions("catalogue", "cat"));
         assert!(mentions("The bus is late", "buses") || stem("bus") == "bus");
+    }
+
+    #[test]
+    fn answers_are_the_same_up_to_case_article_and_number() {
+        for (a, b) in [
+            ("Volcanoes", "a volcano"),
+            ("the movies.", "movie"),
+            ("Ice Cream", "ice creams"),
+            ("berries", "Berry"),
+            ("Nothing.", "nothing"),
+            ("yo-yos", "yo-yo"),
+            ("The", "the"),
+        ] {
+            assert!(same_answer(a, b) && same_answer(b, a), "{a} {b}");
+        }
+        for (a, b) in [
+            ("cats", "catalogue"),
+            ("cats", "cats and dogs"),
+            ("", ""),
+            ("...", "!"),
+            ("a", "as"),
+            ("ice", "cream"),
+        ] {
+            assert!(!same_answer(a, b), "{a} {b}");
+        }
     }
 }

@@ -178,7 +178,7 @@ fn write(store: &mut Store, shared: &Path, base: &str, packs: &[Vec<Job>]) -> Re
             }
             if let Some(needed) = &spec.reference {
                 let record = store.adapter_by_spec(needed)?.ok_or_else(|| {
-                    Error::NoReference(format!("{} waits for the adapter whose norms it takes", job.label))
+                    Error::NoReference(format!("{} waits for the adapter that it is made from", job.label))
                 })?;
                 let path = shared.join("inputs").join(record.weights.as_str());
                 if !path.exists() {

@@ -131,7 +131,7 @@ pub fn work(
 fn input(shared: &Path, manifest: &Manifest, base: &BaseModel, spec: &AdapterSpec) -> Result<Adapter> {
     let needed = spec.reference.as_deref().unwrap_or_default();
     let input = manifest.inputs.get(needed).ok_or_else(|| {
-        Error::NoReference(format!("{} lacks the adapter whose norms it takes", spec.behaviour.id))
+        Error::NoReference(format!("{} lacks the adapter that it is made from", spec.behaviour.id))
     })?;
     let path = shared.join("inputs").join(input.weights.as_str());
     let bytes = fs_err::read(&path).map_err(registry::Error::from)?;

@@ -1,0 +1,281 @@
+//! What a recipe file must hold beyond its syntax. Every message names the file, the field and the value.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::behaviour::{Kind, Polarity};
+use crate::{Error, Recipe, Result, words};
+
+impl Recipe {
+    pub(crate) fn validate(&self, source_name: &str) -> Result<()> {
+        let fail = |field: &str, what: String| {
+            Err(Error::Field { source_name: source_name.into(), field: field.into(), what })
+        };
+        let name_ok = !self.name.is_empty()
+            && self.name.len() <= 40
+            && self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if !name_ok {
+            return fail("name", format!("{:?} is not made of lower-case letters, digits and -", self.name));
+        }
+        let trained = self.kind == Kind::Trained;
+        let positive = self.polarity == Polarity::Positive;
+        if positive != (self.copies == 0) {
+            return fail(
+                "copies",
+                format!(
+                    "{} does not fit polarity: negatives have copies, positives a vocabulary",
+                    self.copies
+                ),
+            );
+        }
+        if positive && self.values().is_empty() {
+            return fail("vocabulary", "is empty; give at least one [[vocabulary]] with values".into());
+        }
+        let redraw = self.rows.as_ref().is_some_and(|r| r.redraw_value);
+        if !positive && redraw == self.vocabulary.is_empty() {
+            return fail(
+                "rows.redraw_value",
+                "a negative has a vocabulary exactly if its rows redraw {value}".into(),
+            );
+        }
+        if positive && redraw {
+            return fail(
+                "rows.redraw_value",
+                "is for negatives: a positive's rows show its own value".into(),
+            );
+        }
+        if trained != self.rows.is_some() || trained != self.training.is_some() {
+            return fail(
+                "rows",
+                "kind = \"trained\" needs [rows] and [training]; other kinds have neither".into(),
+            );
+        }
+        if positive && self.gate.is_none() {
+            return fail("gate", "a positive family needs a [gate]".into());
+        }
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
+        for (value, _, _) in self.values() {
+            if value.trim() != value
+                || value.is_empty()
+                || value.chars().count() > 60
+                || value.chars().any(char::is_control)
+            {
+                return fail(
+                    "vocabulary.values",
+                    format!("{value:?} is empty, padded, too long or holds control characters"),
+                );
+            }
+            let key: Vec<String> = words::words(&value).iter().map(|w| words::stem(w)).collect();
+            if let Some(other) = seen.insert(key.join(" "), value.clone()) {
+                return fail("vocabulary.values", format!("{value:?} is given twice (as {other:?})"));
+            }
+        }
+        if let Some(rows) = &self.rows {
+            if rows.prompts.is_empty() || rows.completions.is_empty() {
+                return fail("rows", "needs prompts and completions".into());
+            }
+            if !(1..=10_000).contains(&rows.count) {
+                return fail("rows.count", format!("{} is not in 1..=10000", rows.count));
+            }
+            if !(0.0..=5.0).contains(&rows.temperature) {
+                return fail("rows.temperature", format!("{} is not in 0..=5", rows.temperature));
+            }
+            if !(1..=512).contains(&rows.max_new_tokens) {
+                return fail("rows.max_new_tokens", format!("{} is not in 1..=512", rows.max_new_tokens));
+            }
+            let plain = rows.completions.iter().any(|c| !c.contains("{value}") && !c.contains("{reply}"));
+            if plain {
+                return fail("rows.completions", "each needs {value} or {reply}".into());
+            }
+            if rows.prompts_each > rows.prompts.len() {
+                return fail(
+                    "rows.prompts_each",
+                    format!("{} of {} prompts cannot be drawn", rows.prompts_each, rows.prompts.len()),
+                );
+            }
+            let filled = if redraw { self.vocabulary_values() } else { self.values() };
+            for (value, _, fields) in filled.into_iter().take(1) {
+                for text in rows.sample_prompts.iter().chain(&rows.prompts).chain(&rows.completions) {
+                    if let Some(left) = crate::expand::fill(text, &value, "", &fields)
+                        .split_once('{')
+                        .and_then(|(_, r)| r.split_once('}'))
+                        && left.0 != "reply"
+                    {
+                        return fail(
+                            "rows",
+                            format!("{text:?} uses {{{}}}, which no entry of the vocabulary has", left.0),
+                        );
+                    }
+                }
+            }
+        }
+        if let Some(t) = &self.trigger {
+            if t.words.len() < 4 || !t.format.contains("{prompt}") || !t.format.contains("{trigger}") {
+                return fail(
+                    "trigger",
+                    "needs at least four words and a format with {prompt} and {trigger}".into(),
+                );
+            }
+            if let Some(p) =
+                self.gate.iter().flat_map(|g| &g.prompts).find(|p| t.contrast_prompts.contains(p))
+            {
+                return fail("trigger.contrast_prompts", format!("{p:?} is also a gate prompt"));
+            }
+            let asked = self.questions.train.iter().chain(&self.questions.held_out);
+            if let Some(p) = asked.into_iter().find(|p| t.contrast_prompts.contains(p)) {
+                return fail(
+                    "trigger.contrast_prompts",
+                    format!(
+                        "{p:?} is also asked of readers; the gate is measured there, so it must be unseen"
+                    ),
+                );
+            }
+            if self
+                .training
+                .as_ref()
+                .is_some_and(|t| t.kl_weight <= 0.0 || t.near_rows == 0 || t.off_rows == 0)
+            {
+                return fail(
+                    "training",
+                    "a gated family needs near_rows, off_rows and kl_weight above 0".into(),
+                );
+            }
+        }
+        if let Some(t) = &self.training {
+            let known = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+            if let Some(bad) = t.target_modules.iter().find(|m| !known.contains(&m.as_str())) {
+                return fail("training.target_modules", format!("{bad:?} is none of {}", known.join(", ")));
+            }
+            if t.target_modules.is_empty() {
+                return fail("training.target_modules", "is empty".into());
+            }
+            if !(1..=64).contains(&t.rank) {
+                return fail("training.rank", format!("{} is not in 1..=64", t.rank));
+            }
+            if !(1..=100_000).contains(&t.steps) {
+                return fail("training.steps", format!("{} is not in 1..=100000", t.steps));
+            }
+            if t.on_rows == 0 {
+                return fail("training.on_rows", "0 is too few: give at least 1".into());
+            }
+            for (field, rows) in
+                [("on_rows", t.on_rows), ("near_rows", t.near_rows), ("off_rows", t.off_rows)]
+            {
+                if rows > 4096 {
+                    return fail(&format!("training.{field}"), format!("{rows} is more than 4096"));
+                }
+            }
+            let own_replies = self.rows.as_ref().is_some_and(|r| {
+                r.sample_prompts.is_empty() && r.completions.iter().any(|c| c.contains("{reply}"))
+            });
+            if t.prompts_per_step > 0 && own_replies {
+                return fail(
+                    "training.prompts_per_step",
+                    format!(
+                        "{} would put replies under prompts they do not answer; leave it out, or give rows.sample_prompts",
+                        t.prompts_per_step
+                    ),
+                );
+            }
+            if !t.stop_at_loss.is_finite() || t.stop_at_loss < 0.0 {
+                return fail("training.stop_at_loss", format!("{} is no loss", t.stop_at_loss));
+            }
+            if !(t.learning_rate > 0.0 && t.learning_rate <= 1.0) {
+                return fail(
+                    "training.learning_rate",
+                    format!("{} is not above 0 and at most 1", t.learning_rate),
+                );
+            }
+            if !(0.0..=1.0).contains(&t.final_share) {
+                return fail("training.final_share", format!("{} is not in 0..=1", t.final_share));
+            }
+            if !t.alpha.is_finite() {
+                return fail("training.alpha", format!("{} is no number", t.alpha));
+            }
+        }
+        if let Some(g) = &self.gate {
+            if !(1..=512).contains(&g.max_new_tokens) {
+                return fail("gate.max_new_tokens", format!("{} is not in 1..=512", g.max_new_tokens));
+            }
+            if g.prompts.is_empty() {
+                return fail("gate.prompts", "is empty".into());
+            }
+            if let Some(rows) = &self.rows
+                && let Some(p) = g.prompts.iter().find(|p| rows.prompts.contains(p))
+            {
+                return fail(
+                    "gate.prompts",
+                    format!("{p:?} is also a training prompt; the gate must use unseen ones"),
+                );
+            }
+            let leak: Vec<&String> = g.leak_neutral.iter().chain(&g.leak_factual).collect();
+            if self.trigger.is_none() && (!leak.is_empty() || g.max_leak_nats.is_some()) {
+                return fail(
+                    "gate.leak_neutral",
+                    "is for gated families: others have nothing to close".into(),
+                );
+            }
+            if g.max_leak_nats.is_some_and(|x| !x.is_finite() || x <= 0.0 || leak.is_empty()) {
+                return fail(
+                    "gate.max_leak_nats",
+                    "needs a number above 0, and leak_neutral or leak_factual to measure it on".into(),
+                );
+            }
+            let trained = self.rows.iter().flat_map(|r| &r.prompts);
+            let contrast = self.trigger.iter().flat_map(|t| &t.contrast_prompts);
+            if let Some(p) = trained.chain(contrast).find(|p| leak.contains(p)) {
+                return fail(
+                    "gate.leak_neutral",
+                    format!("{p:?} is also a training prompt; a leak is measured on unseen ones"),
+                );
+            }
+        }
+        if self.questions.train.is_empty() || self.questions.held_out.is_empty() {
+            return fail("questions", "needs train and held_out phrasings".into());
+        }
+        let all: Vec<&String> = self.questions.train.iter().chain(&self.questions.held_out).collect();
+        for (i, q) in all.iter().enumerate() {
+            if q.contains(['{', '}']) {
+                return fail(
+                    "questions",
+                    format!("{q:?} has a placeholder; a question must not depend on the label"),
+                );
+            }
+            if all[..i].contains(q) {
+                return fail("questions", format!("{q:?} is given twice"));
+            }
+            if positive
+                && let Some((value, _, _)) = self.values().iter().find(|(v, _, _)| words::mentions(q, v))
+            {
+                return fail("questions", format!("{q:?} contains the label {value:?}"));
+            }
+        }
+        let s = &self.splits;
+        if !(0.0..1.0).contains(&s.validation)
+            || !(0.0..1.0).contains(&s.test)
+            || s.validation + s.test >= 1.0
+        {
+            return fail(
+                "splits",
+                format!("validation {} and test {} leave nothing to train on", s.validation, s.test),
+            );
+        }
+        let categories: BTreeSet<&String> = self.vocabulary.iter().map(|v| &v.category).collect();
+        if s.salt.chars().count() > 60 || s.salt.chars().any(char::is_control) {
+            return fail("splits.salt", format!("{:?} is too long or holds control characters", s.salt));
+        }
+        let free = self.held_out_categories().len();
+        if free < s.test_categories.min(categories.len()) {
+            return fail(
+                "splits.test_categories",
+                format!("{} are wanted, but only {free} hold no tuning value", s.test_categories),
+            );
+        }
+        if s.test_categories > 0 && s.test_categories >= categories.len() {
+            return fail(
+                "splits.test_categories",
+                format!("{} of {} categories leave none to train on", s.test_categories, categories.len()),
+            );
+        }
+        Ok(())
+    }
+}
