@@ -3,13 +3,20 @@
 #![warn(missing_docs)]
 
 pub mod assemble;
+pub mod bootstrap;
+pub mod correct;
 pub mod items;
+pub mod measures;
 pub mod metrics;
+pub mod negatives;
+pub mod permutation;
 pub mod readers;
 pub mod report;
 pub mod run;
+pub mod scores;
 pub mod settings;
 pub mod stats;
+pub mod strata;
 mod svg;
 
 pub use assemble::{assemble, same_supervision};
