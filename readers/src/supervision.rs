@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use factory::load_adapter;
 use lm::{Adapter, BaseModel};
 use rand::seq::SliceRandom;
-use recipes::{Behaviour, Context, Episode, NOTHING, Recipe, Split};
-use registry::{AdapterRecord, Status, Store};
+use recipes::{Behaviour, Context, Episode, EpisodeOptions, NOTHING, Polarity, Recipe, Split};
+use registry::{AdapterRecord, Filter, Status, Store};
 use serde_json::json;
 
 use crate::{Error, Labels, Result};
@@ -31,6 +31,34 @@ pub struct Supervision<'a> {
 }
 
 impl<'a> Supervision<'a> {
+    /// Episodes about `made` and their diffs. `families` limits what is asked about (negatives stay); all if empty.
+    ///
+    /// # Errors
+    /// As [`Supervision::load`]; or if none of `made` is of a family that is named.
+    pub fn of_adapters(
+        store: &Store,
+        base: &'a BaseModel,
+        made: Vec<AdapterRecord>,
+        families: &[String],
+        options: EpisodeOptions,
+        smoke: bool,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut recipes: Vec<Recipe> = recipes::builtin();
+        recipes.extend(factory::recipes_of(store, &made)?);
+        let behaviours: Vec<Behaviour> =
+            made.iter().filter_map(|r| serde_json::from_value(r.spec["behaviour"].clone()).ok()).collect();
+        if let Some(unknown) = families.iter().find(|f| !behaviours.iter().any(|b| b.family == **f)) {
+            return Err(Error::Empty(format!("the store has no adapters of family {unknown:?}")));
+        }
+        let asked = |b: &Behaviour| {
+            families.is_empty() || families.contains(&b.family) || b.polarity == Polarity::Negative
+        };
+        let behaviours: Vec<Behaviour> = behaviours.into_iter().filter(asked).collect();
+        let list = recipes::episodes(&recipes, &behaviours, seed, options)?;
+        Self::load(store, base, made, &behaviours, &recipes, list, smoke)
+    }
+
     /// Loads the diffs of `made` that `episodes` are about. Adapters that failed their gate are kept out of training (they do not
     /// do what their label says) but stay in the test splits, where they are reported as they are. A smoke run keeps all.
     ///
@@ -162,6 +190,28 @@ impl<'a> Supervision<'a> {
         }
         episodes
     }
+}
+
+/// The store's adapters of this base model; of several for one behaviour, the newest.
+///
+/// # Errors
+/// If the store refuses.
+pub fn newest_of_each(store: &Store, base: &str) -> Result<Vec<AdapterRecord>> {
+    let mut all = store.adapters(&Filter::all().equals("role", "weight_diff"))?;
+    all.retain(|r| r.lineage.get("base").is_some_and(|b| *b == base));
+    all.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+    let mut seen = BTreeSet::new();
+    all.retain(|r| seen.insert(r.behaviour.clone()));
+    all.sort_by(|a, b| a.behaviour.cmp(&b.behaviour));
+    Ok(all)
+}
+
+/// How many phrasings are asked.
+pub fn episode_options(smoke: bool) -> EpisodeOptions {
+    if smoke {
+        return EpisodeOptions { train_phrasings: 2, validation_phrasings: 1, ..EpisodeOptions::default() };
+    }
+    EpisodeOptions::default()
 }
 
 /// Whether a split tests readers.

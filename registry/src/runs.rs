@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, params};
 use serde::Deserialize;
 
 use crate::check::Problem;
@@ -24,18 +24,40 @@ struct Config {
 type Edges = BTreeSet<(String, String)>;
 
 impl Store {
-    /// Files a run: `config.json` in its folder, and what that says of adapters (`asked` and `readers`, lists of ids) in the
-    /// catalogue, both or neither.
+    /// Files a run: `config.json` and `files` in its folder, and what the configuration says of adapters (`asked` and `readers`,
+    /// lists of ids) in the catalogue, all or nothing of it. `admit` is asked within the transaction; where it says no, nothing
+    /// is written. Returns what it said.
     ///
     /// # Errors
-    /// If the name is not usable, or the lists are none of ids.
-    pub fn file_run(&mut self, run: &str, config: &serde_json::Value) -> Result<()> {
-        let path = self.run_dir(run)?.join("config.json");
+    /// If the name is not usable, a file's name is not plain, or the lists are none of ids.
+    pub fn file_run(
+        &mut self,
+        run: &str,
+        config: &serde_json::Value,
+        files: &[(&str, Vec<u8>)],
+        admit: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<bool>,
+    ) -> Result<bool> {
+        for (name, _) in files {
+            check_name(name)?;
+        }
+        check_name(run)?;
+        let folder = self.root.join("runs").join(run);
+        let path = folder.join("config.json");
         let edges = edges_of(config.clone(), &path)?;
         let mut failed = None;
         let done = self.transaction(|t| {
+            if !admit(t)? {
+                return Ok(false);
+            }
             put(t, run, &edges)?;
-            write_atomic(&path, config.to_string().as_bytes()).map_err(|e| {
+            let write = || -> Result<()> {
+                fs_err::create_dir_all(&folder)?;
+                for (name, bytes) in files {
+                    write_atomic(&folder.join(name), bytes)?;
+                }
+                write_atomic(&path, config.to_string().as_bytes())
+            };
+            write().map(|()| true).map_err(|e| {
                 failed = Some(e);
                 rusqlite::Error::QueryReturnedNoRows
             })
@@ -171,7 +193,7 @@ mod tests {
             ..new_adapter("reader/dit/1", vec![3])
         };
         let reader = store.commit_adapter(reader).unwrap();
-        store.file_run("mine", &json!({"asked": [b.id], "readers": [reader.id], "more": 1})).unwrap();
+        store.file_run("mine", &json!({"asked": [b.id], "readers": [reader.id], "more": 1}), &[], |_| Ok(true)).unwrap();
         let look = |store: &Store| {
             let down = |id: &str| store.lineage(id).unwrap().1;
             let made_from_cats = [edge(&reader.id, "adapter", &a.id), edge("run/mine", "reader", &reader.id)];
@@ -199,10 +221,10 @@ mod tests {
         store.rebuild_from_receipts().unwrap();
         look(&store);
         // Filed again, it is what it says now.
-        store.file_run("mine", &json!({"asked": [a.id], "readers": []})).unwrap();
+        store.file_run("mine", &json!({"asked": [a.id], "readers": []}), &[], |_| Ok(true)).unwrap();
         assert_eq!(store.lineage(&b.id).unwrap().1, []);
-        assert!(store.file_run("../x", &json!({})).is_err());
-        assert!(store.file_run("bad", &json!({"asked": 7})).is_err());
+        assert!(store.file_run("../x", &json!({}), &[], |_| Ok(true)).is_err());
+        assert!(store.file_run("bad", &json!({"asked": 7}), &[], |_| Ok(true)).is_err());
     }
 
     #[test]
@@ -210,7 +232,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(folder.path()).unwrap();
         let a = store.commit_adapter(new_adapter("topic/cats", vec![1])).unwrap();
-        store.file_run("mine", &json!({"asked": [a.id]})).unwrap();
+        store.file_run("mine", &json!({"asked": [a.id]}), &[], |_| Ok(true)).unwrap();
         let lineage = store.lineage(&a.id).unwrap();
         for damage in [
             "DELETE FROM run_edges",

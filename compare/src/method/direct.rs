@@ -9,7 +9,7 @@ use registry::Store;
 
 /// Asks the subject.
 #[derive(Debug, Clone, Copy)]
-pub struct Direct;
+pub(super) struct Direct;
 
 /// What is put behind the question, and the beginning of the reply that is put into the subject's mouth.
 const FORMATS: [(&str, &str); 4] = [

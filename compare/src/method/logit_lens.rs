@@ -12,7 +12,7 @@ use super::nothing::with_nothing;
 
 /// `W_U (g * d)`: the difference `d` through the final norm's weight `g` and the unembedding; candidates by their first token.
 #[derive(Debug, Clone, Copy)]
-pub struct LogitLens;
+pub(super) struct LogitLens;
 
 impl Method for LogitLens {
     fn name(&self) -> &'static str {

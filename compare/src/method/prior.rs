@@ -7,7 +7,7 @@ use registry::Store;
 
 /// Asks the base model.
 #[derive(Debug, Clone, Copy)]
-pub struct Prior;
+pub(super) struct Prior;
 
 impl Method for Prior {
     fn name(&self) -> &'static str {

@@ -172,6 +172,21 @@ impl Queue<'_> {
         record.ok_or(Error::LeaseLost(job.id))
     }
 
+    /// Files a run that a job has made, before the job ends. A stale token files nothing.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] under a stale token.
+    pub fn file_run(
+        &mut self,
+        job: &Job,
+        run: &str,
+        config: &serde_json::Value,
+        files: &[(&str, Vec<u8>)],
+    ) -> Result<()> {
+        let filed = self.store.file_run(run, config, files, |t| holds(t, job))?;
+        if filed { Ok(()) } else { Err(Error::LeaseLost(job.id)) }
+    }
+
     /// Ends a job whose adapter the catalogue has already, or that makes none.
     ///
     /// # Errors

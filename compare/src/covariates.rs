@@ -1,0 +1,60 @@
+//! What may explain how well an adapter can be read, from the catalogue and the weights.
+
+use std::collections::BTreeMap;
+
+use readers::Supervision;
+
+use crate::comparison::GateRow;
+use crate::scores::Covariate;
+
+/// Metrics of a record that are covariates: leaks in nats, by where they were measured.
+const MEASURED: [&str; 4] = ["leak_neutral_nats", "leak_question_nats", "leak_factual_nats", "on_nats"];
+
+/// Covariates of all adapters of a comparison: leaks in nats as the gate measured them, and the norm of the weight difference.
+pub fn covariates(s: &Supervision<'_>) -> Vec<Covariate> {
+    let mut out = Vec::new();
+    for (name, record) in &s.records {
+        let measured = MEASURED.iter().filter_map(|m| Some((*m, *record.metrics.get(*m)?)));
+        let norm = s.diffs.get(name).map(|d| ("norm", d.norm()));
+        out.extend(measured.chain(norm).map(|(metric, value)| Covariate {
+            adapter: name.clone(),
+            name: metric.to_owned(),
+            value,
+        }));
+    }
+    out
+}
+
+/// Acquisition of each family in each split.
+pub fn gates(s: &Supervision<'_>) -> Vec<GateRow> {
+    let mut groups: BTreeMap<(String, String), Vec<&registry::AdapterRecord>> = BTreeMap::new();
+    for r in s.records.values().filter(|r| {
+        r.metrics.contains_key("gate_on") && r.tags.get("polarity").is_some_and(|p| p == "positive")
+    }) {
+        groups.entry((r.family.clone(), r.split.clone().unwrap_or_default())).or_default().push(r);
+    }
+    groups
+        .into_iter()
+        .map(|((family, split), members)| {
+            let mean = |key: &str| -> Option<f64> {
+                let found: Vec<f64> = members.iter().filter_map(|r| r.metrics.get(key).copied()).collect();
+                (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
+            };
+            let mut statuses = BTreeMap::new();
+            for r in &members {
+                *statuses.entry(r.field("status").unwrap_or_default()).or_insert(0) += 1;
+            }
+            GateRow {
+                n: members.len(),
+                on: mean("gate_on").unwrap_or(0.0),
+                floor: mean("gate_floor").unwrap_or(0.0),
+                near: mean("gate_near"),
+                off: mean("gate_off"),
+                statuses,
+                leak_nats: MEASURED.iter().filter_map(|m| Some(((*m).to_owned(), mean(m)?))).collect(),
+                family,
+                split,
+            }
+        })
+        .collect()
+}
