@@ -3,12 +3,15 @@
 #![warn(missing_docs)]
 
 pub mod assemble;
+pub mod assembly;
 pub mod bootstrap;
+pub mod comparison;
 pub mod correct;
 pub mod items;
 pub mod measures;
 pub mod metrics;
 pub mod negatives;
+mod old;
 pub mod permutation;
 pub mod readers;
 pub mod report;
@@ -18,6 +21,8 @@ pub mod settings;
 pub mod stats;
 pub mod strata;
 mod svg;
+pub mod verdict;
+pub mod warnings;
 
 pub use assemble::{assemble, same_supervision};
 pub use items::{
