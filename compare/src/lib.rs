@@ -1,17 +1,34 @@
-//! Training readers on equal supervision, and arms x controls x splits: per-item scores, metrics with intervals, and the report.
+//! Comparisons: arms as data, methods (one file each), their jobs, and from item scores to corrected, controlled numbers and
+//! the report.
 
 #![warn(missing_docs)]
 
+pub mod arms;
+pub mod assembly;
 pub mod bootstrap;
+pub mod comparison;
 pub mod correct;
+mod covariates;
 pub mod items;
+pub mod jobs;
 pub mod measures;
 pub mod method;
 pub mod metrics;
 pub mod negatives;
+pub mod old;
 pub mod permutation;
+pub mod progress;
 pub mod report;
 pub mod scores;
 pub mod stats;
 pub mod strata;
 mod svg;
+pub mod verdict;
+pub mod warnings;
+pub mod work;
+
+pub use arms::{Arms, DEFAULT, Known};
+pub use comparison::Comparison;
+pub use jobs::{Plan, Work, jobs};
+pub use progress::Progress;
+pub use work::{Comparing, crafts};

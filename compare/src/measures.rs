@@ -207,7 +207,7 @@ impl Grid {
     pub fn new(cells: &Cells) -> Option<Self> {
         let seeds: Vec<u64> = cells.keys().map(|k| k.1).collect::<BTreeSet<_>>().into_iter().collect();
         let all: BTreeSet<&String> = cells.keys().map(|k| &k.0).collect();
-        let mut out = Self { seeds: seeds.clone(), adapters: vec![], values: vec![] };
+        let mut out = Self { seeds, adapters: vec![], values: vec![] };
         for adapter in all {
             let row: Vec<f64> =
                 out.seeds.iter().filter_map(|s| cells.get(&(adapter.clone(), *s)).copied()).collect();
@@ -242,16 +242,17 @@ impl Grid {
         } else {
             other.seeds.clone()
         };
+        let mut out = Self { seeds, adapters: vec![], values: vec![] };
+        let seeds = out.seeds.clone();
         let at = |grid: &Self, row: &[f64], seed: u64| -> f64 {
             match grid.seeds.iter().position(|s| *s == seed) {
                 Some(i) if paired || grid.seeds == seeds => row[i],
                 _ => row.iter().sum::<f64>() / row.len() as f64,
             }
         };
-        let mut out = Self { seeds: seeds.clone(), adapters: vec![], values: vec![] };
         for (adapter, row) in self.adapters.iter().zip(&self.values) {
             if let Some(j) = other.adapters.iter().position(|a| a == adapter) {
-                let row = out.seeds.iter().map(|s| at(self, row, *s) - at(other, &other.values[j], *s)).collect();
+                let row = seeds.iter().map(|s| at(self, row, *s) - at(other, &other.values[j], *s)).collect();
                 out.adapters.push(adapter.clone());
                 out.values.push(row);
             }

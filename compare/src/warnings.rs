@@ -1,0 +1,104 @@
+//! What decides how far the numbers of a comparison go, said before them.
+
+use crate::comparison::Comparison;
+use crate::negatives::POOLED;
+use crate::strata::CLOSED_NATS;
+use crate::verdict::SATURATED;
+
+/// Below this many adapters a section is marked.
+pub const SMALL: usize = 20;
+
+/// Title of a section.
+pub fn title(family: &str, split: &str, context: &str) -> String {
+    let split = match split {
+        "test_value" => "held-out values",
+        "test_category" => "held-out categories",
+        other => other,
+    };
+    let context = match context {
+        "neutral" | "" => String::new(),
+        other => format!(", {other}"),
+    };
+    format!("{family}, {split}{context}")
+}
+
+/// The decisive warnings of a comparison.
+pub fn of(c: &Comparison) -> Vec<String> {
+    let mut out = Vec::new();
+    if c.smoke {
+        out.push("Smoke run: a handful of adapters, to see that everything runs. The numbers mean nothing.".into());
+    }
+    let trained = || c.arms.iter().filter(|a| a.trained);
+    if !c.arms.is_empty() && c.arms.iter().all(|a| a.trained) {
+        out.push("No arm without training was scored: nothing here shows what training a reader adds.".into());
+    }
+    let single: Vec<&str> = trained().filter(|a| a.seeds.len() == 1).map(|a| a.arm.as_str()).collect();
+    if !single.is_empty() {
+        out.push(format!(
+            "One reader seed for {}: their intervals leave out how much readers differ when trained again.",
+            single.join(", ")
+        ));
+    }
+    if trained().next().is_some() && !c.arms.iter().any(|a| a.permuted) {
+        out.push("No reader trained on permuted labels: what the format of answers gives alone was not measured.".into());
+    }
+    if c.primary.is_none() && trained().count() > 0 {
+        out.push("No contrast was declared beforehand: all are exploratory.".into());
+    }
+    let mut small = Vec::new();
+    let mut saturated = Vec::new();
+    for v in &c.verdicts {
+        let title = title(&v.family, &v.split, &v.context);
+        let n = c
+            .results
+            .iter()
+            .filter(|r| {
+                r.metric == "top1" && r.family == v.family && r.split == v.split && r.context == v.context
+            })
+            .map(|r| r.n)
+            .max()
+            .unwrap_or(0);
+        if n > 0 && n < SMALL {
+            small.push(format!("{title} (n = {n})"));
+        }
+        if let Some(b) = &v.best_untrained
+            && let Some(top1) = b.validation_top1
+            && top1 >= SATURATED
+        {
+            saturated.push(format!("{title} ({} {top1:.2})", b.arm));
+        }
+    }
+    if !small.is_empty() {
+        out.push(format!("Few adapters, so wide intervals: {}.", small.join("; ")));
+    }
+    if !saturated.is_empty() {
+        out.push(format!(
+            "Saturated: an arm without training is right in {SATURATED:.1} or more of validation adapters, so little is left to read: {}.",
+            saturated.join("; ")
+        ));
+    }
+    let open: Vec<String> = c
+        .covariates
+        .iter()
+        .filter(|r| r.name == "leak_question_nats" && r.mean >= CLOSED_NATS && r.family.contains("gated"))
+        .map(|r| format!("{} {} ({:.1} nats)", r.family, r.split, r.mean))
+        .collect();
+    if !open.is_empty() {
+        out.push(format!(
+            "Gates that are open at the readers' own questions (mean leak of the label, {CLOSED_NATS} nats or more): {}.",
+            open.join("; ")
+        ));
+    }
+    let few: Vec<&str> = c
+        .negatives
+        .iter()
+        .filter(|r| r.carries == POOLED && r.n < SMALL)
+        .map(|r| r.asked.as_str())
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    if !few.is_empty() {
+        out.push(format!("Fewer than {SMALL} negatives were asked about {}.", few.join(", ")));
+    }
+    out
+}
