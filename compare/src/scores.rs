@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+pub use readers::{Budget, Subject};
+pub use recipes::NOTHING;
 use serde::{Deserialize, Serialize};
 
-/// The answer of a reader that sees no behaviour; the last candidate of every closed set.
-pub const NOTHING: &str = "nothing";
 
 /// What one arm with one reader seed gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,43 +70,6 @@ pub struct Item {
     /// Greedy stated answer.
     #[serde(default)]
     pub reply: Option<String>,
-}
-
-/// What is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Subject {
-    /// The adapter that the item names.
-    Own,
-    /// The base model, nothing on.
-    Base,
-}
-
-/// What a reader cost.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Budget {
-    /// Supervision: (adapter, question, answer) rows.
-    pub supervision_rows: usize,
-    /// Trainable parameters.
-    pub trainable_parameters: usize,
-    /// Steps taken.
-    pub steps: usize,
-    /// Rows trained on up to the last step.
-    pub rows_seen: usize,
-    /// Step that validation chose.
-    pub chosen_step: usize,
-    /// Tokens trained on.
-    pub train_tokens: u64,
-    /// Tokens of pretraining.
-    pub pretrain_tokens: u64,
-    /// Estimated training FLOPs.
-    pub train_flops: f64,
-    /// Estimated pretraining FLOPs.
-    pub pretrain_flops: f64,
-    /// Estimated FLOPs of collecting activations.
-    pub collect_flops: f64,
-    /// Wall seconds of training.
-    pub seconds: f64,
 }
 
 /// A property of one adapter that may explain what can be read of it.

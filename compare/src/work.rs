@@ -15,8 +15,8 @@ use registry::Store;
 use crate::comparison::Meta;
 use crate::jobs::{JobSpec, Reported, SCHEMA, Work};
 use crate::progress::Progress;
-use crate::scores::{Item, Scores, Subject};
-use crate::{assembly, covariates, method, report};
+use crate::scores::{Item, Scores};
+use crate::{assembly, covariates, method};
 
 /// One kind of a comparison's work.
 #[derive(Debug, Clone, Copy)]
@@ -227,7 +227,7 @@ fn item(lab: Lab<'_>, case: Case, answer: readers::Answer) -> Item {
         status: record.and_then(|r| r.field("status")).unwrap_or_default(),
         adapter: case.subject.unwrap_or_default(),
         carries: case.carries,
-        subject: if present == readers::Subject::Own { Subject::Own } else { Subject::Base },
+        subject: present,
         context: case.context.name().into(),
         split: case.split.name().into(),
         family: case.family,
@@ -301,8 +301,7 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
     let lines: Vec<String> = all.iter().map(|i| serde_json::to_string(i).expect("invariant: plain data")).collect();
     let files = [
         ("scores.jsonl", lines.join("\n").into_bytes()),
-        ("comparison.json", report::json(&comparison).into_bytes()),
-        ("report.html", report::html(&comparison).into_bytes()),
+        ("comparison.json", serde_json::to_vec(&comparison).expect("invariant: plain data")),
     ];
     Queue::new(store).file_run(job, &of.run, &config, &files)?;
     Ok(())
