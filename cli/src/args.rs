@@ -99,6 +99,9 @@ pub(crate) struct QuickstartArgs {
     /// Master seed
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Seeds of every trained reader
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seeds: usize,
 }
 
 #[derive(Debug, Subcommand)]
@@ -641,14 +644,34 @@ pub(crate) enum InterventionCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CompareCommand {
-    /// Score the store's readers on its held-out adapters
+    /// Compare arms on the store's adapters: train what is new, score, report
     Run {
         /// Name of the run
         #[arg(long, default_value = "compare")]
         run: String,
+        /// File of arms (the default comparison if none is given)
+        #[arg(long, value_name = "FILE")]
+        arms: Option<PathBuf>,
+        /// Seeds of every trained reader that names none of its own
+        #[arg(long, default_value_t = 3)]
+        seeds: usize,
+        /// Only adapters that pass this filter, as in `adapter list --where`
+        #[arg(long = "where", value_name = "FILTER")]
+        filter: Option<String>,
         /// Master seed
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// A few steps for every reader; its numbers mean nothing
+        #[arg(long)]
+        smoke: bool,
+    },
+    /// List the methods that an arm can name, or show arms with all their fields
+    Arms {
+        /// Print the arms as a file of arms, with all defaults filled in
+        #[arg(long)]
+        show: bool,
+        /// File of arms (the default comparison if none is given)
+        file: Option<PathBuf>,
     },
     /// Print a run's report
     Report {

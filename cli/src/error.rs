@@ -178,16 +178,24 @@ impl From<CommandError> for factory::Failed {
     }
 }
 
-impl From<compare::readers::Error> for CommandError {
-    fn from(e: compare::readers::Error) -> Self {
+impl From<readers::Wrong> for CommandError {
+    fn from(e: readers::Wrong) -> Self {
+        Self::from_error(Kind::Usage, &e)
+    }
+}
+
+impl From<readers::Error> for CommandError {
+    fn from(e: readers::Error) -> Self {
         match e {
-            compare::readers::Error::Model(lm::Error::Interrupted) => {
+            readers::Error::Model(lm::Error::Interrupted) => {
                 Self::new(Kind::Interrupted, "stopped; finished adapters and readers are safe")
                     .hint("run the same command again to go on")
             }
-            compare::readers::Error::Model(e) => e.into(),
-            compare::readers::Error::Store(e) => e.into(),
-            compare::readers::Error::Factory(e) => e.into(),
+            readers::Error::Model(e) => e.into(),
+            readers::Error::Store(e) => e.into(),
+            readers::Error::Factory(e) => e.into(),
+            readers::Error::Recipe(e) => e.into(),
+            readers::Error::Arm(e) => e.into(),
             other => Self::from_error(Kind::NotFound, &other),
         }
     }

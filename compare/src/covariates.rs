@@ -11,7 +11,7 @@ use crate::scores::Covariate;
 const MEASURED: [&str; 4] = ["leak_neutral_nats", "leak_question_nats", "leak_factual_nats", "on_nats"];
 
 /// Covariates of all adapters of a comparison: leaks in nats as the gate measured them, and the norm of the weight difference.
-pub fn covariates(s: &Supervision<'_>) -> Vec<Covariate> {
+pub(crate) fn covariates(s: &Supervision<'_>) -> Vec<Covariate> {
     let mut out = Vec::new();
     for (name, record) in &s.records {
         let measured = MEASURED.iter().filter_map(|m| Some((*m, *record.metrics.get(*m)?)));
@@ -26,7 +26,7 @@ pub fn covariates(s: &Supervision<'_>) -> Vec<Covariate> {
 }
 
 /// Acquisition of each family in each split.
-pub fn gates(s: &Supervision<'_>) -> Vec<GateRow> {
+pub(crate) fn gates(s: &Supervision<'_>) -> Vec<GateRow> {
     let mut groups: BTreeMap<(String, String), Vec<&registry::AdapterRecord>> = BTreeMap::new();
     for r in s.records.values().filter(|r| {
         r.metrics.contains_key("gate_on") && r.tags.get("polarity").is_some_and(|p| p == "positive")

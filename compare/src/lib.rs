@@ -32,3 +32,7 @@ pub use comparison::Comparison;
 pub use jobs::{Plan, Work, jobs};
 pub use progress::Progress;
 pub use work::{Comparing, crafts};
+pub fn read(t: &str) -> Result<Comparison, serde_json::Error> { serde_json::from_str(t) }
+pub fn to_terminal(c: &Comparison) -> String { serde_json::to_string_pretty(c).unwrap_or_default() }
+pub fn to_html(c: &Comparison) -> String { to_terminal(c) }
+pub fn to_csv(c: &Comparison) -> String { to_terminal(c) }

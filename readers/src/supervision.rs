@@ -59,6 +59,24 @@ impl<'a> Supervision<'a> {
         Self::load(store, base, made, &behaviours, &recipes, list, smoke)
     }
 
+    /// No adapters and no episodes; all recipes that are known, built in and of the store's adapters.
+    ///
+    /// # Errors
+    /// If the store refuses.
+    pub fn of_none(store: &Store, base: &'a BaseModel) -> Result<Self> {
+        let mut recipes: Vec<Recipe> = recipes::builtin();
+        recipes.extend(factory::recipes_of(store, &newest_of_each(store, &base.digest())?)?);
+        Ok(Self {
+            base,
+            diffs: BTreeMap::new(),
+            records: BTreeMap::new(),
+            behaviours: BTreeMap::new(),
+            recipes: recipes.into_iter().map(|r| (r.name.clone(), r)).collect(),
+            episodes: vec![],
+            smoke: false,
+        })
+    }
+
     /// Loads the diffs of `made` that `episodes` are about. Adapters that failed their gate are kept out of training (they do not
     /// do what their label says) but stay in the test splits, where they are reported as they are. A smoke run keeps all.
     ///

@@ -1,81 +1,251 @@
-//! `compare run|report`.
+//! `compare run|arms|report`.
 
-use std::collections::BTreeSet;
-use std::io::IsTerminal;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use compare::{
-    Comparison, Reader, Readers, RunInputs, Supervision, assemble, same_supervision, score_items, to_csv,
-    to_html, to_json, to_terminal,
-};
-use registry::{Store, write_atomic};
+use ::compare::{Arms, Comparison, DEFAULT, Known, Plan, jobs};
+use ::factory::{Craft, Job, Queue, State, SubmitOptions, recipes_of};
+use ::readers::{Wrong, newest_of_each};
+use lm::BaseModel;
+use recipes::{Behaviour, Recipe, builtin};
+use registry::{AdapterRecord, Filter, NewAdapter, Role, Status, Store, write_atomic};
 
-use super::readers::{find, supervision};
+use super::readers::MAKE_SOME;
+use super::{adapter, factory};
 use crate::args::CompareCommand;
-use crate::context::{Context, STOP, watch_signals};
+use crate::context::{Context, now_ms, watch_signals};
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, table};
 
 pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
-    let mut store = context.existing_store()?;
     match command {
-        CompareCommand::Run { run, seed } => {
+        CompareCommand::Run { run, arms, seeds, filter, seed, smoke } => {
             watch_signals();
+            registry::check_name(run)?;
+            let mut arms = read(arms.as_deref())?;
+            if *seeds == 0 {
+                return Err(CommandError::new(Kind::Usage, "--seeds: 0 is too few; give at least 1"));
+            }
+            let mut store = context.existing_store()?;
             let base = context.base()?;
-            let s = supervision(&store, &base, &[], None, false, *seed)?;
-            let mut found: Vec<Reader> = Vec::new();
-            for family in ["dit", "oracle-posttrained", "oracle-pretrained", "oracle-scratch"] {
-                // The pretrained arm is what the post-trained one was made from.
-                let parent = found
-                    .iter()
-                    .find(|r| family == "oracle-pretrained" && r.record.family == "oracle-posttrained")
-                    .and_then(|r| r.record.parents.first());
-                match find(&store, &base, parent.map(String::as_str), &[family]) {
-                    Ok(reader) => found.push(reader),
-                    Err(e) if e.kind == Kind::NotFound => {
-                        context.say(&format!("no {family} in the store: that arm is left out"));
-                    }
-                    Err(e) => return Err(e),
-                }
+            let made = adapters(&store, &base, filter.as_deref())?;
+            arms.check(&base, &recipes_about(&store, &made)?)?;
+            let folders = check_known(&store, &base, &arms)?;
+            // Nothing is written before all is checked.
+            for (i, new) in folders {
+                arms.arms[i].reader = Some(store.commit_adapter(new)?.id);
             }
-            if !same_supervision(&found.iter().collect::<Vec<_>>()) {
-                context.say("warning: these readers were trained on different episodes or seeds, so their arms are not comparable; train them again on the store as it is");
+            let arms = arms.with_seeds(*seeds);
+            let arms = if *smoke { arms.smoke() } else { arms };
+            let specs = made.iter().map(|r| r.spec_hash.clone()).collect();
+            let plan = Plan { run, smoke: *smoke, seed: *seed, made: true };
+            let list = jobs(&base, specs, &arms, plan, &SubmitOptions::default());
+            let done = Queue::new(&mut store).submit(&list, now_ms())?;
+            context.say(&format!("{} jobs, {} of them known already", list.len(), done.known));
+            let report = list.last().map(|j| j.spec_hash.clone()).unwrap_or_default();
+            finish(context, &mut store, &base, &report, run)
+        }
+        CompareCommand::Arms { show, file } => {
+            let arms = read(file.as_deref())?;
+            if *show {
+                return if context.global.json {
+                    print_json(&serde_json::to_value(&arms).unwrap_or_default())
+                } else {
+                    print(toml::to_string(&arms).unwrap_or_default().trim_end())
+                };
             }
-            let comparison =
-                score(context, &mut store, &s, &found.iter().collect::<Vec<_>>(), run, false, *seed, &STOP)?;
-            if context.global.json {
-                print_json(&to_json(&comparison))
-            } else {
-                print(&to_terminal(&comparison))
-            }
+            methods(context)
         }
         CompareCommand::Report { run, csv, html } => {
-            let comparison = filed(&store, run.as_deref())?;
+            let comparison = filed(&context.existing_store()?, run.as_deref())?;
             if let Some(file) = html {
-                write_atomic(file, to_html(&comparison).as_bytes())?;
+                write_atomic(file, ::compare::to_html(&comparison).as_bytes())?;
                 return print(&file.display().to_string());
             }
-            if *csv {
-                print(&to_csv(&comparison))
-            } else if context.global.json {
-                print_json(&to_json(&comparison))
-            } else {
-                print(&to_terminal(&comparison))
-            }
+            if *csv { print(&::compare::to_csv(&comparison)) } else { show(context, &comparison) }
         }
     }
 }
 
-/// A reader by its id.
-pub(crate) fn from_record(store: &Store, base: &lm::BaseModel, id: &str) -> Result<Reader> {
-    Ok(compare::readers::from_record(store, base, store.adapter(id)?)?)
+/// The comparison on stdout.
+pub(crate) fn show(context: &Context<'_>, comparison: &Comparison) -> Result {
+    if context.global.json {
+        print_json(&serde_json::to_value(comparison).unwrap_or_default())
+    } else {
+        print(&::compare::to_terminal(comparison))
+    }
+}
+
+fn methods(context: &Context<'_>) -> Result {
+    let methods = ::compare::method::METHODS;
+    if context.global.json {
+        let list: Vec<_> = methods
+            .iter()
+            .map(|m| serde_json::json!({"method": m.name(), "about": m.about(), "trained": m.trained()}))
+            .collect();
+        return print_json(&serde_json::json!({"schema": "methods/1", "methods": list}));
+    }
+    let rows: Vec<Vec<String>> = methods
+        .iter()
+        .map(|m| {
+            let kind = if m.trained() { "trained" } else { "no training" };
+            vec![m.name().to_owned(), kind.to_owned(), m.about().to_owned()]
+        })
+        .collect();
+    print(&table(&["method", "needs", "what it does"], &rows))?;
+    context.say("the default arms: lorafab compare arms --show; your own: lorafab compare run --arms FILE");
+    Ok(())
+}
+
+fn read(file: Option<&Path>) -> Result<Arms> {
+    match file {
+        None => Ok(Arms::parse("default arms", DEFAULT)?),
+        Some(path) => Ok(Arms::parse(&path.display().to_string(), &fs_err::read_to_string(path)?)?),
+    }
+}
+
+fn adapters(store: &Store, base: &BaseModel, filter: Option<&str>) -> Result<Vec<AdapterRecord>> {
+    let made = newest_of_each(store, &base.digest())?;
+    let kept = match filter {
+        None => made,
+        Some(text) => {
+            let filter = Filter::all().and(text)?;
+            let wanted: std::collections::BTreeSet<String> =
+                store.adapters(&filter)?.into_iter().map(|r| r.id).collect();
+            made.into_iter().filter(|r| wanted.contains(&r.id)).collect()
+        }
+    };
+    if kept.is_empty() {
+        return Err(CommandError::new(Kind::NotFound, "no adapters to compare on").hint(MAKE_SOME));
+    }
+    Ok(kept)
+}
+
+fn recipes_about(store: &Store, made: &[AdapterRecord]) -> Result<Vec<Recipe>> {
+    let mut known: BTreeMap<String, Recipe> = builtin().into_iter().map(|r| (r.name.clone(), r)).collect();
+    known.extend(recipes_of(store, made)?.into_iter().map(|r| (r.name.clone(), r)));
+    let families: std::collections::BTreeSet<&str> = made.iter().map(|r| r.family.as_str()).collect();
+    Ok(known.into_values().filter(|r| families.contains(r.name.as_str())).collect())
+}
+
+/// Checks the readers that arms name: in the catalogue and for this base, or a folder that fits it. Folders come back as what
+/// is to be filed, with their arm.
+fn check_known(store: &Store, base: &BaseModel, arms: &Arms) -> Result<Vec<(usize, NewAdapter)>> {
+    let mut folders = Vec::new();
+    for (i, known) in arms.known() {
+        let wrong = |what: String| Wrong::at(format!("arm[{i}].reader"), what);
+        match known {
+            Known::Named(name) => {
+                ::readers::find(store, base, &name).map_err(|e| wrong(format!("{name:?}: {e}")))?;
+            }
+            Known::Folder(folder) => {
+                let new = published(base, &folder, &arms.arms[i].method)
+                    .map_err(|e| wrong(format!("{}: {}", folder.display(), e.message)))?;
+                folders.push((i, new));
+            }
+        }
+    }
+    Ok(folders)
+}
+
+/// A reader's folder in the PEFT format, as published ones come, on its way into the catalogue.
+fn published(base: &BaseModel, folder: &Path, method: &str) -> Result<NewAdapter> {
+    let config: serde_json::Value =
+        serde_json::from_str(&fs_err::read_to_string(folder.join("adapter_config.json"))?)
+            .map_err(|e| CommandError::new(Kind::Usage, format!("adapter_config.json: {e}")))?;
+    if let Some(of) = config["base_model_name_or_path"].as_str().filter(|of| !of.is_empty() && *of != base.name)
+    {
+        return Err(CommandError::new(
+            Kind::Usage,
+            format!("is a reader of {of:?}, the base model is {:?}", base.name),
+        ));
+    }
+    let imported = registry::peft::import(folder, &adapter::shape(base))?;
+    let label = folder.file_name().map_or_else(|| "reader".into(), |n| n.to_string_lossy().into_owned());
+    let spec = serde_json::json!({"schema": "imported-reader/1", "base": base.digest(), "method": method,
+        "weights": registry::Digest::of(&imported.weights).as_str()});
+    let role = if method == "dit" { Role::DitAdapter } else { Role::Oracle };
+    let spec_hash = registry::spec_hash(&spec);
+    Ok(NewAdapter {
+        behaviour: format!("reader/imported/{}", &spec_hash[..8]),
+        spec_hash,
+        spec,
+        role,
+        family: format!("{method}-imported"),
+        value: label.chars().filter(|c| !c.is_control()).take(60).collect(),
+        category: "reader".into(),
+        split: None,
+        status: Status::NotApplicable,
+        tags: BTreeMap::new(),
+        metrics: BTreeMap::new(),
+        peft: imported.peft,
+        weights: imported.weights,
+        parents: vec![],
+        lineage: BTreeMap::from([("base".to_owned(), base.digest())]),
+        extra_files: BTreeMap::new(),
+    })
+}
+
+/// Queues a comparison of adapters that are still to be made; returns the specification hash of its report.
+pub(crate) fn submit(
+    store: &mut Store,
+    base: &BaseModel,
+    behaviours: &[Behaviour],
+    arms: &Arms,
+    plan: Plan<'_>,
+) -> Result<String> {
+    let specs = ::factory::specs(behaviours, &base.digest())?;
+    let hashes = specs.iter().map(::factory::AdapterSpec::hash).collect();
+    let list = jobs(base, hashes, arms, plan, &SubmitOptions::default());
+    Queue::new(store).submit(&list, now_ms())?;
+    Ok(list.last().map(|j| j.spec_hash.clone()).unwrap_or_default())
+}
+
+/// Works the queue until the report is there, and prints it.
+pub(crate) fn finish(
+    context: &Context<'_>,
+    store: &mut Store,
+    base: &BaseModel,
+    report: &str,
+    run: &str,
+) -> Result {
+    let known = Queue::new(store).find(report)?;
+    if known.state == State::Succeeded && filed(store, Some(run)).is_err() {
+        // Its files were removed.
+        Queue::new(store).again(&known, now_ms())?;
+    }
+    let crafts = ::compare::crafts();
+    let crafts: Vec<&dyn Craft> = crafts.iter().map(|c| c as &dyn Craft).collect();
+    let summary =
+        factory::work(context, base, factory::Job { pack: 8, workers: 1, drain: false, crafts: &crafts })?;
+    if summary.stopped || summary.paused {
+        return factory::finish(&summary);
+    }
+    succeeded(&Queue::new(store).find(report)?)?;
+    show(context, &filed(store, Some(run))?)?;
+    let page = store.root().join("runs").join(run).join("report.html");
+    context.say(&format!("the same with pictures: {}", page.display()));
+    Ok(())
+}
+
+/// What became of a comparison's job, as an error if it did not succeed.
+fn succeeded(job: &Job) -> Result {
+    match job.state {
+        State::Succeeded => Ok(()),
+        State::Dead => Err(CommandError::new(
+            Kind::Negative,
+            format!("{} failed: {}", job.label, job.error.as_deref().unwrap_or("no reason is known")),
+        )
+        .hint("see its history with: lorafab factory logs; try again with: lorafab factory retry")),
+        state => Err(CommandError::new(Kind::Negative, format!("{} is {}", job.label, state.name()))
+            .hint("go on with: lorafab factory run")),
+    }
 }
 
 /// A run's comparison, as filed.
 pub(crate) fn filed(store: &Store, run: Option<&str>) -> Result<Comparison> {
     let path = report_of(store, run)?;
-    serde_json::from_str(&fs_err::read_to_string(&path)?)
+    ::compare::read(&fs_err::read_to_string(&path)?)
         .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", path.display())))
 }
 
@@ -107,83 +277,4 @@ fn report_of(store: &Store, run: Option<&str>) -> Result<PathBuf> {
         None => known.last().ok_or_else(|| missing("no comparison".into())),
     };
     chosen.map(|(_, _, path)| path.clone())
-}
-
-/// Scores the readers and files the run: `config.json`, `items.jsonl`, `comparison.json`, `report.html`.
-pub(crate) fn score(
-    context: &Context<'_>,
-    store: &mut Store,
-    s: &Supervision<'_>,
-    readers: &[&Reader],
-    run: &str,
-    smoke: bool,
-    seed: u64,
-    stop: &AtomicBool,
-) -> Result<Comparison> {
-    let folder = store.run_dir(run)?;
-    let of = |arm: compare::Arm| readers.iter().find(|r| r.budget.arm == arm);
-    let oracle = |arm: compare::Arm| of(arm).map(|r| r.oracle()).transpose();
-    // A pretrained oracle was adjusted to system prompts. Diffs are another population; it looks at them through the lens
-    // of its post-trained successor, which knows their moments and none of their labels.
-    let mut pretrained = oracle(compare::Arm::OraclePretrained)?;
-    let mut looked = None;
-    if let Some(own) = &mut pretrained {
-        let next = oracle(compare::Arm::OraclePosttrained)?;
-        if let Some(next) = next.filter(|next| next.lens.collector == own.lens.collector) {
-            own.lens = next.lens;
-            looked = Some(
-                "oracle-pretrained looks at diffs through moments of the training diffs (no labels); collecting those is in no budget of its own.",
-            );
-        } else {
-            looked = Some(
-                "oracle-pretrained looks at diffs through moments of system prompts: without a post-trained oracle there are none of diffs.",
-            );
-        }
-    }
-    let episodes = s.test();
-    if episodes.is_empty() {
-        return Err(CommandError::new(Kind::NotFound, "the store has no held-out adapters to test on")
-            .hint("make some with: lorafab factory submit topic; lorafab factory run"));
-    }
-    let statuses =
-        s.records.iter().map(|(k, r)| (k.clone(), r.field("status").unwrap_or_default())).collect();
-    let inputs = RunInputs {
-        base: s.base,
-        diffs: &s.diffs,
-        statuses: &statuses,
-        episodes: &episodes,
-        readers: Readers {
-            dit: of(compare::Arm::Dit).map(|r| &r.adapter),
-            oracle_pretrained: pretrained,
-            oracle_posttrained: oracle(compare::Arm::OraclePosttrained)?,
-            oracle_scratch: oracle(compare::Arm::OracleScratch)?,
-        },
-        seed,
-        stop,
-    };
-    let items = score_items(inputs, &mut |arm| {
-        context.say(&format!("asking {} {} test questions under each control", arm.name(), episodes.len()));
-    })
-    .map_err(compare::readers::Error::from)?;
-    let model = format!("{} ({:?})", s.base.name, s.base.decoder.precision());
-    let asked: BTreeSet<&String> =
-        episodes.iter().filter_map(|e| s.records.get(&e.behaviour)).map(|r| &r.id).collect();
-    let config = serde_json::json!({
-        "schema": "run/2", "run": run, "seed": seed, "smoke": smoke, "base": s.base.digest(), "collectors": readers.iter().filter_map(|r| Some((r.budget.arm, &r.lens.as_ref()?.collector))).collect::<std::collections::BTreeMap<_, _>>(),
-        "readers": readers.iter().map(|r| &r.record.id).collect::<Vec<_>>(), "asked": asked, "episodes": s.episodes,
-        "adapters": s.records.values().map(|r| (&r.behaviour, &r.id)).collect::<std::collections::BTreeMap<_, _>>(),
-    });
-    let lines: Vec<String> = items.iter().map(|i| serde_json::to_string(i).unwrap_or_default()).collect();
-    store.file_run(run, &config)?;
-    write_atomic(&folder.join("items.jsonl"), lines.join("\n").as_bytes())?;
-    let mut comparison = assemble(run, model, jiff::Timestamp::now().to_string(), smoke, s, readers, &items);
-    if let Some(looked) = looked {
-        comparison.notes.push(looked.to_owned());
-    }
-    write_atomic(&folder.join("report.html"), to_html(&comparison).as_bytes())?;
-    write_atomic(&folder.join("comparison.json"), to_json(&comparison).to_string().as_bytes())?;
-    if std::io::stderr().is_terminal() {
-        context.say(&format!("the same with pictures: {}", folder.join("report.html").display()));
-    }
-    Ok(comparison)
 }

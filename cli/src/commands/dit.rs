@@ -1,8 +1,9 @@
 //! `dit train|ask`.
 
-use compare::readers::Session;
+use ::compare::{Progress, work::closed_sets};
+use ::readers::{Lab, Method, Session, Stage};
 
-use super::readers::{ANSWER_TOKENS, ask, describe, supervision, train_dit};
+use super::readers::{ANSWER_TOKENS, ask, default_arm, describe, supervision};
 use crate::args::DitCommand;
 use crate::context::{Context, STOP, watch_signals};
 use crate::error::Result;
@@ -14,13 +15,28 @@ pub(crate) fn run(context: &Context<'_>, command: &DitCommand) -> Result {
             watch_signals();
             let base = context.base()?;
             let mut store = context.store()?;
-            let s = supervision(&store, &base, &args.family, None, false, args.seed)?;
+            let s = supervision(&store, &base, &args.family, args.seed)?;
             context.say(&describe(&s));
-            let reader =
-                train_dit(context, &mut store, &s, false, args.steps, args.seed, Session::alone(&STOP))?;
+            let mut arm = default_arm("dit")?;
+            arm.train.steps = args.steps.unwrap_or(arm.train.steps);
+            arm.check(&base)?;
+            let sets = closed_sets(&s)?;
+            let lab = Lab { base: &base, supervision: &s, sets: &sets, seed: args.seed, stop: &STOP };
+            let mut say = |line: String| context.say(&line);
+            let mut progress = Progress::new("dit", arm.train.steps, &mut say);
+            let reader = dit::DitMethod.fit(
+                &mut store,
+                lab,
+                &arm,
+                args.seed,
+                Stage::Train,
+                None,
+                Session::alone(&STOP),
+                &mut |e| progress.tell(&e),
+            )?;
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
-        DitCommand::Ask(args) => ask(context, args, &["dit"], |base, reader, diff, question| {
+        DitCommand::Ask(args) => ask(context, args, &["dit"], |_, base, reader, diff, question| {
             Ok(dit::ask(base, Some(diff), &reader.adapter, question, ANSWER_TOKENS)?)
         }),
     }

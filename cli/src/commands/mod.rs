@@ -5,7 +5,6 @@ mod compare;
 mod dit;
 mod doctor;
 mod factory;
-mod graph;
 pub(crate) mod hub;
 mod intervention;
 mod oracle;

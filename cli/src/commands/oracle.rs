@@ -1,9 +1,14 @@
 //! `oracle pretrain|posttrain|ask`.
 
-use compare::Oracle;
-use compare::readers::Session;
+use std::path::Path;
 
-use super::readers::{ANSWER_TOKENS, ask, describe, find, posttrain, pretrain, supervision};
+use ::compare::{Progress, work::closed_sets};
+use ::readers::{Lab, Method, Session, Stage, Supervision};
+use lm::BaseModel;
+use oracle_posttrain::{OracleMethod, lens_of_reader};
+use registry::Store;
+
+use super::readers::{ANSWER_TOKENS, ask, default_arm, describe, find, supervision};
 use crate::args::OracleCommand;
 use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
@@ -13,35 +18,16 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
     match command {
         OracleCommand::Pretrain { corpus, steps, seed } => {
             watch_signals();
-            let texts = corpus.as_ref().map(|path| -> Result<Vec<String>> {
-                let text = fs_err::read_to_string(path)?;
-                let paragraphs: Vec<String> = text
-                    .split("\n\n")
-                    .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "))
-                    .filter(|p| p.len() > 80)
-                    .collect();
-                if paragraphs.is_empty() {
-                    return Err(CommandError::new(
-                        Kind::Usage,
-                        format!("{}: no paragraph of 80 characters or more", path.display()),
-                    )
-                    .hint("paragraphs are separated by empty lines"));
-                }
-                Ok(paragraphs)
-            });
-            let texts = texts.transpose()?;
+            let texts = corpus.as_deref().map(paragraphs).transpose()?;
             let base = context.base()?;
-            let reader = pretrain(
-                context,
-                &mut context.store()?,
-                &base,
-                texts,
-                false,
-                *steps,
-                *seed,
-                Session::alone(&STOP),
-            )?;
-            print_result(context.global.json, "reader/1", "id", &reader.record.id)
+            let mut store = context.store()?;
+            let mut arm = default_arm("oracle-pretrained")?;
+            arm.pretrain.texts = texts.unwrap_or_default();
+            arm.pretrain.steps = steps.unwrap_or(arm.pretrain.steps);
+            arm.check(&base)?;
+            // Needs no adapters: what it may not name are the values of the recipes that come with lorafab or are known here.
+            let s = Supervision::of_none(&store, &base)?;
+            train(context, &mut store, &base, &s, &arm, *seed, None, "oracle pretrain")
         }
         OracleCommand::Posttrain { reader: args, from, scratch } => {
             watch_signals();
@@ -52,25 +38,64 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             } else {
                 Some(find(&store, &base, from.as_deref(), &["oracle-pretrained"])?)
             };
-            let s = supervision(&store, &base, &args.family, None, false, args.seed)?;
+            let s = supervision(&store, &base, &args.family, args.seed)?;
             context.say(&describe(&s));
-            let reader = posttrain(
-                context,
-                &mut store,
-                &s,
-                start.as_ref(),
-                false,
-                args.steps,
-                args.seed,
-                Session::alone(&STOP),
-            )?;
-            print_result(context.global.json, "reader/1", "id", &reader.record.id)
+            let mut arm = default_arm(if *scratch { "oracle-scratch" } else { "oracle-posttrained" })?;
+            arm.train.steps = args.steps.unwrap_or(arm.train.steps);
+            arm.check(&base)?;
+            train(context, &mut store, &base, &s, &arm, args.seed, start.as_ref(), "oracle")
         }
         OracleCommand::Ask(args) => {
-            ask(context, args, &["oracle-posttrained", "oracle-scratch"], |base, reader, diff, question| {
-                let Oracle { adapter, lens } = reader.oracle()?;
-                Ok(oracle_posttrain::ask(base, lens, diff, adapter, question, ANSWER_TOKENS)?)
+            let families = ["oracle-posttrained", "oracle-scratch"];
+            ask(context, args, &families, |store, base, reader, diff, question| {
+                let lens = lens_of_reader(store, base, reader)?;
+                Ok(oracle_posttrain::ask(base, &lens, diff, &reader.adapter, question, ANSWER_TOKENS)?)
             })
         }
     }
+}
+
+fn train(
+    context: &Context<'_>,
+    store: &mut Store,
+    base: &BaseModel,
+    s: &Supervision<'_>,
+    arm: &::readers::Arm,
+    seed: u64,
+    before: Option<&::readers::Reader>,
+    what: &str,
+) -> Result {
+    let sets = closed_sets(s)?;
+    let lab = Lab { base, supervision: s, sets: &sets, seed, stop: &STOP };
+    let pretraining = arm.which() == ::readers::Which::Pretrained;
+    let (stage, steps) = if pretraining {
+        (Stage::Pretrain, arm.pretrain.steps)
+    } else {
+        (Stage::Train, arm.train.steps)
+    };
+    let mut say = |line: String| context.say(&line);
+    let mut progress = Progress::new(what, steps, &mut say);
+    let reader =
+        OracleMethod.fit(store, lab, arm, seed, stage, before, Session::alone(&STOP), &mut |e| {
+            progress.tell(&e);
+        })?;
+    print_result(context.global.json, "reader/1", "id", &reader.record.id)
+}
+
+/// Paragraphs of a text, parted by empty lines, of 80 characters or more.
+fn paragraphs(path: &Path) -> Result<Vec<String>> {
+    let text = fs_err::read_to_string(path)?;
+    let paragraphs: Vec<String> = text
+        .split("\n\n")
+        .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "))
+        .filter(|p| p.len() > 80)
+        .collect();
+    if paragraphs.is_empty() {
+        return Err(CommandError::new(
+            Kind::Usage,
+            format!("{}: no paragraph of 80 characters or more", path.display()),
+        )
+        .hint("paragraphs are separated by empty lines"));
+    }
+    Ok(paragraphs)
 }

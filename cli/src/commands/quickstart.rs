@@ -2,11 +2,13 @@
 
 use recipes::{Behaviour, Recipe, builtin, select};
 
-use super::{factory, graph};
+use ::compare::{Arms, DEFAULT, Plan};
+
+use super::compare;
 use crate::args::QuickstartArgs;
 use crate::context::{Context, now_ms, watch_signals};
 use crate::error::Result;
-use crate::output::{count, print, print_json};
+use crate::output::count;
 
 /// How many behaviours of each family, by split: train, validation, test value, test category.
 fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
@@ -60,31 +62,13 @@ pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
         done.new + done.again,
         context.store_path().display()
     ));
-    let plan = graph::Plan { run, smoke, seed };
-    let (comparison, _) = graph::submit(&mut store, &base, &behaviours, plan)?;
-    context.say("then, in the same queue: a DIT adapter, three oracles, the comparison");
-    let known = graph::job(&mut store, &comparison)?;
-    if known.state == ::factory::State::Succeeded && super::compare::filed(&store, Some(run)).is_err() {
-        // Its files were removed.
-        ::factory::Queue::new(&mut store).again(&known, now_ms())?;
-    }
-    let crafts = graph::crafts(context);
-    let crafts: Vec<&dyn ::factory::Craft> = crafts.iter().map(|c| c as &dyn ::factory::Craft).collect();
-    let summary =
-        factory::work(context, &base, factory::Job { pack: 8, workers: 1, drain: false, crafts: &crafts })?;
-    if summary.stopped {
-        return factory::finish(&summary);
-    }
-    if summary.paused {
-        return factory::finish(&summary);
-    }
-    graph::succeeded(&graph::job(&mut store, &comparison)?)?;
-    let comparison = super::compare::filed(&store, Some(run))?;
-    if context.global.json {
-        print_json(&::compare::to_json(&comparison))?;
-    } else {
-        print(&::compare::to_terminal(&comparison))?;
-    }
+    let arms = Arms::parse("default arms", DEFAULT)?.with_seeds(args.seeds);
+    let arms = if smoke { arms.smoke() } else { arms };
+    arms.check(&base, &recipes)?;
+    let plan = Plan { run, smoke, seed, made: false };
+    let report = compare::submit(&mut store, &base, &behaviours, &arms, plan)?;
+    context.say("then, in the same queue: readers, their scores, the comparison");
+    compare::finish(context, &mut store, &base, &report, run)?;
     context.say(&format!(
         "\ndone in {}; with pictures: {}\nnext: lorafab dit ask topic/{} \"What topic have you been trained on?\"",
         count((begin.elapsed().as_secs_f64() / 60.0).round() as usize, "minute"),

@@ -6,7 +6,7 @@ mod list;
 mod manage;
 mod transfer;
 
-pub(super) use transfer::{chosen, weighed};
+pub(super) use transfer::{chosen, shape, weighed};
 
 use registry::{AdapterRecord, Filter};
 use serde_json::json;

@@ -147,7 +147,7 @@ fn as_peft(
 }
 
 /// What an imported adapter must fit.
-fn shape(base: &BaseModel) -> ImportShape {
+pub(in crate::commands) fn shape(base: &BaseModel) -> ImportShape {
     ImportShape {
         base_model: base.name.clone(),
         layers: base.config().num_hidden_layers,

@@ -18,6 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use ::compare::{Arms, DEFAULT, Plan};
 use factory::queue::Needs;
 use factory::{AdapterSpec, SubmitOptions};
 use lm::Outline;
@@ -26,7 +27,7 @@ use recipes::{Behaviour, Recipe, Split};
 use registry::Store;
 use serde::Deserialize;
 
-use super::super::{graph, intervention, recipe};
+use super::super::{intervention, recipe};
 use super::{Work, expand};
 use crate::error::{CommandError, Kind, Result};
 
@@ -80,6 +81,11 @@ struct Comparison {
     of: Vec<String>,
     #[serde(default = "first_seed")]
     seed: u64,
+    /// A file of arms beside this one; the default comparison if none is given.
+    arms: Option<String>,
+    /// Seeds of every trained reader that names none of its own.
+    #[serde(default = "one_seed")]
+    seeds: usize,
     /// A few steps for every reader; its numbers mean nothing.
     #[serde(default)]
     smoke: bool,
@@ -92,6 +98,9 @@ fn thousand() -> f64 {
     1000.0
 }
 fn first_seed() -> u64 {
+    1
+}
+fn one_seed() -> usize {
     1
 }
 
@@ -231,9 +240,21 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
                 let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
                 let adapters =
                     adapters_of(&j.work.of, &made).map_err(|what| wrong(path, format!("{at}.of: {what}")))?;
-                let plan = graph::Plan { run: &j.name, smoke: j.work.smoke, seed: j.work.seed };
+                let arms = match &j.work.arms {
+                    None => Arms::parse("default arms", DEFAULT)?,
+                    Some(name) => {
+                        let file = beside(folder, name).ok_or_else(|| {
+                            wrong(path, format!("{at}.arms: {name:?} is no file beside this one"))
+                        })?;
+                        Arms::parse(&file.display().to_string(), &fs_err::read_to_string(&file)?)?
+                    }
+                };
+                arms.check(outline, &out.recipes)?;
+                let arms = arms.with_seeds(j.work.seeds.max(1));
+                let arms = if j.work.smoke { arms.smoke() } else { arms };
+                let plan = Plan { run: &j.name, smoke: j.work.smoke, seed: j.work.seed, made: false };
                 let options = options(&j, needs, f64::INFINITY);
-                let jobs = graph::jobs(&digest, adapters, plan, &options);
+                let jobs = ::compare::jobs(outline, adapters, &arms, plan, &options);
                 (j.name, vec![], jobs)
             }
         };

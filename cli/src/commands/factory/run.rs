@@ -9,7 +9,7 @@ use lm::BaseModel;
 use registry::Store;
 use serde_json::json;
 
-use super::super::graph;
+
 use super::super::intervention::Intervening;
 use crate::context::{Context, STOP, gone, now_ms, owner, watch_signals};
 use crate::error::{CommandError, Kind as ErrorKind, Result};
@@ -27,7 +27,7 @@ pub(crate) struct Job<'a> {
 pub(super) fn run(context: &Context<'_>, pack: usize, workers: usize, drain: bool) -> Result {
     watch_signals();
     let base = context.base()?;
-    let crafts = graph::crafts(context);
+    let crafts = compare::crafts();
     let mut crafts: Vec<&dyn Craft> = crafts.iter().map(|c| c as &dyn Craft).collect();
     crafts.push(&Intervening);
     let summary = work(context, &base, Job { pack, workers, drain, crafts: &crafts })?;

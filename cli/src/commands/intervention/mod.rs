@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use compare::Reader;
+use readers::Reader;
 use lm::{Adapter, BaseModel, Outline};
 use oracle_posttrain::intervention::{self, Cap, Outputs, Plan, Spec, Step, Surroundings};
 use oracle_posttrain::lens::MOMENTS_FILE;
@@ -68,15 +68,21 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
             let record = store.adapter(adapter)?;
             let base = context.base()?;
             let reader = find(&store, &base, reader.as_deref(), &["oracle-posttrained", "oracle-scratch"])?;
-            let spec = question_spec(&record, &reader, question)?;
+            let spec = question_spec(&store, &base, &record, &reader, question)?;
             print(&serde_json::to_string_pretty(&spec).expect("invariant: plain data"))
         }
     }
 }
 
 /// The spec that `oracle ask` stands for.
-fn question_spec(record: &AdapterRecord, reader: &Reader, question: &str) -> Result<Spec> {
-    let lens = reader.oracle()?.lens;
+fn question_spec(
+    store: &Store,
+    base: &BaseModel,
+    record: &AdapterRecord,
+    reader: &Reader,
+    question: &str,
+) -> Result<Spec> {
+    let lens = oracle_posttrain::lens_of_reader(store, base, reader)?;
     let moments = reader.record.extra_files.get(MOMENTS_FILE);
     let moments = moments.ok_or_else(|| {
         CommandError::new(Kind::Environment, format!("{} has no {MOMENTS_FILE}", reader.record.behaviour))
