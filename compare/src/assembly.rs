@@ -157,8 +157,7 @@ fn results(grids: &Grids, arms: &[ArmRow]) -> Vec<ResultRow> {
         .iter()
         .filter(|((_, section, _), _)| reported(&section.split))
         .map(|((arm, section, metric), grid)| {
-            let purpose =
-                format!("{arm}|{}|{}|{}|{metric}", section.family, section.split, section.context);
+            let purpose = format!("{arm}|{}|{}|{}|{metric}", section.family, section.split, section.context);
             let i = two_way(&grid.values, scale(metric), &purpose);
             ResultRow {
                 arm: arm.clone(),
@@ -246,12 +245,7 @@ fn of_arm<'a>(reads: &'a [Read], arm: &str) -> Vec<&'a Read> {
     reads.iter().filter(|r| r.arm == arm).collect()
 }
 
-fn aurocs(
-    reads: &[Read],
-    arms: &[ArmRow],
-    sections: &[Section],
-    covariates: &[Covariate],
-) -> Vec<AurocRow> {
+fn aurocs(reads: &[Read], arms: &[ArmRow], sections: &[Section], covariates: &[Covariate]) -> Vec<AurocRow> {
     let norms = by_name(covariates).remove("norm").unwrap_or_default();
     let mut out = Vec::new();
     for section in sections {

@@ -15,6 +15,7 @@ mod old;
 pub mod permutation;
 pub mod readers;
 pub mod report;
+pub mod reporting;
 pub mod run;
 pub mod scores;
 pub mod settings;

@@ -298,7 +298,8 @@ mod tests {
 
     #[test]
     fn answers_are_compared_up_to_case_article_and_number() {
-        for (a, b) in [("The cats.", "cat"), ("bus", "buses"), ("City", "the cities"), ("an olive", "Olive")] {
+        for (a, b) in [("The cats.", "cat"), ("bus", "buses"), ("City", "the cities"), ("an olive", "Olive")]
+        {
             assert!(same_answer(a, b) && same_answer(b, a), "{a} {b}");
         }
         for (a, b) in [("", ""), ("cat", "cattle"), ("nothing", "thing"), ("tea leaf", "leaf")] {

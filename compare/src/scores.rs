@@ -177,7 +177,11 @@ impl Scores {
             let set = self.candidates.get(&item.family);
             let expected = set.map_or(0, Vec::len);
             if !item.scores.is_empty() && item.scores.len() != expected {
-                return Some(format!("{}: {} scores for {expected} candidates", item.adapter, item.scores.len()));
+                return Some(format!(
+                    "{}: {} scores for {expected} candidates",
+                    item.adapter,
+                    item.scores.len()
+                ));
             }
             let known = item.scores.is_empty() || set.is_some_and(|s| s.contains(&item.label));
             (!known).then(|| format!("{}: the label {:?} is not in the closed set", item.adapter, item.label))

@@ -90,10 +90,8 @@ impl Grids {
         metric: &str,
     ) -> Option<(Difference, usize)> {
         let grid = self.get(arm, section, metric)?.minus(self.get(minus, section, metric)?)?;
-        let purpose = format!(
-            "paired|{arm}|{minus}|{}|{}|{}|{metric}",
-            section.family, section.split, section.context
-        );
+        let purpose =
+            format!("paired|{arm}|{minus}|{}|{}|{}|{metric}", section.family, section.split, section.context);
         (grid.values.len() >= 2)
             .then(|| (two_way_difference(&grid.values, scale(metric), &purpose), grid.values.len()))
     }
@@ -150,9 +148,8 @@ impl Grids {
 /// The verdict of one section, and its contrasts: trained arms minus the best without training, and between trained arms.
 pub fn judge(grids: &Grids, arms: &[ArmRow], section: &Section) -> (Verdict, Vec<PairedRow>) {
     let best = grids.best(arms.iter().filter(|a| !a.trained), section);
-    let controls = arms
-        .iter()
-        .filter(|a| a.permuted || (!a.trained && CONTROLS.contains(&a.method.as_str())));
+    let controls =
+        arms.iter().filter(|a| a.permuted || (!a.trained && CONTROLS.contains(&a.method.as_str())));
     let control = grids.best(controls, section);
     let trained: Vec<&ArmRow> = arms
         .iter()
@@ -236,13 +233,20 @@ fn sentence(best: Option<&Best>, control: Option<&Best>, arms: &[ArmVerdict]) ->
         (Some(c), true) => {
             let _ = std::fmt::Write::write_fmt(
                 &mut out,
-                format_args!(" No trained arm is above {} with its interval, so none is said to read.", c.arm),
+                format_args!(
+                    " No trained arm is above {} with its interval, so none is said to read.",
+                    c.arm
+                ),
             );
         }
         (Some(c), false) => {
             let _ = std::fmt::Write::write_fmt(
                 &mut out,
-                format_args!(" Above the best control, {}, with the interval, so said to read: {}.", c.arm, list(readers)),
+                format_args!(
+                    " Above the best control, {}, with the interval, so said to read: {}.",
+                    c.arm,
+                    list(readers)
+                ),
             );
         }
     }
@@ -320,11 +324,7 @@ mod tests {
     #[test]
     fn a_reader_that_only_knows_the_format_does_not_read() {
         let g = grids(&[("prior", 0.1, 2), ("dit-permuted", 0.6, 40), ("dit", 0.6, 42)]);
-        let arms = [
-            arm("prior", "prior", false),
-            arm("dit-permuted", "dit", true),
-            arm("dit", "dit", true),
-        ];
+        let arms = [arm("prior", "prior", false), arm("dit-permuted", "dit", true), arm("dit", "dit", true)];
         let (v, rows) = judge(&g, &arms, &section());
         assert_eq!(v.control.unwrap().arm, "dit-permuted");
         assert_eq!(v.arms.len(), 1);
