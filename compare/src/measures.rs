@@ -110,7 +110,8 @@ pub fn read(s: &Scores) -> Read {
             group.says_nothing.push(share(same_answer(reply, NOTHING)));
             group.replies.push(reply.clone());
         }
-        group.answer_nats.extend(item.answer_nats);
+        // What JSON cannot hold must not reach a mean.
+        group.answer_nats.extend(item.answer_nats.filter(|v| v.is_finite()));
     }
     let mean = |v: &[f64]| (!v.is_empty()).then(|| v.iter().sum::<f64>() / v.len() as f64);
     let readings = groups

@@ -62,7 +62,8 @@ pub struct Item {
     /// Right answer; [`NOTHING`] for negatives, foreign questions and the base model.
     pub label: String,
     /// One for each candidate of `family`, in nats or any comparable score; empty if the method only says an answer.
-    #[serde(default)]
+    /// What JSON cannot hold (minus infinity) is null there and ranks last.
+    #[serde(default, deserialize_with = "or_null")]
     pub scores: Vec<f32>,
     /// Answer loss of the label, in nats.
     #[serde(default)]
@@ -70,6 +71,11 @@ pub struct Item {
     /// Greedy stated answer.
     #[serde(default)]
     pub reply: Option<String>,
+}
+
+fn or_null<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
+    let scores: Vec<Option<f32>> = Vec::deserialize(from)?;
+    Ok(scores.into_iter().map(|s| s.unwrap_or(f32::NEG_INFINITY)).collect())
 }
 
 /// What is looked at.
@@ -250,6 +256,9 @@ pub(crate) mod tests {
         let text = serde_json::to_string(&s).unwrap();
         assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), s);
         assert!(text.contains("\"subject\":\"base\""));
+        s.items[0].scores[1] = f32::NEG_INFINITY;
+        let text = serde_json::to_string(&s).unwrap();
+        assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), s);
         s.items[0].scores.pop();
         assert!(s.problem().unwrap().contains("3 scores for 4 candidates"));
     }

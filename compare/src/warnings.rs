@@ -1,6 +1,6 @@
 //! What decides how far the numbers of a comparison go, said before them.
 
-use crate::comparison::Comparison;
+use crate::comparison::{ALL_FAMILIES, Comparison};
 use crate::negatives::POOLED;
 use crate::strata::CLOSED_NATS;
 use crate::verdict::SATURATED;
@@ -19,6 +19,7 @@ pub fn title(family: &str, split: &str, context: &str) -> String {
         "neutral" | "" => String::new(),
         other => format!(", {other}"),
     };
+    let family = if family == ALL_FAMILIES { "mean over families" } else { family };
     format!("{family}, {split}{context}")
 }
 
@@ -88,7 +89,7 @@ pub fn of(c: &Comparison) -> Vec<String> {
         .covariates
         .iter()
         .filter(|r| r.name == "leak_question_nats" && r.mean >= CLOSED_NATS && r.family.contains("gated"))
-        .map(|r| format!("{} {} ({:.1} nats)", r.family, r.split, r.mean))
+        .map(|r| format!("{} ({:.1} nats)", title(&r.family, &r.split, ""), r.mean))
         .collect();
     if !open.is_empty() {
         out.push(format!(

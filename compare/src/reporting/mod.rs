@@ -32,6 +32,18 @@ pub(crate) struct Table {
     pub(crate) words: usize,
 }
 
+impl Table {
+    /// Leaves out columns that hold nothing: what no arm of an old file was asked.
+    pub(crate) fn drop_empty_columns(&mut self) {
+        let keep: Vec<bool> =
+            (0..self.header.len()).map(|c| c == 0 || self.rows.iter().any(|r| r[c] != "–")).collect();
+        for cells in self.rows.iter_mut().chain([&mut self.header]) {
+            let mut at = keep.iter();
+            cells.retain(|_| at.next().copied().unwrap_or(true));
+        }
+    }
+}
+
 /// A part of the report.
 #[derive(Debug, Clone)]
 pub(crate) enum Block {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::charts::{Dot, Dots};
 use super::{Block, Table, interval, p_value, signed};
 use crate::comparison::{ArmRow, Comparison, PairedRow, Verdict};
+use crate::verdict::FEWEST;
 use crate::warnings::title;
 
 /// How the numbers were made; printed with the notes.
@@ -54,7 +55,7 @@ pub(crate) fn primary(c: &Comparison) -> Vec<Block> {
     vec![
         Block::Heading("Primary".into(), "declared beforehand".into()),
         Block::Sentence(format!(
-            "{} minus {}, {}, {}: {}, n = {} adapters, {seeds} seed{} of {}, p {}. Verdict: {}.",
+            "{} minus {}, {}, {}: {}, n = {} adapters, {seeds} seed{} of {}, {}. Verdict: {}.",
             r.arm,
             r.minus,
             metric(&r.metric),
@@ -63,7 +64,10 @@ pub(crate) fn primary(c: &Comparison) -> Vec<Block> {
             r.n,
             if seeds == 1 { "" } else { "s" },
             r.arm,
-            p_value(r.p),
+            match p_value(r.p) {
+                p if p.starts_with('<') => format!("p {p}"),
+                p => format!("p = {p}"),
+            },
             r.verdict
         )),
     ]
@@ -170,7 +174,7 @@ fn arm_table(
         })
         .collect();
     let marked = arms.iter().enumerate().filter(|(_, a)| Some(a.arm.as_str()) == best).map(|x| x.0).collect();
-    Table {
+    let mut table = Table {
         header: [
             "arm",
             "top-1 [95% CI]",
@@ -188,7 +192,9 @@ fn arm_table(
         caption: if best.is_some() { "* best without training".into() } else { String::new() },
         folded: None,
         words: 1,
-    }
+    };
+    table.drop_empty_columns();
+    table
 }
 
 /// The same for adapters whose gate is closed at the readers' questions.
@@ -216,6 +222,12 @@ fn closed(c: &Comparison, v: &Verdict, arms: &[&ArmRow], name: &dyn Fn(&ArmRow) 
             Some(vec![name(a), interval(r.value, r.ci_low, r.ci_high), exact, minus])
         })
         .collect();
+    if n < FEWEST {
+        return Some(Block::Sentence(format!(
+            "Closed below .5 nats: {n} adapter{}, too few for a table of their own.",
+            if n == 1 { "" } else { "s" }
+        )));
+    }
     Some(Block::Table(Table {
         header: ["arm", "top-1 [95% CI]", "stated (exact) [95% CI]", "minus best untrained"]
             .map(str::to_owned)

@@ -136,7 +136,7 @@ pub(crate) fn base(c: &Comparison) -> Vec<Block> {
         .base
         .iter()
         .map(|r| {
-            let hits: Vec<String> = c
+            let mut hits: Vec<&crate::comparison::ResultRow> = c
                 .results
                 .iter()
                 .filter(|x| {
@@ -145,6 +145,10 @@ pub(crate) fn base(c: &Comparison) -> Vec<Block> {
                         && x.family == r.family
                         && x.context == r.context
                 })
+                .collect();
+            hits.sort_by_key(|x| (x.split != "test_value", x.split.clone()));
+            let hits: Vec<String> = hits
+                .into_iter()
                 .filter_map(|x| {
                     let at = x.seeds.iter().position(|s| *s == r.seed)?;
                     Some(format!("{:.2}", x.by_seed.get(at)?))
@@ -170,7 +174,7 @@ pub(crate) fn base(c: &Comparison) -> Vec<Block> {
         Block::Table(Table {
             header: names(&["arm", "asked about", "says most", "seed", "share", "n", "right by chance"]),
             rows,
-            caption: "Right by chance: share of test adapters whose label is what ranks first without any adapter, one number for each test split.".into(),
+            caption: "Right by chance: share of test adapters whose label is what ranks first without any adapter; held-out values / held-out categories.".into(),
             folded: (c.base.len() > 16).then(|| format!("{} rows", c.base.len())),
             words: 3,
             ..Table::default()

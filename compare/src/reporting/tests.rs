@@ -201,8 +201,8 @@ fn a_whole_comparison_is_assembled_and_printed() {
     assert!(json.len() < 1_000_000, "{} bytes", json.len());
     assert_eq!(read(&json).unwrap(), c);
     assert_eq!(c.verdicts.len(), 4);
-    assert_eq!((c.verdicts[0].family.as_str(), c.verdicts[0].split.as_str()), ("gated-topic", "test_value"));
-    let topic = &c.verdicts[2];
+    assert_eq!((c.verdicts[0].family.as_str(), c.verdicts[0].split.as_str()), ("topic", "test_value"));
+    let topic = &c.verdicts[0];
     assert_eq!(topic.best_untrained.as_ref().unwrap().arm, "logit-lens");
     assert!(topic.arms.iter().all(|a| a.arm != "dit-permuted"));
     // One primary row, first, without an adjusted p; the same contrast is nowhere else.
@@ -232,7 +232,7 @@ fn a_whole_comparison_is_assembled_and_printed() {
         "What was asked",
         "WARNING",
         "Primary",
-        "topic, held-out values",
+        "\ntopic, held-out values (n",
         "\nNegatives (",
         "Base activations",
         "\nGates (",
@@ -262,6 +262,31 @@ fn a_whole_comparison_is_assembled_and_printed() {
         std::fs::write(format!("{folder}/report-c.txt"), &text).unwrap();
         std::fs::write(format!("{folder}/report-c.json"), &json).unwrap();
     }
+}
+
+#[test]
+fn a_primary_contrast_may_be_the_mean_over_families() {
+    let scores = [arm("dit", "dit", true, 1, 0.9), arm("oracle", "oracle", true, 1, 0.3)];
+    let contrast = |family: &str| {
+        let meta = Meta {
+            primary: Some(Primary {
+                arm: "dit".into(),
+                minus: "oracle".into(),
+                family: family.into(),
+                split: "test_value".into(),
+                context: "neutral".into(),
+                metric: "top1".into(),
+            }),
+            ..Meta::default()
+        };
+        assemble(meta, &scores, &[], vec![])
+    };
+    let c = contrast(crate::comparison::ALL_FAMILIES);
+    let row = &c.paired[0];
+    let one = |family: &str| contrast(family).paired[0].value;
+    assert!(row.primary && row.n == 56);
+    assert!((row.value - (one("topic") + one("gated-topic")) / 2.0).abs() < 1e-12);
+    assert!(to_terminal(&c).contains("mean over families, held-out values"));
 }
 
 #[test]

@@ -22,14 +22,14 @@ fn table(t: &Table) -> String {
         format!("  {}", cells.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
     };
     let mut out = String::new();
+    if !t.caption.is_empty() {
+        let _ = writeln!(out, "  {}", t.caption);
+    }
     for cells in std::iter::once(&t.header).chain(rows) {
         let _ = writeln!(out, "{}", line(cells));
     }
     if shown < t.rows.len() {
         let _ = writeln!(out, "  and {} more in the web page and in the JSON", t.rows.len() - shown);
-    }
-    if !t.caption.is_empty() {
-        let _ = writeln!(out, "  {}", t.caption);
     }
     out
 }
