@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::bootstrap::{holm, two_way};
 use crate::comparison::{
     ArmRow, AurocRow, BaseRow, BudgetRow, Comparison, CorrelationRow, CovariateRow, GateRow, Meta,
-    NegativeRow, PairedRow, PermutationRow, ResultRow, TrajectoryRow,
+    NegativeRow, PairedRow, PermutationRow, Primary, ResultRow, TrajectoryRow,
 };
 use crate::measures::{Grid, Read, Section, measure, read, scale};
 use crate::negatives::{base_answers, base_hits, detect, detect_by, measure_negatives, reported};
@@ -27,7 +27,7 @@ pub fn assemble(meta: Meta, scores: &[Scores], covariates: &[Covariate], gates: 
     let reads: Vec<Read> = order.iter().map(|s| read(s)).collect();
     let closed = closed(covariates);
     let mut measured = measure(&reads, &closed);
-    let sections = sections(&reads);
+    let sections = sections(&reads, meta.primary.as_ref());
     for section in &sections {
         for read in &reads {
             let hits = base_hits(read, section);
@@ -132,8 +132,8 @@ fn arm_rows(meta: &Meta, scores: &[Scores]) -> Vec<ArmRow> {
     out
 }
 
-/// Sections with positive adapters, in order of family, split, context.
-fn sections(reads: &[Read]) -> Vec<Section> {
+/// Sections with positive adapters: the primary contrast's family first, gated ones last; then by split and context.
+fn sections(reads: &[Read], primary: Option<&Primary>) -> Vec<Section> {
     let all: BTreeSet<Section> = reads
         .iter()
         .flat_map(|r| &r.readings)
@@ -143,7 +143,15 @@ fn sections(reads: &[Read]) -> Vec<Section> {
     let mut out: Vec<Section> = all.into_iter().collect();
     out.sort_by_key(|s| {
         let context = ["neutral", "near", "triggered"].iter().position(|c| *c == s.context).unwrap_or(9);
-        (s.family.clone(), s.split != "test_value", s.split.clone(), context)
+        let first = primary.is_some_and(|p| p.family == s.family);
+        (
+            !first,
+            s.family.starts_with("gated"),
+            s.family.clone(),
+            s.split != "test_value",
+            s.split.clone(),
+            context,
+        )
     });
     out
 }
@@ -157,8 +165,7 @@ fn results(grids: &Grids, arms: &[ArmRow]) -> Vec<ResultRow> {
         .iter()
         .filter(|((_, section, _), _)| reported(&section.split))
         .map(|((arm, section, metric), grid)| {
-            let purpose =
-                format!("{arm}|{}|{}|{}|{metric}", section.family, section.split, section.context);
+            let purpose = format!("{arm}|{}|{}|{}|{metric}", section.family, section.split, section.context);
             let i = two_way(&grid.values, scale(metric), &purpose);
             ResultRow {
                 arm: arm.clone(),
@@ -211,9 +218,7 @@ fn negatives(reads: &[Read], arms: &[ArmRow]) -> Vec<NegativeRow> {
 fn declare(meta: &Meta, grids: &Grids, paired: &mut Vec<PairedRow>) -> Vec<String> {
     let mut unmet = Vec::new();
     if let Some(p) = &meta.primary {
-        let section =
-            Section { family: p.family.clone(), split: p.split.clone(), context: p.context.clone() };
-        match grids.row(&p.arm, &p.minus, &section, &p.metric) {
+        match grids.declared(p) {
             Some(mut row) => {
                 // The same difference must not be among the exploratory ones too.
                 let same = |r: &PairedRow| {
@@ -246,12 +251,7 @@ fn of_arm<'a>(reads: &'a [Read], arm: &str) -> Vec<&'a Read> {
     reads.iter().filter(|r| r.arm == arm).collect()
 }
 
-fn aurocs(
-    reads: &[Read],
-    arms: &[ArmRow],
-    sections: &[Section],
-    covariates: &[Covariate],
-) -> Vec<AurocRow> {
+fn aurocs(reads: &[Read], arms: &[ArmRow], sections: &[Section], covariates: &[Covariate]) -> Vec<AurocRow> {
     let norms = by_name(covariates).remove("norm").unwrap_or_default();
     let mut out = Vec::new();
     for section in sections {

@@ -58,7 +58,7 @@ pub(crate) fn stream(purpose: &str) -> ChaCha8Rng {
 /// their spread is unknown and left out. A share's interval is at least Wilson's of as many hits out of as many adapters,
 /// for near 0 and 1 and with few adapters a bootstrap is too narrow.
 pub fn two_way(values: &[Vec<f64>], scale: Scale, purpose: &str) -> Interval {
-    let (value, draws) = resample(values, purpose);
+    let (value, draws) = resample(&[values], purpose);
     let (low, high) = (quantile(&draws, 0.025), quantile(&draws, 0.975));
     if scale == Scale::Open {
         return Interval { value, low, high };
@@ -72,7 +72,13 @@ pub fn two_way(values: &[Vec<f64>], scale: Scale, purpose: &str) -> Interval {
 /// as the adjusted Wald interval for matched pairs (Agresti and Min 2005: half an observation in each of the four cells),
 /// and its p at least that test's.
 pub fn two_way_difference(values: &[Vec<f64>], scale: Scale, purpose: &str) -> Difference {
-    let (value, draws) = resample(values, purpose);
+    macro_difference(&[values], scale, purpose)
+}
+
+/// As [`two_way_difference`] for the mean over families of each family's mean: adapters are resampled within their family
+/// (families are fixed: the interval speaks of these families only), seeds for all families together.
+pub fn macro_difference(families: &[&[Vec<f64>]], scale: Scale, purpose: &str) -> Difference {
+    let (value, draws) = resample(families, purpose);
     let count = |test: fn(&f64) -> bool| 1 + draws.iter().filter(|d| test(d)).count();
     let side = count(|d| *d <= 0.0).min(count(|d| *d >= 0.0));
     let mut out = Difference {
@@ -84,11 +90,10 @@ pub fn two_way_difference(values: &[Vec<f64>], scale: Scale, purpose: &str) -> D
         p: (2.0 * side as f64 / (draws.len() + 1) as f64).min(1.0),
     };
     if scale == Scale::Share {
-        let units: Vec<f64> = values.iter().map(|row| mean(row)).collect();
-        let n = units.len() as f64 + 2.0;
-        let centre = units.iter().sum::<f64>() / n;
-        let squares = units.iter().map(|d| d * d).sum::<f64>() + 1.0;
-        let error = ((squares / n - centre * centre) / n).max(0.0).sqrt();
+        let adjusted: Vec<(f64, f64)> = families.iter().map(|f| adjusted_wald(f)).collect();
+        let k = families.len() as f64;
+        let centre = adjusted.iter().map(|a| a.0).sum::<f64>() / k;
+        let error = adjusted.iter().map(|a| a.1).sum::<f64>().sqrt() / k;
         out.low = out.low.min(centre - Z95 * error).max(-1.0);
         out.high = out.high.max(centre + Z95 * error).min(1.0);
         out.low90 = out.low90.min(centre - Z90 * error).max(-1.0);
@@ -102,11 +107,24 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The mean, and resampled means in order.
-fn resample(values: &[Vec<f64>], purpose: &str) -> (f64, Vec<f64>) {
-    let (n, seeds) = (values.len(), values[0].len());
-    let columns: Vec<f64> =
-        (0..seeds).map(|s| values.iter().map(|row| row[s]).sum::<f64>() / n as f64).collect();
+/// Centre and squared standard error of differences of shares with half an observation in each cell.
+fn adjusted_wald(values: &[Vec<f64>]) -> (f64, f64) {
+    let units: Vec<f64> = values.iter().map(|row| mean(row)).collect();
+    let n = units.len() as f64 + 2.0;
+    let centre = units.iter().sum::<f64>() / n;
+    let squares = units.iter().map(|d| d * d).sum::<f64>() + 1.0;
+    (centre, ((squares / n - centre * centre) / n).max(0.0))
+}
+
+/// The mean over families of their means, and resampled ones in order.
+fn resample(families: &[&[Vec<f64>]], purpose: &str) -> (f64, Vec<f64>) {
+    let seeds = families[0][0].len();
+    let k = families.len() as f64;
+    let columns: Vec<f64> = (0..seeds)
+        .map(|s| {
+            families.iter().map(|f| f.iter().map(|row| row[s]).sum::<f64>() / f.len() as f64).sum::<f64>() / k
+        })
+        .collect();
     let centre = mean(&columns);
     let widen = if seeds > 1 { (seeds as f64 / (seeds - 1) as f64).sqrt() - 1.0 } else { 0.0 };
     let mut rng = stream(purpose);
@@ -118,13 +136,18 @@ fn resample(values: &[Vec<f64>], purpose: &str) -> (f64, Vec<f64>) {
                 weights[if seeds == 1 { 0 } else { rng.random_range(0..seeds) }] += 1.0 / seeds as f64;
             }
             let shift: f64 = columns.iter().zip(&weights).map(|(c, w)| (c - centre) * widen * w).sum();
-            let total: f64 = (0..n)
-                .map(|_| {
-                    let row = &values[rng.random_range(0..n)];
-                    row.iter().zip(&weights).map(|(v, w)| v * w).sum::<f64>()
-                })
-                .sum();
-            total / n as f64 + shift
+            let mut total = 0.0;
+            for family in families {
+                let n = family.len();
+                let sum: f64 = (0..n)
+                    .map(|_| {
+                        let row = &family[rng.random_range(0..n)];
+                        row.iter().zip(&weights).map(|(v, w)| v * w).sum::<f64>()
+                    })
+                    .sum();
+                total += sum / n as f64;
+            }
+            total / k + shift
         })
         .collect();
     draws.sort_unstable_by(f64::total_cmp);
@@ -200,6 +223,18 @@ mod tests {
         assert!((i.low - (12.0 / 14.0 - 1.96 * 0.1177)).abs() < 1e-3 && i.p < 1e-3, "{i:?}");
         let nats = two_way(&one(0.5, 3), Scale::Open, "x");
         assert_eq!((nats.value, nats.low, nats.high), (0.5, 0.5, 0.5));
+    }
+
+    #[test]
+    fn families_count_alike_whatever_their_size() {
+        let (small, large) = (vec![vec![1.0, 0.5]; 4], vec![vec![0.0, 0.0]; 40]);
+        let d = macro_difference(&[&small, &large], Scale::Open, "x");
+        assert!((d.value - 0.375).abs() < 1e-12, "{d:?}");
+        // Adapters are alike, so only the two seeds vary: .5 and .25, widened by the square root of 2 about their mean.
+        let far = 0.125 * 2f64.sqrt();
+        assert!((d.low - (0.375 - far)).abs() < 1e-9 && (d.high - (0.375 + far)).abs() < 1e-9, "{d:?}");
+        let one = macro_difference(&[&small], Scale::Share, "x");
+        assert_eq!(one, two_way_difference(&small, Scale::Share, "x"));
     }
 
     fn hits(rng: &mut ChaCha8Rng, n: usize, shares: &[f64]) -> Vec<Vec<f64>> {

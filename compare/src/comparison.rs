@@ -26,6 +26,9 @@ pub struct Meta {
     pub arms: Vec<String>,
 }
 
+/// In place of a family: every family that both arms were asked about in this split and context, each counting alike.
+pub const ALL_FAMILIES: &str = "all";
+
 /// A contrast declared before any test adapter was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Primary {
@@ -33,7 +36,7 @@ pub struct Primary {
     pub arm: String,
     /// Arm subtracted.
     pub minus: String,
-    /// Family.
+    /// Family, or [`ALL_FAMILIES`] for the mean over families.
     pub family: String,
     /// Split.
     pub split: String,

@@ -110,7 +110,8 @@ pub fn read(s: &Scores) -> Read {
             group.says_nothing.push(share(same_answer(reply, NOTHING)));
             group.replies.push(reply.clone());
         }
-        group.answer_nats.extend(item.answer_nats);
+        // What JSON cannot hold must not reach a mean.
+        group.answer_nats.extend(item.answer_nats.filter(|v| v.is_finite()));
     }
     let mean = |v: &[f64]| (!v.is_empty()).then(|| v.iter().sum::<f64>() / v.len() as f64);
     let readings = groups
@@ -298,7 +299,8 @@ mod tests {
 
     #[test]
     fn answers_are_compared_up_to_case_article_and_number() {
-        for (a, b) in [("The cats.", "cat"), ("bus", "buses"), ("City", "the cities"), ("an olive", "Olive")] {
+        for (a, b) in [("The cats.", "cat"), ("bus", "buses"), ("City", "the cities"), ("an olive", "Olive")]
+        {
             assert!(same_answer(a, b) && same_answer(b, a), "{a} {b}");
         }
         for (a, b) in [("", ""), ("cat", "cattle"), ("nothing", "thing"), ("tea leaf", "leaf")] {

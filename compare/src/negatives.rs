@@ -110,7 +110,8 @@ pub fn auroc(seeds: &[(Vec<f64>, Vec<f64>)], purpose: &str) -> Option<Interval> 
     let mut draws: Vec<f64> = (0..DRAWS)
         .map(|_| {
             let (a, b, s) = (draw(p), draw(q), draw(seeds.len()));
-            let total: f64 = ordered.iter().zip(&s).map(|(o, w)| if *w > 0.0 { w * area(o, &a, &b) } else { 0.0 }).sum();
+            let total: f64 =
+                ordered.iter().zip(&s).map(|(o, w)| if *w > 0.0 { w * area(o, &a, &b) } else { 0.0 }).sum();
             total / seeds.len() as f64
         })
         .collect();
@@ -178,7 +179,9 @@ pub fn detect_by(
             }
         }
     }
-    let of = |set: &BTreeSet<&String>| -> Vec<f64> { set.iter().filter_map(|a| values.get(*a).copied()).collect() };
+    let of = |set: &BTreeSet<&String>| -> Vec<f64> {
+        set.iter().filter_map(|a| values.get(*a).copied()).collect()
+    };
     let positive = of(&positives);
     negatives
         .iter()

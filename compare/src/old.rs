@@ -186,11 +186,8 @@ pub(crate) fn convert(json: &str) -> Result<Comparison, serde_json::Error> {
             });
         }
     }
-    let named: BTreeSet<&str> = results
-        .iter()
-        .map(|r| r.arm.as_str())
-        .chain(old.budgets.iter().map(|b| b.arm.as_str()))
-        .collect();
+    let named: BTreeSet<&str> =
+        results.iter().map(|r| r.arm.as_str()).chain(old.budgets.iter().map(|b| b.arm.as_str())).collect();
     let arms = ARMS
         .iter()
         .filter(|(arm, _)| named.contains(arm))
@@ -280,7 +277,6 @@ pub(crate) fn convert(json: &str) -> Result<Comparison, serde_json::Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::comparison::read;
 
     /// Written by the build before this schema, shortened.
@@ -302,7 +298,10 @@ mod tests {
         assert_eq!(value("prior", "top1"), Some(0.03));
         assert_eq!(c.negatives[0].carries, "zero");
         assert_eq!((c.paired.len(), c.paired[0].minus.as_str()), (1, "oracle-posttrained"));
-        assert_eq!(c.arms.iter().map(|a| a.arm.as_str()).collect::<Vec<_>>(), ["prior", "oracle-posttrained", "dit"]);
+        assert_eq!(
+            c.arms.iter().map(|a| a.arm.as_str()).collect::<Vec<_>>(),
+            ["prior", "oracle-posttrained", "dit"]
+        );
         assert_eq!(c.trajectories[0].points[0].step, 16);
         assert_eq!(c.gates[0].statuses["learned"], 30);
         assert!(c.notes.iter().any(|n| n.contains("12 distinct answers of 32")));

@@ -92,16 +92,14 @@ pub fn control(reads: &[&Read], section: &Section) -> Option<Permuted> {
     let mut rows: BTreeMap<String, (usize, Vec<f64>, f64)> = BTreeMap::new();
     for (read, readings) in &all {
         let set = &read.candidates[&section.family];
-        let places: Vec<Option<usize>> =
-            labels.iter().map(|l| set.iter().position(|c| c == l)).collect();
+        let places: Vec<Option<usize>> = labels.iter().map(|l| set.iter().position(|c| c == l)).collect();
         for r in readings {
             let scores: Vec<f64> =
                 places.iter().map(|p| p.map_or(f64::NEG_INFINITY, |p| r.corrected[p])).collect();
             let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let ties = scores.iter().filter(|s| **s == most).count() as f64;
             let truth = labels.iter().position(|l| *l == r.label)?;
-            let row =
-                rows.entry(r.adapter.clone()).or_insert_with(|| (truth, vec![0.0; labels.len()], 0.0));
+            let row = rows.entry(r.adapter.clone()).or_insert_with(|| (truth, vec![0.0; labels.len()], 0.0));
             for (slot, s) in row.1.iter_mut().zip(&scores) {
                 *slot += f64::from(u8::from(*s == most)) / ties;
             }

@@ -62,7 +62,8 @@ pub struct Item {
     /// Right answer; [`NOTHING`] for negatives, foreign questions and the base model.
     pub label: String,
     /// One for each candidate of `family`, in nats or any comparable score; empty if the method only says an answer.
-    #[serde(default)]
+    /// What JSON cannot hold (minus infinity) is null there and ranks last.
+    #[serde(default, deserialize_with = "or_null")]
     pub scores: Vec<f32>,
     /// Answer loss of the label, in nats.
     #[serde(default)]
@@ -70,6 +71,11 @@ pub struct Item {
     /// Greedy stated answer.
     #[serde(default)]
     pub reply: Option<String>,
+}
+
+fn or_null<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
+    let scores: Vec<Option<f32>> = Vec::deserialize(from)?;
+    Ok(scores.into_iter().map(|s| s.unwrap_or(f32::NEG_INFINITY)).collect())
 }
 
 /// A property of one adapter that may explain what can be read of it.
@@ -140,7 +146,11 @@ impl Scores {
             let set = self.candidates.get(&item.family);
             let expected = set.map_or(0, Vec::len);
             if !item.scores.is_empty() && item.scores.len() != expected {
-                return Some(format!("{}: {} scores for {expected} candidates", item.adapter, item.scores.len()));
+                return Some(format!(
+                    "{}: {} scores for {expected} candidates",
+                    item.adapter,
+                    item.scores.len()
+                ));
             }
             let known = item.scores.is_empty() || set.is_some_and(|s| s.contains(&item.label));
             (!known).then(|| format!("{}: the label {:?} is not in the closed set", item.adapter, item.label))
@@ -209,6 +219,9 @@ pub(crate) mod tests {
         let text = serde_json::to_string(&s).unwrap();
         assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), s);
         assert!(text.contains("\"subject\":\"base\""));
+        s.items[0].scores[1] = f32::NEG_INFINITY;
+        let text = serde_json::to_string(&s).unwrap();
+        assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), s);
         s.items[0].scores.pop();
         assert!(s.problem().unwrap().contains("3 scores for 4 candidates"));
     }

@@ -1,9 +1,10 @@
 //! What may be said: each trained arm against the best arm without training, and against what format alone gives.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
-use crate::bootstrap::{Difference, two_way_difference};
-use crate::comparison::{ArmRow, ArmVerdict, Best, PairedRow, Verdict};
+use crate::bootstrap::{Difference, macro_difference, two_way_difference};
+use crate::comparison::{ALL_FAMILIES, ArmRow, ArmVerdict, Best, PairedRow, Primary, Verdict};
 use crate::measures::{Grid, Measured, Section, scale};
 
 /// Least difference that is called better.
@@ -12,6 +13,9 @@ pub const LEAST: f64 = 0.05;
 pub const MARGIN: f64 = 0.08;
 /// At or above this on validation, what is left to read is too little for a comparison.
 pub const SATURATED: f64 = 0.9;
+
+/// Fewest adapters of a stratum that is contrasted and shown as a table.
+pub const FEWEST: usize = 5;
 
 /// Methods without training that "reads" is judged against, beside the permuted-label reader.
 const CONTROLS: [&str; 4] = ["direct", "blackbox", "logit-lens", "weight-lens"];
@@ -90,34 +94,43 @@ impl Grids {
         metric: &str,
     ) -> Option<(Difference, usize)> {
         let grid = self.get(arm, section, metric)?.minus(self.get(minus, section, metric)?)?;
-        let purpose = format!(
-            "paired|{arm}|{minus}|{}|{}|{}|{metric}",
-            section.family, section.split, section.context
-        );
+        let purpose =
+            format!("paired|{arm}|{minus}|{}|{}|{}|{metric}", section.family, section.split, section.context);
         (grid.values.len() >= 2)
             .then(|| (two_way_difference(&grid.values, scale(metric), &purpose), grid.values.len()))
+    }
+
+    /// A contrast that was declared: of one family, or of the mean over families.
+    pub fn declared(&self, p: &Primary) -> Option<PairedRow> {
+        let section =
+            Section { family: p.family.clone(), split: p.split.clone(), context: p.context.clone() };
+        if p.family != ALL_FAMILIES {
+            return self.row(&p.arm, &p.minus, &section, &p.metric);
+        }
+        let grids: Vec<Grid> = self
+            .0
+            .iter()
+            .filter(|(k, _)| {
+                k.0 == p.arm && k.1.split == p.split && k.1.context == p.context && k.2 == p.metric
+            })
+            .filter_map(|(k, grid)| grid.minus(self.get(&p.minus, &k.1, &p.metric)?))
+            .filter(|grid| grid.values.len() >= 2)
+            .collect();
+        let first = grids.first()?;
+        if grids.iter().any(|g| g.seeds != first.seeds) {
+            return None;
+        }
+        let families: Vec<&[Vec<f64>]> = grids.iter().map(|g| g.values.as_slice()).collect();
+        let purpose = format!("macro|{}|{}|{}|{}|{}", p.arm, p.minus, p.split, p.context, p.metric);
+        let d = macro_difference(&families, scale(&p.metric), &purpose);
+        let n = grids.iter().map(|g| g.values.len()).sum();
+        Some(paired_row(&p.arm, &p.minus, &section, &p.metric, (&d, n)))
     }
 
     /// The same as a row.
     pub fn row(&self, arm: &str, minus: &str, section: &Section, metric: &str) -> Option<PairedRow> {
         let (d, n) = self.difference(arm, minus, section, metric)?;
-        Some(PairedRow {
-            arm: arm.to_owned(),
-            minus: minus.to_owned(),
-            family: section.family.clone(),
-            split: section.split.clone(),
-            context: section.context.clone(),
-            metric: metric.to_owned(),
-            value: d.value,
-            ci_low: d.low,
-            ci_high: d.high,
-            n,
-            p: Some(d.p),
-            p_holm: None,
-            verdict: word(&d, metric).to_owned(),
-            primary: false,
-            minus_best: false,
-        })
+        Some(paired_row(arm, minus, section, metric, (&d, n)))
     }
 
     /// The best of `arms` in a section, by validation top-1 (ties: the first); where no validation adapter was asked, by
@@ -147,12 +160,37 @@ impl Grids {
     }
 }
 
+fn paired_row(
+    arm: &str,
+    minus: &str,
+    section: &Section,
+    metric: &str,
+    (d, n): (&Difference, usize),
+) -> PairedRow {
+    PairedRow {
+        arm: arm.to_owned(),
+        minus: minus.to_owned(),
+        family: section.family.clone(),
+        split: section.split.clone(),
+        context: section.context.clone(),
+        metric: metric.to_owned(),
+        value: d.value,
+        ci_low: d.low,
+        ci_high: d.high,
+        n,
+        p: Some(d.p),
+        p_holm: None,
+        verdict: word(d, metric).to_owned(),
+        primary: false,
+        minus_best: false,
+    }
+}
+
 /// The verdict of one section, and its contrasts: trained arms minus the best without training, and between trained arms.
 pub fn judge(grids: &Grids, arms: &[ArmRow], section: &Section) -> (Verdict, Vec<PairedRow>) {
     let best = grids.best(arms.iter().filter(|a| !a.trained), section);
-    let controls = arms
-        .iter()
-        .filter(|a| a.permuted || (!a.trained && CONTROLS.contains(&a.method.as_str())));
+    let controls =
+        arms.iter().filter(|a| a.permuted || (!a.trained && CONTROLS.contains(&a.method.as_str())));
     let control = grids.best(controls, section);
     let trained: Vec<&ArmRow> = arms
         .iter()
@@ -164,7 +202,8 @@ pub fn judge(grids: &Grids, arms: &[ArmRow], section: &Section) -> (Verdict, Vec
         let mut verdict = "no verdict".to_owned();
         for metric in ["top1", "exact_match", "top1_closed"] {
             let Some(best) = &best else { continue };
-            if let Some(mut row) = grids.row(&arm.arm, &best.arm, section, metric) {
+            let row = grids.row(&arm.arm, &best.arm, section, metric);
+            if let Some(mut row) = row.filter(|r| metric != "top1_closed" || r.n >= FEWEST) {
                 row.minus_best = true;
                 if metric == "top1" {
                     verdict.clone_from(&row.verdict);
@@ -219,39 +258,33 @@ fn sentence(best: Option<&Best>, control: Option<&Best>, arms: &[ArmVerdict]) ->
         return out;
     }
     if best.is_some() {
-        for word in ["better", "equal", "worse", "no verdict"] {
-            let names: Vec<&str> =
-                arms.iter().filter(|a| a.verdict == word).map(|a| a.arm.as_str()).collect();
-            if !names.is_empty() {
-                let _ = std::fmt::Write::write_fmt(
-                    &mut out,
-                    format_args!(" {}: {}.", capital(word), list(names)),
-                );
-            }
-        }
+        let groups: Vec<String> = ["better", "equal", "worse", "no verdict"]
+            .into_iter()
+            .filter_map(|word| {
+                let names: Vec<&str> =
+                    arms.iter().filter(|a| a.verdict == word).map(|a| a.arm.as_str()).collect();
+                (!names.is_empty()).then(|| format!("{word}: {}", list(names)))
+            })
+            .collect();
+        let _ = write!(out, " Against it, {}.", groups.join("; "));
     }
     let readers: Vec<&str> = arms.iter().filter(|a| a.reads).map(|a| a.arm.as_str()).collect();
     match (control, readers.is_empty()) {
         (None, _) => out.push_str(" No control was scored, so no arm can be said to read."),
         (Some(c), true) => {
-            let _ = std::fmt::Write::write_fmt(
-                &mut out,
-                format_args!(" No trained arm is above {} with its interval, so none is said to read.", c.arm),
-            );
+            let _ =
+                write!(out, " No trained arm is above {} with its interval, so none is said to read.", c.arm);
         }
         (Some(c), false) => {
-            let _ = std::fmt::Write::write_fmt(
-                &mut out,
-                format_args!(" Above the best control, {}, with the interval, so said to read: {}.", c.arm, list(readers)),
+            let _ = write!(
+                out,
+                " Above the best control, {}, with the interval, so said to read: {}.",
+                c.arm,
+                list(readers)
             );
         }
     }
     out
-}
-
-fn capital(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or(String::new(), |c| c.to_uppercase().chain(letters).collect())
 }
 
 #[cfg(test)]
@@ -320,11 +353,7 @@ mod tests {
     #[test]
     fn a_reader_that_only_knows_the_format_does_not_read() {
         let g = grids(&[("prior", 0.1, 2), ("dit-permuted", 0.6, 40), ("dit", 0.6, 42)]);
-        let arms = [
-            arm("prior", "prior", false),
-            arm("dit-permuted", "dit", true),
-            arm("dit", "dit", true),
-        ];
+        let arms = [arm("prior", "prior", false), arm("dit-permuted", "dit", true), arm("dit", "dit", true)];
         let (v, rows) = judge(&g, &arms, &section());
         assert_eq!(v.control.unwrap().arm, "dit-permuted");
         assert_eq!(v.arms.len(), 1);

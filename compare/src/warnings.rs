@@ -1,6 +1,6 @@
 //! What decides how far the numbers of a comparison go, said before them.
 
-use crate::comparison::Comparison;
+use crate::comparison::{ALL_FAMILIES, Comparison};
 use crate::negatives::POOLED;
 use crate::strata::CLOSED_NATS;
 use crate::verdict::SATURATED;
@@ -19,6 +19,7 @@ pub fn title(family: &str, split: &str, context: &str) -> String {
         "neutral" | "" => String::new(),
         other => format!(", {other}"),
     };
+    let family = if family == ALL_FAMILIES { "mean over families" } else { family };
     format!("{family}, {split}{context}")
 }
 
@@ -26,11 +27,15 @@ pub fn title(family: &str, split: &str, context: &str) -> String {
 pub fn of(c: &Comparison) -> Vec<String> {
     let mut out = Vec::new();
     if c.smoke {
-        out.push("Smoke run: a handful of adapters, to see that everything runs. The numbers mean nothing.".into());
+        out.push(
+            "Smoke run: a handful of adapters, to see that everything runs. The numbers mean nothing.".into(),
+        );
     }
     let trained = || c.arms.iter().filter(|a| a.trained);
     if !c.arms.is_empty() && c.arms.iter().all(|a| a.trained) {
-        out.push("No arm without training was scored: nothing here shows what training a reader adds.".into());
+        out.push(
+            "No arm without training was scored: nothing here shows what training a reader adds.".into(),
+        );
     }
     let single: Vec<&str> = trained().filter(|a| a.seeds.len() == 1).map(|a| a.arm.as_str()).collect();
     if !single.is_empty() {
@@ -40,7 +45,10 @@ pub fn of(c: &Comparison) -> Vec<String> {
         ));
     }
     if trained().next().is_some() && !c.arms.iter().any(|a| a.permuted) {
-        out.push("No reader trained on permuted labels: what the format of answers gives alone was not measured.".into());
+        out.push(
+            "No reader trained on permuted labels: what the format of answers gives alone was not measured."
+                .into(),
+        );
     }
     if c.primary.is_none() && trained().count() > 0 {
         out.push("No contrast was declared beforehand: all are exploratory.".into());
@@ -81,7 +89,7 @@ pub fn of(c: &Comparison) -> Vec<String> {
         .covariates
         .iter()
         .filter(|r| r.name == "leak_question_nats" && r.mean >= CLOSED_NATS && r.family.contains("gated"))
-        .map(|r| format!("{} {} ({:.1} nats)", r.family, r.split, r.mean))
+        .map(|r| format!("{} ({:.1} nats)", title(&r.family, &r.split, ""), r.mean))
         .collect();
     if !open.is_empty() {
         out.push(format!(

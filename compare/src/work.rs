@@ -16,7 +16,7 @@ use crate::comparison::Meta;
 use crate::jobs::{JobSpec, Reported, SCHEMA, Work};
 use crate::progress::Progress;
 use crate::scores::{Item, Scores};
-use crate::{assembly, covariates, method};
+use crate::{assembly, covariates, method, report};
 
 /// One kind of a comparison's work.
 #[derive(Debug, Clone, Copy)]
@@ -301,7 +301,8 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
     let lines: Vec<String> = all.iter().map(|i| serde_json::to_string(i).expect("invariant: plain data")).collect();
     let files = [
         ("scores.jsonl", lines.join("\n").into_bytes()),
-        ("comparison.json", serde_json::to_vec(&comparison).expect("invariant: plain data")),
+        ("comparison.json", report::to_json(&comparison).to_string().into_bytes()),
+        ("report.html", report::to_html(&comparison).into_bytes()),
     ];
     Queue::new(store).file_run(job, &of.run, &config, &files)?;
     Ok(())

@@ -1,0 +1,117 @@
+//! The report of a comparison: one list of blocks, printed as text or as a web page; and the numbers as CSV and JSON.
+
+mod charts;
+mod csv;
+mod html;
+mod sections;
+mod tables;
+mod text;
+
+pub use csv::to_csv;
+pub use html::to_html;
+pub use text::to_terminal;
+
+use crate::comparison::Comparison;
+
+/// The tidy JSON of a comparison.
+pub fn to_json(comparison: &Comparison) -> serde_json::Value {
+    serde_json::to_value(comparison).expect("invariant: plain data")
+}
+
+/// A table; rows that are marked stand out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Table {
+    pub(crate) header: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
+    pub(crate) marked: Vec<usize>,
+    /// What marks and columns mean.
+    pub(crate) caption: String,
+    /// Long tables are folded on the page and cut in the terminal.
+    pub(crate) folded: Option<String>,
+    /// Columns of words, which are aligned left.
+    pub(crate) words: usize,
+}
+
+impl Table {
+    /// Leaves out columns that hold nothing: what no arm of an old file was asked.
+    pub(crate) fn drop_empty_columns(&mut self) {
+        let keep: Vec<bool> =
+            (0..self.header.len()).map(|c| c == 0 || self.rows.iter().any(|r| r[c] != "–")).collect();
+        for cells in self.rows.iter_mut().chain([&mut self.header]) {
+            let mut at = keep.iter();
+            cells.retain(|_| at.next().copied().unwrap_or(true));
+        }
+    }
+}
+
+/// A part of the report.
+#[derive(Debug, Clone)]
+pub(crate) enum Block {
+    /// A heading and a remark beside it.
+    Heading(String, String),
+    /// A sentence.
+    Sentence(String),
+    /// What the reader must know first.
+    Warnings(Vec<String>),
+    /// A table.
+    Table(Table),
+    /// Drawn on the page only.
+    Dots(charts::Dots),
+    /// Drawn on the page only, side by side.
+    Lines(Vec<charts::Lines>),
+    /// Remarks.
+    Notes(Vec<String>),
+}
+
+/// The report in order: what was asked, warnings, the primary contrast, sections, negatives, base activations, gates,
+/// what goes with a hit, budgets, trajectories, exploratory contrasts, arms, notes.
+pub(crate) fn blocks(c: &Comparison) -> Vec<Block> {
+    let mut out = sections::asked(c);
+    if !c.warnings.is_empty() {
+        out.push(Block::Warnings(c.warnings.clone()));
+    }
+    out.extend(sections::primary(c));
+    for verdict in &c.verdicts {
+        out.extend(sections::section(c, verdict));
+    }
+    out.extend(tables::negatives(c));
+    out.extend(tables::base(c));
+    out.extend(tables::gates(c));
+    out.extend(tables::correlations(c));
+    out.extend(tables::budgets(c));
+    out.extend(tables::trajectories(c));
+    out.extend(sections::exploratory(c));
+    out.extend(tables::arms(c));
+    let mut notes = sections::RULES.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    if c.warnings.first().is_some_and(|w| w == crate::old::NOTE) {
+        notes.clear();
+    }
+    notes.extend(c.notes.iter().cloned());
+    if !notes.is_empty() {
+        out.push(Block::Heading("Notes".into(), String::new()));
+        out.push(Block::Notes(notes));
+    }
+    out
+}
+
+/// A figure with its interval.
+pub(crate) fn interval(value: f64, low: f64, high: f64) -> String {
+    format!("{value:.2} [{low:.2}, {high:.2}]")
+}
+
+/// A difference with its interval.
+pub(crate) fn signed(value: f64, low: f64, high: f64) -> String {
+    format!("{value:+.2} [{low:+.2}, {high:+.2}]")
+}
+
+/// A p value.
+pub(crate) fn p_value(p: Option<f64>) -> String {
+    match p {
+        None => "–".into(),
+        Some(p) if p < 0.001 => "<.001".into(),
+        Some(p) => format!("{p:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
