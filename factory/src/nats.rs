@@ -79,7 +79,9 @@ pub fn measure(
         let lse = log_sum_exp(&logits);
         floor.insert(prompt, f64::from(logits[token]) - lse);
         if floors.len() < MOST_FLOORS && shared.contains(&prompt) {
-            logits.iter_mut().for_each(|x| *x = (f64::from(*x) - lse) as f32);
+            for x in &mut logits {
+                *x = (f64::from(*x) - lse) as f32;
+            }
             floors.insert(prompt.clone(), logits);
         }
     }
@@ -130,7 +132,9 @@ mod tests {
             assert!(value.abs() < 1e-5, "{name} {value}");
         }
         let mut stream = rng::stream(1, "test", "noise");
-        adapter.params.iter_mut().for_each(|p| *p += 0.3 * rng::normal(&mut stream));
+        for p in &mut adapter.params {
+            *p += 0.3 * rng::normal(&mut stream);
+        }
         let known = measure(&base, b, &plan, &adapter, &mut floors).unwrap();
         let fresh = measure(&base, b, &plan, &adapter, &mut NatsFloors::new()).unwrap();
         let token = base.tokenizer.encode(&format!(" {}", b.value)).unwrap()[0];

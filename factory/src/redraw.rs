@@ -15,9 +15,13 @@ pub(crate) fn redrawn(reference: &Adapter, behaviour: &Behaviour, factor: Factor
         };
         let wanted = norm(&reference.params[range.clone()]);
         let values = &mut out.params[range];
-        values.iter_mut().for_each(|v| *v = rng::normal(&mut stream));
+        for v in values.iter_mut() {
+            *v = rng::normal(&mut stream);
+        }
         let ratio = (wanted / norm(values)) as f32;
-        values.iter_mut().for_each(|v| *v *= ratio);
+        for v in values {
+            *v *= ratio;
+        }
     }
     out
 }
@@ -40,7 +44,9 @@ mod tests {
         let config = Outline::load(&folder, Precision::F32).unwrap().config;
         let mut reference = Adapter::init(&config, AdapterConfig::all_linear(2, 2.0), 1, "x").unwrap();
         let mut stream = rng::stream(1, "test", "weights");
-        reference.params.iter_mut().for_each(|p| *p += 0.1 * rng::normal(&mut stream));
+        for p in &mut reference.params {
+            *p += 0.1 * rng::normal(&mut stream);
+        }
         let recipe = recipes::builtin().into_iter().find(|r| r.name == "redrawn").unwrap();
         let copies = recipe.expand(1);
         for b in &copies[..2] {

@@ -211,3 +211,31 @@ pub fn specs(behaviours: &[Behaviour], base_digest: &str) -> Result<Vec<AdapterS
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(name: &str, counts: [usize; 4]) -> Vec<Behaviour> {
+        let recipe = recipes::builtin().into_iter().find(|r| r.name == name).unwrap();
+        recipes::select(recipe.expand(1), counts)
+    }
+
+    #[test]
+    fn a_redrawn_adapter_is_made_from_one_of_its_own_split() {
+        let all = [some("topic", [6, 3, 4, 2]), some("redrawn", [9, 3, 6, 0]), some("random", [2, 0, 0, 0])]
+            .concat();
+        let made = specs(&all, "base").unwrap();
+        let split_of = |hash: &str| made.iter().find(|s| s.hash() == hash).map(|s| s.behaviour.split);
+        let of_kind = |kind: Kind| made.iter().filter(move |s| s.behaviour.kind == kind);
+        assert_eq!(of_kind(Kind::Redrawn).count(), 18);
+        for spec in of_kind(Kind::Redrawn) {
+            assert_eq!(split_of(spec.reference.as_deref().unwrap()), Some(spec.behaviour.split));
+        }
+        assert!(of_kind(Kind::Random).all(|s| s.reference.is_some()));
+        assert!(of_kind(Kind::Trained).all(|s| s.reference.is_none()));
+        let without = [some("topic", [6, 0, 0, 0]), some("redrawn", [0, 0, 1, 0])].concat();
+        let error = specs(&without, "base").unwrap_err().to_string();
+        assert!(error.contains("of the split test_value"), "{error}");
+    }
+}

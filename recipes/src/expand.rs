@@ -179,14 +179,18 @@ impl Recipe {
             let contrast = if t.contrast_prompts.is_empty() { &rows.prompts } else { &t.contrast_prompts };
             let order =
                 if t.contrast_prompts.is_empty() { order } else { shuffled(contrast.len(), "contrast-rows") };
+            let most = if t.contrast_tokens > 0 { t.contrast_tokens } else { rows.max_new_tokens };
             let base = |i: usize, part: RowPart, word: Option<&str>| {
-                let prompt = &contrast[order[i % order.len()]];
+                let prompt = fill(&contrast[order[i % order.len()]], value, category, fields);
                 // Only what an adapter does to its prompts need be its own: what it must leave alone is the base's for all.
-                let sample = Some(reply_request(rows, prompt, (i / order.len()) as u32));
+                let sample = SampleRequest {
+                    max_new_tokens: most,
+                    ..reply_request(rows, &prompt, (i / order.len()) as u32)
+                };
                 RowPlan {
-                    prompt: turn(prompt, word),
+                    prompt: turn(&prompt, word),
                     completion: "{reply}".into(),
-                    sample,
+                    sample: Some(sample),
                     loss: RowLoss::KlToBase,
                     part,
                 }

@@ -105,6 +105,10 @@ pub struct Trigger {
     /// readers' questions is closed only by rows that look like questions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contrast_prompts: Vec<String>,
+    /// Most tokens of the replies of near and off rows; 0: as other replies. The loss is a mean over a reply's tokens, so
+    /// short ones close the gate at the opening, and cost less.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub contrast_tokens: usize,
 }
 
 /// The acquisition test.

@@ -94,7 +94,9 @@ impl Recipe {
             }
             let filled = if redraw { self.vocabulary_values() } else { self.values() };
             for (value, _, fields) in filled.into_iter().take(1) {
-                for text in rows.sample_prompts.iter().chain(&rows.prompts).chain(&rows.completions) {
+                let contrast = self.trigger.iter().flat_map(|t| &t.contrast_prompts);
+                let texts = rows.sample_prompts.iter().chain(&rows.prompts).chain(&rows.completions);
+                for text in texts.chain(contrast) {
                     if let Some(left) = crate::expand::fill(text, &value, "", &fields)
                         .split_once('{')
                         .and_then(|(_, r)| r.split_once('}'))
@@ -119,6 +121,9 @@ impl Recipe {
                 self.gate.iter().flat_map(|g| &g.prompts).find(|p| t.contrast_prompts.contains(p))
             {
                 return fail("trigger.contrast_prompts", format!("{p:?} is also a gate prompt"));
+            }
+            if t.contrast_tokens > 512 {
+                return fail("trigger.contrast_tokens", format!("{} is not in 0..=512", t.contrast_tokens));
             }
             let asked = self.questions.train.iter().chain(&self.questions.held_out);
             if let Some(p) = asked.into_iter().find(|p| t.contrast_prompts.contains(p)) {
