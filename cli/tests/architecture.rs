@@ -4,15 +4,16 @@
 
 use std::path::{Path, PathBuf};
 
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 9] = [
     ("lm", &[]),
     ("recipes", &[]),
     ("registry", &[]),
     ("factory", &["lm", "recipes", "registry"]),
-    ("dit", &["lm", "recipes", "registry"]),
-    ("oracle_posttrain", &["lm", "recipes", "registry"]),
-    ("compare", &["lm", "recipes", "registry", "factory", "dit", "oracle_posttrain"]),
-    ("cli", &["lm", "recipes", "registry", "factory", "dit", "oracle_posttrain", "compare"]),
+    ("readers", &["lm", "recipes", "registry", "factory"]),
+    ("dit", &["lm", "recipes", "registry", "factory", "readers"]),
+    ("oracle_posttrain", &["lm", "recipes", "registry", "factory", "readers"]),
+    ("compare", &["lm", "recipes", "registry", "factory", "readers", "dit", "oracle_posttrain"]),
+    ("cli", &["lm", "recipes", "registry", "factory", "readers", "dit", "oracle_posttrain", "compare"]),
 ];
 
 fn root() -> PathBuf {

@@ -236,3 +236,31 @@ fn workers_killed_at_random_lose_and_double_nothing() {
     assert_eq!(found, expected, "an adapter differs from the one made without any kill");
     eprintln!("{kills} kills over {} adapters, {:.0} s", found.len(), begin.elapsed().as_secs_f64());
 }
+
+/// The whole line, killed ten times at random: the report comes out the same, byte for byte.
+#[test]
+fn kills_at_random_change_no_byte_of_a_comparisons_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let begin = Instant::now();
+    good(&whole, &["quickstart", "--smoke"]);
+    let takes = begin.elapsed();
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(16);
+    for _ in 0..10 {
+        let mut child: Child = command(&killed, &["quickstart", "--smoke"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(takes.mul_f64(rng.random_range(0.05..0.5)));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    good(&killed, &["quickstart", "--smoke"]);
+    for file in ["comparison.json", "report.html", "scores.jsonl"] {
+        let of = |store: &Path| std::fs::read(store.join("runs/smoke").join(file)).unwrap();
+        assert_eq!(of(&whole), of(&killed), "{file}");
+    }
+    let problems = good(&killed, &["registry", "check"])["report"]["problems"].clone();
+    assert_eq!(problems, serde_json::json!([]));
+}

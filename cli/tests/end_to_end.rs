@@ -12,35 +12,36 @@ use support::{Place, assert_fails, text, tiny};
 fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing() {
     let place = Place::new();
     let first = place.json(&["quickstart", "--smoke"]);
-    assert_eq!(first["schema"], "comparison/1");
+    assert_eq!(first["schema"], "comparison/2");
     assert_eq!(first["smoke"], true);
     let has = |key: &str, name: &str| first["results"].as_array().unwrap().iter().any(|r| r[key] == name);
-    for arm in ["direct", "prior", "dit", "oracle-pretrained", "oracle-posttrained", "oracle-scratch"] {
+    let arms = ["prior", "direct", "logit-lens", "weight-lens", "blackbox", "text-only", "dit-permuted"];
+    let trained = ["oracle-pretrained", "oracle-scratch", "oracle-posttrained", "dit"];
+    for arm in arms.into_iter().chain(trained) {
         assert!(has("arm", arm), "{arm}");
     }
-    for control in ["own", "none", "random", "swapped"] {
-        assert!(has("control", control), "{control}");
-    }
-    for metric in ["top1", "mrr", "top1_prior_corrected", "exact_match", "answer_nll", "false_positive_rate"]
-    {
+    for metric in ["top1", "top1_values", "mrr"] {
         assert!(has("metric", metric), "{metric}");
     }
-    for split in ["test_value", "test_category"] {
-        assert!(has("split", split), "{split}");
+    for gone in ["swapped", "random", "none"] {
+        assert!(!first.to_string().contains(&format!("\"control\":\"{gone}\"")), "{gone}");
+    }
+    for context in ["neutral", "triggered"] {
+        assert!(has("context", context), "{context}");
     }
     for r in first["results"].as_array().unwrap() {
         let v = |k: &str| r[k].as_f64().unwrap();
         assert!(v("ci_low") <= v("value") && v("value") <= v("ci_high"), "{r}");
     }
-    // Supervision is the same for all trained readers.
+    // Supervision is the same for all readers that adapters train.
     let rows: Vec<&Value> = first["budgets"]
         .as_array()
         .unwrap()
         .iter()
         .filter(|b| b["arm"] != "oracle-pretrained")
-        .map(|b| &b["supervision_rows"])
+        .map(|b| &b["budget"]["supervision_rows"])
         .collect();
-    assert!(rows.len() == 3 && rows.iter().all(|r| *r == rows[0] && r.as_u64() > Some(0)), "{rows:?}");
+    assert!(rows.len() == 5 && rows.iter().all(|r| *r == rows[0] && r.as_u64() > Some(0)), "{rows:?}");
 
     // Lineage, both ways: what was asked, by whom, and who was trained on what.
     let list = place.json(&["adapter", "list"]);
@@ -109,7 +110,7 @@ fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing()
     assert!(text(&place.run(&["compare", "report", "--run", "smoke"]).stdout).contains("SMOKE RUN"));
     assert!(
         text(&place.run(&["compare", "report", "--run", "smoke", "--csv"]).stdout)
-            .starts_with("arm,control,split")
+            .starts_with("arm,")
     );
     let page = place.path("page.html").display().to_string();
     assert!(place.run(&["compare", "report", "--run", "smoke", "--html", &page]).status.success());
@@ -159,20 +160,84 @@ fn a_users_own_family_goes_all_the_way() {
     assert_eq!(place.json(&["factory", "submit", &file.display().to_string()])["queued"], 12);
     assert!(place.run(&["factory", "run"]).status.success());
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(place.json(&["dit", "train", "--steps", "2"])["schema"], "reader/1");
-    place.json(&["oracle", "posttrain", "--scratch", "--steps", "2"]);
-    let run = place.json(&["compare", "run", "--run", "mine"]);
-    let results = run["results"].as_array().unwrap();
-    for arm in ["dit", "oracle-scratch"] {
-        let asked = results.iter().any(|r| {
-            r["family"] == "my-weather"
-                && r["arm"] == arm
-                && r["metric"] == "top1"
-                && r["control"] == "swapped"
-        });
-        assert!(asked, "{arm}");
+    let dit = place.json(&["dit", "train", "--steps", "2"]);
+    assert_eq!(dit["schema"], "reader/1");
+    // Arms of one's own: a reader that exists, one to be trained, a lens at another layer, a published reader by its folder.
+    let id = dit["id"].as_str().unwrap().to_owned();
+    let folder = place.path("published").display().to_string();
+    assert!(place.run(&["adapter", "export", &id, &folder]).status.success());
+    let file = place.path("arms.toml");
+    let arms = |more: &str| {
+        format!(
+            r#"
+            schema = "arms/1"
+            [[arm]]
+            name = "mine"
+            method = "dit"
+            reader = "{id}"
+            [[arm]]
+            name = "published"
+            method = "dit"
+            reader = "{folder}"
+            [[arm]]
+            name = "oracle"
+            method = "oracle"
+            reader = "scratch"
+            input = {{ layers = [1], scaling = "raw" }}
+            train = {{ steps = 2, rank = 2, evaluate_every = 2 }}
+            [[arm]]
+            name = "lens"
+            method = "logit-lens"
+            input = {{ layers = [2] }}
+            {more}"#
+        )
+    };
+    std::fs::write(&file, arms("")).unwrap();
+    let file = file.display().to_string();
+    let compare = |run: &str| place.json(&["compare", "run", "--run", run, "--arms", &file, "--seeds", "1"]);
+    let run = compare("mine");
+    let results = run["results"].as_array().unwrap().clone();
+    for arm in ["mine", "published", "oracle", "lens"] {
+        let asked = |r: &&Value| r["family"] == "my-weather" && r["arm"] == arm && r["metric"] == "top1";
+        assert!(results.iter().any(|r| asked(&r)), "{arm}");
     }
-    assert!(!results.iter().any(|r| r["arm"] == "oracle-posttrained"));
+    let of = |arm: &str| -> Vec<&Value> {
+        results.iter().filter(|r| r["arm"] == arm && r["metric"] == "mrr").map(|r| &r["value"]).collect()
+    };
+    assert_eq!(of("mine"), of("published"), "the same weights from a folder");
+    // A fourth arm adds its own jobs: nothing else is trained or scored again.
+    let jobs = || place.json(&["factory", "status"])["states"]["succeeded"].as_u64().unwrap();
+    let before = jobs();
+    std::fs::write(&file, arms("[[arm]]\nname = \"prior\"\nmethod = \"prior\"")).unwrap();
+    compare("more");
+    assert_eq!(jobs() - before, 2, "a score and a report");
+    // What cannot be is refused with its place, and nothing is written.
+    for (wrong, parts) in [
+        ("[[arm]]\nname = \"x\"\nmethod = \"magic\"", ["arm[4].method", "magic"]),
+        ("[[arm]]\nname = \"x\"\nmethod = \"oracle\"\ninput = { layers = [99] }", ["arm[4].input.layers[0]", "99"]),
+        ("[[arm]]\nname = \"lens\"\nmethod = \"prior\"", ["arm[4].name", "lens"]),
+        ("[[arm]]\nname = \"x\"\nmethod = \"dit\"\nseeds = [0]", ["arm[4].seeds", "0"]),
+        ("[[arm]]\nname = \"x\"\nmethod = \"dit\"\ncontexts = [\"triggered\"]", ["arm[4].contexts[0]", "triggered"]),
+        ("[[arm]]\nname = \"x\"\nmethod = \"dit\"\nreader = \"nobody\"", ["arm[4].reader", "nobody"]),
+    ] {
+        let (adapters, states) = (place.json(&["adapter", "list"]), place.json(&["factory", "status"]));
+        std::fs::write(&file, arms(wrong)).unwrap();
+        assert_fails(&place.run(&["compare", "run", "--run", "bad", "--arms", &file]), 2, &parts);
+        assert_eq!(place.json(&["adapter", "list"]), adapters);
+        assert_eq!(place.json(&["factory", "status"])["states"], states["states"]);
+        assert!(!place.path("store/runs/bad").exists());
+    }
+    let config = place.path("published/adapter_config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    json["base_model_name_or_path"] = "another/model".into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    std::fs::write(&file, arms("")).unwrap();
+    let out = place.run(&["compare", "run", "--run", "bad", "--arms", &file]);
+    assert_fails(&out, 2, &["arm[1].reader", "another/model"]);
+    std::fs::write(&file, arms("")).unwrap();
+    assert_fails(&place.run(&["compare", "run", "--seeds", "0"]), 2, &["--seeds", "at least 1"]);
+    compare("mine");
     // The newest run is the one reported.
     assert_eq!(place.json(&["compare", "report"])["run"], "mine");
     assert_fails(&place.run(&["compare", "report", "--run", "other"]), 3, &["other", "hint: there are mine"]);
