@@ -285,7 +285,7 @@ fn a_primary_contrast_may_be_the_mean_over_families() {
     let row = &c.paired[0];
     let one = |family: &str| contrast(family).paired[0].value;
     assert!(row.primary && row.n == 56);
-    assert!((row.value - (one("topic") + one("gated-topic")) / 2.0).abs() < 1e-12);
+    assert!((row.value - f64::midpoint(one("topic"), one("gated-topic"))).abs() < 1e-12);
     assert!(to_terminal(&c).contains("mean over families, held-out values"));
 }
 
