@@ -256,12 +256,6 @@ fn a_whole_comparison_is_assembled_and_printed() {
     let commas = |l: &str| l.matches(',').count();
     assert!(csv.lines().all(|l| l.contains('"') || commas(l) == commas(csv.lines().next().unwrap())));
     assert_eq!(to_json(&c)["schema"], "comparison/2");
-    // For a person to look at.
-    if let Some(folder) = option_env!("REPORT_FOLDER") {
-        std::fs::write(format!("{folder}/report-c.html"), &html).unwrap();
-        std::fs::write(format!("{folder}/report-c.txt"), &text).unwrap();
-        std::fs::write(format!("{folder}/report-c.json"), &json).unwrap();
-    }
 }
 
 #[test]
