@@ -87,7 +87,7 @@ pub fn macro_difference(families: &[&[Vec<f64>]], scale: Scale, purpose: &str) -
         high: quantile(&draws, 0.975),
         low90: quantile(&draws, 0.05),
         high90: quantile(&draws, 0.95),
-        p: (2.0 * side as f64 / (draws.len() + 1) as f64).min(1.0),
+        p: two_sided(value, side, &draws),
     };
     if scale == Scale::Share {
         let adjusted: Vec<(f64, f64)> = families.iter().map(|f| adjusted_wald(f)).collect();
@@ -105,6 +105,16 @@ pub fn macro_difference(families: &[&[Vec<f64>]], scale: Scale, purpose: &str) -
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Two-sided p of no difference: twice the share of draws on the far side (`side`, of draws plus one). Where hardly any are
+/// there, counting them would make p a matter of how many were drawn, and Holm over many contrasts could find nothing; the
+/// normal tail at the draws' standard deviation is taken instead.
+fn two_sided(value: f64, side: usize, draws: &[f64]) -> f64 {
+    let counted = (2.0 * side as f64 / (draws.len() + 1) as f64).min(1.0);
+    let centre = mean(draws);
+    let spread = mean(&draws.iter().map(|d| (d - centre) * (d - centre)).collect::<Vec<_>>()).sqrt();
+    if side > 10 || spread == 0.0 { counted } else { counted.min(2.0 * upper_tail(value.abs() / spread)) }
 }
 
 /// Centre and squared standard error of differences of shares with half an observation in each cell.
@@ -235,6 +245,17 @@ mod tests {
         assert!((d.low - (0.375 - far)).abs() < 1e-9 && (d.high - (0.375 + far)).abs() < 1e-9, "{d:?}");
         let one = macro_difference(&[&small], Scale::Share, "x");
         assert_eq!(one, two_way_difference(&small, Scale::Share, "x"));
+    }
+
+    #[test]
+    fn p_is_not_bounded_by_the_number_of_draws() {
+        let clear: Vec<Vec<f64>> = (0..64).map(|i| vec![if i < 8 { 0.0 } else { 1.0 }]).collect();
+        let d = two_way_difference(&clear, Scale::Share, "x");
+        assert!(d.p < 1e-8 && d.p > 0.0, "{d:?}");
+        // With 8 of 12 for and 4 against the count decides: a sign test would say .39.
+        let unclear: Vec<Vec<f64>> = (0..12).map(|i| vec![if i < 8 { 1.0 } else { -1.0 }]).collect();
+        let d = two_way_difference(&unclear, Scale::Share, "x");
+        assert!((0.15..0.4).contains(&d.p), "{d:?}");
     }
 
     fn hits(rng: &mut ChaCha8Rng, n: usize, shares: &[f64]) -> Vec<Vec<f64>> {

@@ -227,7 +227,8 @@ pub fn base_hits(read: &Read, section: &Section) -> Cells {
             means.entry(&r.context).or_default().add(&r.raw);
         }
     }
-    let Some(scores) = means.get(section.context.as_str()).or_else(|| means.values().next()).map(|m| m.get())
+    let Some(scores) =
+        means.get(section.context.as_str()).or_else(|| means.values().next()).map(crate::correct::Mean::get)
     else {
         return Cells::new();
     };
@@ -261,6 +262,21 @@ mod tests {
         assert!(i.value == 1.0 && i.low < 0.6 && i.high == 1.0, "few subjects are not certain: {i:?}");
         let two = auroc(&[(vec![1.0], vec![0.0]), (vec![0.0], vec![1.0])], "x").unwrap();
         assert_eq!((two.value, two.low), (0.5, 0.0));
+    }
+
+    #[test]
+    fn the_interval_of_an_area_covers_the_truth() {
+        let mut rng = stream("area coverage");
+        // Uniform scores, positives shifted by .5: P(positive above negative) = 1 - .5 * .5^2 = .875.
+        let covered = (0..100)
+            .filter(|trial| {
+                let positive: Vec<f64> = (0..20).map(|_| rng.random::<f64>() + 0.5).collect();
+                let negative: Vec<f64> = (0..16).map(|_| rng.random::<f64>()).collect();
+                let i = auroc(&[(positive, negative)], &trial.to_string()).unwrap();
+                i.low <= 0.875 && 0.875 <= i.high
+            })
+            .count();
+        assert!(covered >= 90, "{covered} of 100");
     }
 
     fn arm() -> Read {
@@ -319,7 +335,7 @@ mod tests {
             ("dud/1".to_owned(), 1.5),
             ("dud/2".to_owned(), 0.5),
         ]);
-        let by = detect_by(&norms, &[r.clone()], &section(), "norm");
+        let by = detect_by(&norms, std::slice::from_ref(&r), &section(), "norm");
         assert!((by["dud"].0.value - 0.75).abs() < 1e-12);
         assert_eq!(base_answers(&r)[&("topic".into(), "neutral".into())], ("cats".into(), 1.0, 1));
         let hits = base_hits(&r, &section());

@@ -151,6 +151,25 @@ mod tests {
     }
 
     #[test]
+    fn p_is_small_as_often_as_it_says() {
+        use rand::Rng;
+        let mut rng = stream("guessing");
+        let truth: Vec<usize> = (0..24).collect();
+        let small = (0..100)
+            .filter(|trial| {
+                let answers: Vec<Vec<f64>> = (0..24)
+                    .map(|_| {
+                        let said = rng.random_range(0..24usize);
+                        (0..24).map(|k| f64::from(u8::from(k == said))).collect()
+                    })
+                    .collect();
+                permute(&answers, &truth, 24, &trial.to_string()).p < 0.05
+            })
+            .count();
+        assert!(small <= 10, "{small} of 100 guessers");
+    }
+
+    #[test]
     fn an_arm_is_judged_among_the_labels_of_the_section() {
         // "nothing" is ahead everywhere, but is no label of an adapter.
         let items = vec![

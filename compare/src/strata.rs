@@ -50,7 +50,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 /// Spearman's rank correlation; `None` if either side is constant.
 pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
     let (x, y) = (ranks(x), ranks(y));
-    let centre = (x.len() as f64 + 1.0) / 2.0;
+    let centre = f64::midpoint(x.len() as f64, 1.0);
     let sum =
         |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| (a - centre) * (b - centre)).sum() };
     let scale = (sum(&x, &x) * sum(&y, &y)).sqrt();

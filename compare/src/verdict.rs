@@ -194,7 +194,8 @@ pub fn judge(grids: &Grids, arms: &[ArmRow], section: &Section) -> (Verdict, Vec
     let control = grids.best(controls, section);
     let trained: Vec<&ArmRow> = arms
         .iter()
-        .filter(|a| a.trained && !a.permuted && grids.get(&a.arm, section, "top1").is_some())
+        .filter(|a| a.trained && !a.permuted)
+        .filter(|a| ["top1", "exact_match"].iter().any(|m| grids.get(&a.arm, section, m).is_some()))
         .collect();
     let mut rows = Vec::new();
     let mut said = Vec::new();
@@ -216,7 +217,10 @@ pub fn judge(grids: &Grids, arms: &[ArmRow], section: &Section) -> (Verdict, Vec
         if best.as_ref().map(|b| &b.arm) != control.as_ref().map(|c| &c.arm) {
             rows.extend(against);
         }
-        said.push(ArmVerdict { arm: arm.arm.clone(), reads, verdict });
+        // An arm that only states answers is contrasted by these; whether it reads is judged by top-1.
+        if grids.get(&arm.arm, section, "top1").is_some() {
+            said.push(ArmVerdict { arm: arm.arm.clone(), reads, verdict });
+        }
     }
     for (i, arm) in trained.iter().enumerate() {
         for minus in &trained[..i] {

@@ -8,13 +8,18 @@ use crate::verdict::SATURATED;
 /// Below this many adapters a section is marked.
 pub const SMALL: usize = 20;
 
-/// Title of a section.
-pub fn title(family: &str, split: &str, context: &str) -> String {
-    let split = match split {
+/// A split in words.
+pub fn split_title(split: &str) -> &str {
+    match split {
         "test_value" => "held-out values",
         "test_category" => "held-out categories",
         other => other,
-    };
+    }
+}
+
+/// Title of a section.
+pub fn title(family: &str, split: &str, context: &str) -> String {
+    let split = split_title(split);
     let context = match context {
         "neutral" | "" => String::new(),
         other => format!(", {other}"),

@@ -79,7 +79,8 @@ const STYLE: &str = ":root{color-scheme:light dark;--fg:#1d2129;--bg:#fff;--soft
 @media(prefers-color-scheme:dark){:root{--fg:#e6e8eb;--bg:#15181d;--soft:#98a0ac;--line:#2b3038;--band:#1d2128;--trained:#6bb1f5;--untrained:#f09a5b;--control:#8a919e;--warn:#f09a5b}}\
 body{font:15px/1.5 system-ui,sans-serif;max-width:68rem;margin:2rem auto;padding:0 1rem;color:var(--fg);background:var(--bg)}\
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.4rem}small,.meta,.caption{color:var(--soft);font-weight:normal}small,.caption{font-size:13px}.caption{margin:1.4rem 0 .3rem}\
-table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}th{font-weight:600}\
+table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}th{font-weight:600;white-space:normal;vertical-align:bottom;min-width:2.6rem}\
+@media(max-width:900px){th,td{padding:.2rem .4rem}table{font-size:12px}}\
 .words{text-align:left}.marked td{font-weight:600;background:var(--band)}.scroll{overflow-x:auto;max-width:100%}\
 .warning{padding:.7rem 1rem .7rem 2rem;border-left:4px solid var(--warn);background:var(--band)}.warning li{margin:.2rem 0}.notes{padding-left:1.2rem}summary{cursor:pointer;color:var(--soft);margin:.5rem 0}\
 figure{margin:1rem 0}.chart{width:100%;max-width:760px;font-size:12px;fill:var(--fg)}.grid{stroke:var(--line)}.chance{stroke:var(--soft);stroke-dasharray:3 3}.axis,.value{fill:var(--soft)}\

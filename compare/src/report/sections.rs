@@ -269,7 +269,7 @@ pub(crate) fn exploratory(c: &Comparison) -> Vec<Block> {
                 .map(str::to_owned)
                 .to_vec(),
             rows: cells,
-            caption: "Paired on the same adapters; Holm over all of these. By interval alone, the verdict is not adjusted: read it with the last p.".into(),
+            caption: "Paired on the same adapters; Holm over all of these. The verdict follows the interval, which is not adjusted: read it with the last p.".into(),
             folded: Some(format!("{} contrasts", rows.len())),
             words: 3,
             ..Table::default()

@@ -7,7 +7,7 @@ use super::sections::ordered;
 use super::{Block, Table, interval};
 use crate::comparison::{AurocRow, BudgetRow, Comparison, NegativeRow};
 use crate::negatives::{FOREIGN, POOLED};
-use crate::warnings::title;
+use crate::warnings::{split_title, title};
 
 fn names(header: &[&str]) -> Vec<String> {
     header.iter().map(|s| (*s).to_owned()).collect()
@@ -198,7 +198,7 @@ pub(crate) fn gates(c: &Comparison) -> Vec<Block> {
             let n = |s: &str| g.statuses.get(s).copied().unwrap_or(0).to_string();
             let mut row = vec![
                 g.family.clone(),
-                g.split.clone(),
+                split_title(&g.split).to_owned(),
                 g.n.to_string(),
                 rate(Some(g.on)),
                 rate(Some(g.floor)),
@@ -231,7 +231,7 @@ pub(crate) fn correlations(c: &Comparison) -> Vec<Block> {
             .map(|r| {
                 vec![
                     r.family.clone(),
-                    r.split.clone(),
+                    split_title(&r.split).to_owned(),
                     r.name.clone(),
                     r.n.to_string(),
                     format!("{:.2}", r.mean),
