@@ -1,6 +1,7 @@
 //! Judge-free measures. Scores are averaged over phrasings within an adapter before they are ranked; adapters and reader
 //! seeds are the units of every interval.
 
+use recipes::same_answer;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bootstrap::Scale;
@@ -53,26 +54,6 @@ pub struct Read {
     pub corrector: Corrector,
     /// One for each subject and family asked.
     pub readings: Vec<Reading>,
-}
-
-/// Whether two answers are equal up to case, punctuation, a leading article and number.
-pub fn same_answer(a: &str, b: &str) -> bool {
-    let words = |text: &str| -> String {
-        let words: Vec<String> = text
-            .split(|c: char| !c.is_alphanumeric() && c != '-')
-            .filter(|w| !w.is_empty())
-            .map(str::to_lowercase)
-            .collect();
-        let skip = usize::from(words.len() > 1 && ["a", "an", "the"].contains(&words[0].as_str()));
-        words[skip..].join(" ")
-    };
-    let plural = |one: &str, many: &str| {
-        many.strip_suffix('s') == Some(one)
-            || many.strip_suffix("es") == Some(one)
-            || one.strip_suffix('y').is_some_and(|stem| many.strip_suffix("ies") == Some(stem))
-    };
-    let (a, b) = (words(a), words(b));
-    !a.is_empty() && (a == b || plural(&a, &b) || plural(&b, &a))
 }
 
 fn share(flag: bool) -> f64 {
@@ -296,17 +277,6 @@ pub fn scale(metric: &str) -> Scale {
 mod tests {
     use super::*;
     use crate::scores::tests::{item, scores};
-
-    #[test]
-    fn answers_are_compared_up_to_case_article_and_number() {
-        for (a, b) in [("The cats.", "cat"), ("bus", "buses"), ("City", "the cities"), ("an olive", "Olive")]
-        {
-            assert!(same_answer(a, b) && same_answer(b, a), "{a} {b}");
-        }
-        for (a, b) in [("", ""), ("cat", "cattle"), ("nothing", "thing"), ("tea leaf", "leaf")] {
-            assert!(!same_answer(a, b), "{a} {b}");
-        }
-    }
 
     #[test]
     fn measures_match_hand_computed_cases() {

@@ -32,7 +32,7 @@ pub struct Episode {
     pub candidates: Vec<String>,
     /// Use of the diff.
     pub split: Split,
-    /// Whether the diff carries nothing.
+    /// Whether the right answer is [`NOTHING`]: the diff carries nothing, or nothing of the kind that is asked about.
     pub negative: bool,
 }
 
@@ -101,6 +101,18 @@ pub fn episodes(
             let recipe = recipe_of(behaviour)?;
             let candidates = candidates(recipe, behaviours, behaviour, options.min_candidates);
             ask(&mut out, recipe, behaviour, &behaviour.value, &candidates, seed, options);
+            // Another family's question: there is nothing of that kind. Of test diffs a comparison asks it itself.
+            let foreign = EpisodeOptions {
+                train_phrasings: 1,
+                validation_phrasings: 1,
+                test_phrasings: 0,
+                held_out_phrasings: 0,
+                ..options
+            };
+            let mut asked = BTreeSet::from([&recipe.questions.train]);
+            for other in families.values().filter(|r| asked.insert(&r.questions.train)) {
+                ask(&mut out, other, behaviour, NOTHING, &[], seed, foreign);
+            }
         } else {
             let mut asked = BTreeSet::new();
             // Families that share their questions ask them once: nothing tells such rows apart.
@@ -149,7 +161,7 @@ fn ask(
             answer: answer.to_owned(),
             candidates: candidates.to_vec(),
             split: behaviour.split,
-            negative: behaviour.polarity == Polarity::Negative,
+            negative: answer == NOTHING,
         });
     }
 }

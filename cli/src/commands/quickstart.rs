@@ -16,16 +16,21 @@ fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
         vec![
             ("topic", [4, 1, 2, 1]),
             ("gated-topic", [1, 0, 1, 0]),
-            ("zero", [1, 0, 1, 0]),
+            ("zero", [0, 0, 1, 0]),
             ("random", [1, 0, 1, 0]),
         ]
     } else {
+        // As many gated values as always-on ones are held out: the primary contrast is among them.
         vec![
-            ("topic", [112, 20, 32, 12]),
-            ("gated-topic", [10, 2, 8, 4]),
-            ("benign", [4, 1, 3, 0]),
-            ("zero", [3, 1, 3, 0]),
-            ("random", [6, 1, 6, 0]),
+            ("topic", [72, 16, 32, 0]),
+            ("gated-topic", [40, 8, 32, 0]),
+            ("marker", [12, 2, 8, 0]),
+            ("zero", [0, 0, 1, 0]),
+            ("random", [4, 1, 4, 0]),
+            ("redrawn", [4, 1, 4, 0]),
+            ("benign", [4, 1, 4, 0]),
+            ("mixed", [4, 1, 4, 0]),
+            ("dud", [4, 1, 4, 0]),
         ]
     }
 }
