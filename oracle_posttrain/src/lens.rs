@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use lm::{Error, InjectionMode, Result, rng};
+use lm::{BaseModel, Error, InjectionMode, Result, rng};
 use readers::Scaling;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
@@ -46,23 +46,35 @@ impl Moments {
         Some(Self { deviation: deviation.collect(), mean: sum.iter().map(|s| (s / n) as f32).collect() })
     }
 
-    /// No mean, and one deviation for all dimensions: the mean norm of the vectors. `None` of no vectors.
-    pub fn size<'a>(vectors: impl Iterator<Item = &'a Vec<f32>> + Clone) -> Option<Self> {
+    /// No mean, and one deviation for all dimensions: the mean norm of the vectors, of their products with `gain` if there is one
+    /// (which then divides the deviation). `None` of no vectors.
+    pub fn size<'a>(
+        vectors: impl Iterator<Item = &'a Vec<f32>> + Clone,
+        gain: Option<&[f32]>,
+    ) -> Option<Self> {
         let width = vectors.clone().next()?.len();
+        let factor = |i: usize| gain.map_or(1.0, |g| g[i]);
         let (mut sum, mut n) = (0f64, 0f64);
         for v in vectors {
-            sum += v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+            sum += v.iter().enumerate().map(|(i, x)| f64::from(x * factor(i)).powi(2)).sum::<f64>().sqrt();
             n += 1.0;
         }
         let norm = ((sum / n) as f32).max(1e-6);
-        Some(Self { mean: vec![0.0; width], deviation: vec![norm; width] })
+        // A weight of nothing hides its dimension.
+        let deviation = (0..width).map(|i| if factor(i) == 0.0 { f32::MAX } else { norm / factor(i) });
+        Some(Self { mean: vec![0.0; width], deviation: deviation.collect() })
     }
 
     /// Over vectors of one length, as a scaling asks for.
-    pub fn of<'a>(vectors: impl Iterator<Item = &'a Vec<f32>> + Clone, scaling: Scaling) -> Option<Self> {
+    pub fn of<'a>(
+        base: &BaseModel,
+        vectors: impl Iterator<Item = &'a Vec<f32>> + Clone,
+        scaling: Scaling,
+    ) -> Option<Self> {
         match scaling {
             Scaling::Whitened => Self::over(vectors),
-            Scaling::Raw | Scaling::Unit => Self::size(vectors),
+            Scaling::Raw | Scaling::Unit => Self::size(vectors, None),
+            Scaling::Unembed => Self::size(vectors, Some(base.decoder.final_norm_weight())),
         }
     }
 
@@ -86,12 +98,13 @@ pub const MOMENTS_FILE: &str = "activation_moments.safetensors";
 
 impl Lens {
     /// Adjusted to a population. A prompt at which none of it was read takes the moments of all prompts together.
-    pub fn over(collector: Collector, population: &[&Shown]) -> Self {
+    pub fn over(base: &BaseModel, collector: Collector, population: &[&Shown]) -> Self {
         if collector.scaling != Scaling::Whitened {
             // One constant a layer, whatever the prompt and the position.
             let of = |layer: usize| {
                 let rows = layer * collector.last..(layer + 1) * collector.last;
-                Moments::size(population.iter().flat_map(|s| s.values()).flat_map(move |v| &v[rows.clone()]))
+                let vectors = population.iter().flat_map(|s| s.values()).flat_map(move |v| &v[rows.clone()]);
+                Moments::of(base, vectors, collector.scaling)
             };
             let layers: Option<Vec<Moments>> = (0..collector.layers.len()).map(of).collect();
             let each = layers.map(|layers| {
@@ -240,8 +253,8 @@ impl Lens {
                 continue;
             }
             let (means, deviations) = (rows(format!("mean.{p}"))?, rows(format!("deviation.{p}"))?);
-            if deviations.iter().flatten().any(|d| *d <= 0.0) {
-                return Err(damaged(&format!("deviation.{p} holds a value that is not positive")));
+            if deviations.iter().flatten().any(|d| *d == 0.0 || !d.is_finite()) {
+                return Err(damaged(&format!("deviation.{p} holds a value that cannot divide")));
             }
             let pair = |(mean, deviation)| Moments { mean, deviation };
             moments.insert(p, means.into_iter().zip(deviations).map(pair).collect());
@@ -258,7 +271,7 @@ fn damaged(what: &str) -> Error {
 pub(crate) fn mode(scaling: Scaling) -> InjectionMode {
     match scaling {
         Scaling::Whitened | Scaling::Unit => InjectionMode::AddNormMatched,
-        Scaling::Raw => InjectionMode::AddRelative,
+        Scaling::Raw | Scaling::Unembed => InjectionMode::AddRelative,
     }
 }
 
@@ -271,7 +284,7 @@ impl Lens {
                 // Whitened entries have a deviation of 1; raw vectors a norm of about 1.
                 let unit = match self.collector.scaling {
                     Scaling::Whitened => 1.0,
-                    Scaling::Raw | Scaling::Unit => 1.0 / (v.len() as f32).sqrt(),
+                    Scaling::Raw | Scaling::Unembed | Scaling::Unit => 1.0 / (v.len() as f32).sqrt(),
                 };
                 v.iter_mut().for_each(|x| *x += self.collector.noise * unit * rng::normal(&mut stream));
             }

@@ -24,4 +24,4 @@ pub use method::{OracleMethod, TextMethod, collector_of, lens_of_reader, pretrai
 pub use pretrain::{PretrainConfig, Pretrained, nouns, pretrain};
 pub use prompt::{ao_config, prompt_row};
 pub use shown::{key, shown};
-pub use train::{ask, question_row};
+pub use train::{ask, pupil, question_row};

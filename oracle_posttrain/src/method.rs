@@ -216,7 +216,7 @@ fn lens_of(store: &Store, lab: Lab<'_>, collector: &Collector) -> Result<Lens> {
     let positives: Vec<(String, Context)> =
         lab.supervision.positives(Split::Train).into_iter().map(|b| (b.clone(), Context::Neutral)).collect();
     let found = activations(store, lab, collector, &positives)?;
-    Ok(Lens::over(collector.clone(), &found.values().collect::<Vec<&Shown>>()))
+    Ok(Lens::over(lab.base, collector.clone(), &found.values().collect::<Vec<&Shown>>()))
 }
 
 fn pretrained(

@@ -10,7 +10,7 @@ use lm::{
 };
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use readers::Pretrain;
+use readers::{Pretrain, Scaling};
 use serde::{Deserialize, Serialize};
 
 use crate::collect::{Collector, Shown};
@@ -96,7 +96,7 @@ pub fn pretrain(
     let seed = config.fit.seed;
     let mix = &config.mix;
     let told = tell(base, collector, &config.labels, seed)?;
-    let lens = Lens::over(collector.clone(), &told.iter().map(|t| &t.seen).collect::<Vec<_>>());
+    let lens = Lens::over(base, collector.clone(), &told.iter().map(|t| &t.seen).collect::<Vec<_>>());
     let kinds = [mix.context, mix.system, mix.properties, mix.unembed];
     let rows_of_all = (config.fit.max_steps * config.fit.batch) as f64;
     let context = if mix.context > 0.0 {
@@ -251,11 +251,16 @@ fn unembed_rows(
         shown.push((collector.layers[i % collector.layers.len()], vec![unit; collector.last]));
     }
     shown.shuffle(&mut stream);
+    // Vectors that went through the final norm's weight already must not go through it twice.
+    let gain = base.decoder.final_norm_weight();
+    let back = |d: usize| {
+        if collector.scaling == Scaling::Unembed && gain[d] != 0.0 { 1.0 / gain[d] } else { 1.0 }
+    };
     let means: Vec<Vec<f32>> = shown
         .iter()
         .map(|(_, window)| {
             let n = window.len() as f32;
-            (0..window[0].len()).map(|d| window.iter().map(|v| v[d]).sum::<f32>() / n).collect()
+            (0..window[0].len()).map(|d| window.iter().map(|v| v[d]).sum::<f32>() / n * back(d)).collect()
         })
         .collect();
     let scores = base.decoder.lens_logits(&means, &ids)?;
@@ -300,18 +305,19 @@ fn windows(
     }
     let seen = base.decoder.forward(&Batch { adapters: vec![], rows }, &wants)?;
     let windows: Vec<&Vec<Vec<f32>>> = seen.iter().map(|s| &s.residual[0]).collect();
-    scaled(collector, &layers, &windows)
+    scaled(base, collector, &layers, &windows)
 }
 
 /// Each window by the moments of all windows of its layer.
 fn scaled(
+    base: &BaseModel,
     collector: &Collector,
     layers: &[usize],
     windows: &[&Vec<Vec<f32>>],
 ) -> Result<Vec<(usize, Vec<Vec<f32>>)>> {
     let of = |layer: usize| {
         let here = windows.iter().zip(layers).filter(move |(_, l)| **l == layer);
-        Moments::of(here.flat_map(|(w, _)| w.iter()), collector.scaling)
+        Moments::of(base, here.flat_map(|(w, _)| w.iter()), collector.scaling)
     };
     let moments: BTreeMap<usize, Moments> =
         collector.layers.iter().filter_map(|&layer| Some((layer, of(layer)?))).collect();
@@ -368,7 +374,7 @@ fn context_rows(
     }
     let seen = base.decoder.forward(&Batch { adapters: vec![], rows }, &wants)?;
     let windows: Vec<&Vec<Vec<f32>>> = seen.iter().map(|s| &s.residual[0]).collect();
-    scaled(collector, &layers, &windows)?
+    scaled(base, collector, &layers, &windows)?
         .into_iter()
         .zip(&asks)
         .map(|((layer, vectors), (question, target))| {

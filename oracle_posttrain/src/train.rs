@@ -102,6 +102,16 @@ fn words_of(
     Ok(lens_words(base, &mean, words, count)?.join(", "))
 }
 
+/// An oracle in training, shown these activations (by [`crate::key`]) through this lens.
+pub fn pupil<'a>(
+    base: &'a BaseModel,
+    lens: &'a Lens,
+    activations: &'a Activations,
+    seed: u64,
+) -> impl Pupil + 'a {
+    Oracle { base, view: View::Vectors { lens }, activations, seed }
+}
+
 /// An oracle in training.
 #[derive(Debug)]
 pub(crate) struct Oracle<'a> {

@@ -13,6 +13,7 @@ use lm::{
 use oracle_posttrain::intervention::{Cap, Outputs, Plan, Spec, SpecError, Surroundings, check, run};
 use oracle_posttrain::{ActivationKind, Collector, Lens, ask, prompt_row};
 use rand::Rng;
+use readers::Scaling;
 use serde_json::{Value, json};
 
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -98,7 +99,19 @@ fn an_oracle_from_json_equals_the_same_work_by_hand_bit_for_bit() {
     assert_eq!(found.vectors["m"], std::slice::from_ref(&mean));
     assert_eq!(found.tokens["lens"], base.decoder.unembed_topk(&[mean], 4).unwrap());
 
-    let prompt = prompt_row(&base, &[1], 1.5, &d, "what is it", Some(0)).unwrap();
+    let plain = Collector {
+        layers: vec![1],
+        prompts: vec![],
+        drawn: 0,
+        asked: 0,
+        last: 3,
+        kind: ActivationKind::Diff,
+        coefficient: 1.5,
+        noise: 0.0,
+        from_start: false,
+        scaling: Scaling::Whitened,
+    };
+    let prompt = prompt_row(&base, &[1], &plain, &d, "what is it", Some(0)).unwrap();
     let sampling = Sampling { temperature: 1.0, top_k: 50, top_p: 0.95 };
     let request = Request { prompt, max_new_tokens: 12, sampling, seed: 7 };
     let reply = base.decoder.generate(&[&named["oracle"]], &[request], &base.stop_tokens()).unwrap();
@@ -108,6 +121,12 @@ fn an_oracle_from_json_equals_the_same_work_by_hand_bit_for_bit() {
 /// The oracle's own way of asking, and the intervention that says the same.
 #[test]
 fn a_question_as_a_spec_gets_the_answer_of_the_oracle_itself() {
+    for scaling in [Scaling::Whitened, Scaling::Raw] {
+        a_question_is_asked_both_ways(scaling);
+    }
+}
+
+fn a_question_is_asked_both_ways(scaling: Scaling) {
     let base = tiny();
     let named = adapters(&base);
     let collector = Collector {
@@ -119,9 +138,11 @@ fn a_question_as_a_spec_gets_the_answer_of_the_oracle_itself() {
         kind: ActivationKind::Diff,
         coefficient: 2.0,
         noise: 0.0,
+        from_start: false,
+        scaling,
     };
     let shown = collector.collect(&base, &[&named["target"], &named["oracle"]], 3).unwrap();
-    let lens = Lens::over(collector, &shown.iter().collect::<Vec<_>>());
+    let lens = Lens::over(&base, collector, &shown.iter().collect::<Vec<_>>());
     let question = |text: &str| {
         let spec = lens.spec("target", "oracle", "0".repeat(64).as_str(), text, 12);
         Spec::parse(&serde_json::to_string(&spec).unwrap()).unwrap()

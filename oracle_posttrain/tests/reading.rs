@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use lm::{Adapter, AdapterConfig, BaseModel, Choice, FitConfig, Keeping, Precision, rng, validate};
-use oracle_posttrain::{ActivationKind, Activations, Collector, Lens, Shown, posttrain, prompt_row};
+use oracle_posttrain::{ActivationKind, Activations, Collector, Lens, Shown, key, prompt_row, pupil};
+use readers::{Scaling, Supervision, Train, train};
 use rand::Rng;
-use recipes::{Episode, Split};
+use recipes::{Context, Episode, Split};
 
 fn tiny() -> BaseModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny");
@@ -26,6 +27,8 @@ fn collector() -> Collector {
         kind: ActivationKind::Lora,
         coefficient: 1.0,
         noise: 0.0,
+        from_start: false,
+        scaling: Scaling::Whitened,
     }
 }
 
@@ -71,7 +74,7 @@ fn a_question_is_given_the_mean_of_its_prompts_each_standardised_over_the_popula
     let adapters: Vec<Adapter> = names.iter().map(|n| adapter(&base, n)).collect();
     let shown = c.collect(&base, &adapters.iter().collect::<Vec<_>>(), 4).unwrap();
     let population: Vec<&Shown> = shown.iter().collect();
-    let lens = Lens::over(c.clone(), &population);
+    let lens = Lens::over(&base, c.clone(), &population);
     let looks = |prompts: &[usize]| -> Vec<Vec<Vec<f32>>> {
         shown.iter().map(|s| lens.look(s, prompts).unwrap()).collect()
     };
@@ -98,11 +101,11 @@ fn a_question_is_given_the_mean_of_its_prompts_each_standardised_over_the_popula
     // A prompt at which none of the population was read can be looked at all the same.
     let partly: Vec<Shown> =
         shown.iter().map(|s| Shown::from([(0, s[&0].clone()), (1, s[&1].clone())])).collect();
-    let partly = Lens::over(c.clone(), &partly.iter().collect::<Vec<_>>());
+    let partly = Lens::over(&base, c.clone(), &partly.iter().collect::<Vec<_>>());
     assert!(partly.look(&shown[0], &[3]).unwrap().iter().flatten().all(|x| x.is_finite()));
     assert_eq!(partly.look(&shown[0], &[1]).unwrap(), lens.look(&shown[0], &[1]).unwrap());
     // Training sees draws, with noise; each draw is decided by its key.
-    let noisy = Lens::over(Collector { noise: 0.5, ..c.clone() }, &population);
+    let noisy = Lens::over(&base, Collector { noise: 0.5, ..c.clone() }, &population);
     let glimpse = |key: &str| noisy.glimpse(&shown[0], 1, key).unwrap();
     assert_eq!(glimpse("x"), glimpse("x"));
     assert_ne!(glimpse("x"), glimpse("y"));
@@ -117,7 +120,7 @@ fn a_lens_survives_its_file_and_a_damaged_file_is_refused() {
     let c = collector();
     let adapters = [adapter(&base, "a"), adapter(&base, "b")];
     let shown = c.collect(&base, &[&adapters[0], &adapters[1]], 4).unwrap();
-    let lens = Lens::over(c.clone(), &shown.iter().collect::<Vec<_>>());
+    let lens = Lens::over(&base, c.clone(), &shown.iter().collect::<Vec<_>>());
     let file = lens.to_safetensors().unwrap();
     let width = base.config().hidden_size;
     assert_eq!(Lens::from_safetensors(c.clone(), width, &file).unwrap(), lens);
@@ -141,7 +144,7 @@ fn placeholders_are_found_whatever_the_question_holds() {
     let base = tiny();
     let vectors: Vec<Vec<f32>> = (0..6).map(|i| vec![i as f32; base.config().hidden_size]).collect();
     let placeholder = base.tokenizer.encode(" ?").unwrap()[0];
-    let row = prompt_row(&base, &[1, 2], 4.0, &vectors, "What ? is ? this ?", Some(0)).unwrap();
+    let row = prompt_row(&base, &[1, 2], &Collector { coefficient: 4.0, ..collector() }, &vectors, "What ? is ? this ?", Some(0)).unwrap();
     assert_eq!(row.injections.len(), 6);
     for (i, injection) in row.injections.iter().enumerate() {
         assert_eq!(row.tokens[injection.position], placeholder);
@@ -153,6 +156,12 @@ fn placeholders_are_found_whatever_the_question_holds() {
 
 #[test]
 fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
+    for scaling in [Scaling::Whitened, Scaling::Raw, Scaling::Unembed] {
+        learns_planted_directions(scaling);
+    }
+}
+
+fn learns_planted_directions(scaling: Scaling) {
     let base = tiny();
     let c = Collector {
         layers: vec![1],
@@ -161,6 +170,7 @@ fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
         last: 1,
         prompts: vec!["one".into()],
         coefficient: 4.0,
+        scaling,
         ..collector()
     };
     let labels = ["a", "b", "c", "d", "e", "f", "g", "h"].map(str::to_owned).to_vec();
@@ -177,7 +187,7 @@ fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
                 let id = format!("{split:?}/{label}/{copy}");
                 let mut stream = rng::stream(4, "noise", &id);
                 let noisy = direction(i).iter().map(|x| x + stream.random_range(-0.5..0.5)).collect();
-                vectors.insert(id.clone(), Shown::from([(0, vec![noisy])]));
+                vectors.insert(key(&id, Context::Neutral), Shown::from([(0, vec![noisy])]));
                 episodes.get_mut(&split).unwrap().push(Episode {
                     behaviour: id,
                     family: "planted".into(),
@@ -198,20 +208,31 @@ fn an_oracle_learns_to_name_planted_directions_and_is_at_chance_without_them() {
     let of = |split| episodes[&split].iter().collect::<Vec<_>>();
     let keeping = Keeping { state: None, stop: &stop };
     let (train, validation) = (of(Split::Train), of(Split::Validation));
-    let population: Vec<&Shown> = train.iter().map(|e| &vectors[&e.behaviour]).collect();
-    let lens = Lens::over(c.clone(), &population);
+    let population: Vec<&Shown> = train.iter().map(|e| &vectors[&key(&e.behaviour, Context::Neutral)]).collect();
+    let lens = Lens::over(&base, c.clone(), &population);
+    let s = Supervision {
+        base: &base,
+        diffs: BTreeMap::new(),
+        records: BTreeMap::new(),
+        behaviours: BTreeMap::new(),
+        recipes: BTreeMap::new(),
+        episodes: episodes.values().flatten().cloned().collect(),
+        smoke: false,
+    };
+    let oracle = pupil(&base, &lens, &vectors, config.seed);
+    let start = Adapter::init(base.config(), config.adapter.clone(), config.seed, "oracle").unwrap();
     let fitted =
-        posttrain(&base, &lens, &vectors, None, &train, &validation, &config, keeping, &mut |_| {}).unwrap();
+        train(&s, &oracle, start, &Train::default(), &config, keeping, &mut |_| {}).unwrap();
     let best = fitted.points.iter().map(|p| p.validation.top1).fold(0.0, f64::max);
-    assert!(best >= 0.9, "{best}");
+    assert!(best >= 0.9, "{scaling:?}: {best}");
     let blind: Vec<Choice<'_>> = validation
         .iter()
         .map(|e| Choice {
-            prompt: prompt_row(&base, &c.layers, 4.0, &[vec![0.0; width]], &e.question, Some(0)).unwrap(),
+            prompt: prompt_row(&base, &c.layers, &c, &[vec![0.0; width]], &e.question, Some(0)).unwrap(),
             answer: &e.answer,
             candidates: &labels,
         })
         .collect();
     let blind = validate(&base, &[&fitted.adapter], blind).unwrap().top1;
-    assert!(blind <= 0.25, "{blind}");
+    assert!(blind <= 0.25, "{scaling:?}: {blind}");
 }

@@ -126,6 +126,9 @@ impl Positions {
 pub enum Scaling {
     /// Divided by one constant a layer, the mean norm over the training diffs: faint stays faint.
     Raw,
+    /// As `raw`, after the final norm's weight: in a late layer such a vector is a mix of rows of the unembedding, which in models with
+    /// tied embeddings are what an oracle's own input is made of.
+    Unembed,
     /// Direction only, as published oracles take it (arXiv 2512.15674).
     Unit,
     /// Every dimension standardised over the training diffs, direction only.

@@ -59,6 +59,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// Weight of the final norm, `[hidden_size]`.
+    pub fn final_norm_weight(&self) -> &[f32] {
+        &self.final_norm
+    }
+
     /// Packs a checkpoint's weights.
     ///
     /// # Errors
