@@ -1,0 +1,106 @@
+//! What the README prints of the committed run stands in its file: every line of its report, and every number of its prose.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn committed() -> (String, compare::Comparison) {
+    let text = std::fs::read_to_string(root().join("results/quickstart/comparison.json")).unwrap();
+    let comparison = compare::read(&text).unwrap();
+    (text, comparison)
+}
+
+/// The part of the README about the committed run.
+fn section() -> String {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, after) = readme.split_once("## What a full run says\n").unwrap();
+    after.split("\n## ").next().unwrap().to_owned()
+}
+
+/// Every number of a JSON value as the README would print it: two decimals, without its sign.
+fn numbers(value: &Value, out: &mut BTreeSet<String>) {
+    match value {
+        Value::Number(n) => {
+            let x = n.as_f64().unwrap().abs();
+            out.insert(format!("{x:.2}"));
+            out.insert(format!("{x:.1}"));
+            out.insert(format!("{x:.3}"));
+        }
+        Value::Array(list) => list.iter().for_each(|v| numbers(v, out)),
+        Value::Object(map) => map.values().for_each(|v| numbers(v, out)),
+        _ => {}
+    }
+}
+
+/// Decimal numbers of a text, with a zero before the point.
+fn decimals(text: &str) -> Vec<String> {
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = Vec::new();
+    let mut i = 0;
+    while i < chars.len() {
+        let digit = |j: usize| chars.get(j).is_some_and(char::is_ascii_digit);
+        if chars[i] == '.' && digit(i + 1) {
+            let begin = (0..i).rev().take_while(|&j| digit(j)).last().unwrap_or(i);
+            let end = (i + 1..chars.len()).take_while(|&j| digit(j)).last().unwrap();
+            // A version or a paper's number has a letter, a point or a digit's point around it.
+            let alone = begin == 0 || !(chars[begin - 1].is_alphanumeric() || chars[begin - 1] == '.');
+            if alone && chars.get(end + 1) != Some(&'.') || alone && !digit(end + 2) {
+                let text: String = chars[begin..=end].iter().collect();
+                out.push(if text.starts_with('.') { format!("0{text}") } else { text });
+            }
+            i = end;
+        }
+        i += 1;
+    }
+    out
+}
+
+#[test]
+fn lines_of_the_report_in_the_readme_are_those_of_the_committed_run() {
+    let (_, comparison) = committed();
+    let printed: BTreeSet<String> =
+        compare::to_terminal(&comparison).lines().map(|l| l.trim().to_owned()).collect();
+    let quoted: Vec<String> = section()
+        .lines()
+        .filter(|l| l.starts_with("    ") && !l.trim_start().starts_with('$'))
+        .map(|l| l.trim().to_owned())
+        .filter(|l| !l.is_empty())
+        .collect();
+    assert!(quoted.len() > 10, "the README quotes {} lines", quoted.len());
+    for line in quoted {
+        assert!(printed.contains(&line), "not in the committed report: {line:?}");
+    }
+}
+
+#[test]
+fn every_number_of_the_readmes_prose_stands_in_the_committed_run() {
+    let (text, _) = committed();
+    let mut known = BTreeSet::new();
+    numbers(&serde_json::from_str(&text).unwrap(), &mut known);
+    let prose: String = section().lines().filter(|l| !l.starts_with("    ")).collect::<Vec<_>>().join("\n");
+    let found = decimals(&prose);
+    assert!(found.len() > 10, "the README's prose has {} numbers", found.len());
+    for number in found {
+        assert!(known.contains(&number), "{number} is in the README and not in the committed run");
+    }
+}
+
+#[test]
+fn the_committed_page_is_made_from_the_committed_numbers_and_both_are_small() {
+    let (text, comparison) = committed();
+    let page = std::fs::read_to_string(root().join("results/quickstart/report.html")).unwrap();
+    assert_eq!(compare::to_html(&comparison), page);
+    assert!(text.len() <= 1_000_000, "{} bytes", text.len());
+}
+
+#[test]
+fn decimals_are_found_with_and_without_a_zero_and_versions_are_not_numbers() {
+    assert_eq!(decimals("top-1 .84 [.68, 0.97], +.28; arXiv 2510.05092"), ["0.84", "0.68", "0.97", "0.28", "2510.05092"]);
+    assert_eq!(decimals("v1.2.3 and x.5"), Vec::<String>::new());
+}
