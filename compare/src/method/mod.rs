@@ -4,7 +4,10 @@ mod direct;
 mod logit_lens;
 mod mean_diff;
 mod nothing;
+#[cfg(test)]
+mod planted;
 mod prior;
+mod values;
 
 use readers::Method;
 
