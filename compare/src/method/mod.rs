@@ -1,5 +1,6 @@
 //! The methods: one file each, and one line each in the list.
 
+mod blackbox;
 mod direct;
 mod logit_lens;
 mod mean_diff;
@@ -16,6 +17,7 @@ pub const METHODS: &[&dyn Method] = &[
     &prior::Prior,
     &direct::Direct,
     &logit_lens::LogitLens,
+    &blackbox::Blackbox,
     &dit::DitMethod,
     &oracle_posttrain::OracleMethod,
     &oracle_posttrain::TextMethod { lens: false },
