@@ -9,6 +9,7 @@ mod nothing;
 mod planted;
 mod prior;
 mod values;
+mod weight_lens;
 
 use readers::Method;
 
@@ -18,6 +19,7 @@ pub const METHODS: &[&dyn Method] = &[
     &direct::Direct,
     &logit_lens::LogitLens,
     &blackbox::Blackbox,
+    &weight_lens::WeightLens,
     &dit::DitMethod,
     &oracle_posttrain::OracleMethod,
     &oracle_posttrain::TextMethod { lens: false },
