@@ -10,6 +10,7 @@ mod planted;
 mod prior;
 mod values;
 mod weight_lens;
+mod weight_spectra;
 
 use readers::Method;
 
@@ -20,6 +21,7 @@ pub const METHODS: &[&dyn Method] = &[
     &logit_lens::LogitLens,
     &blackbox::Blackbox,
     &weight_lens::WeightLens,
+    &weight_spectra::WeightSpectra,
     &dit::DitMethod,
     &oracle_posttrain::OracleMethod,
     &oracle_posttrain::TextMethod { lens: false },
