@@ -4,6 +4,7 @@ mod blackbox;
 mod direct;
 mod logit_lens;
 mod mean_diff;
+mod nearest;
 mod nothing;
 #[cfg(test)]
 mod planted;
@@ -22,6 +23,7 @@ pub const METHODS: &[&dyn Method] = &[
     &blackbox::Blackbox,
     &weight_lens::WeightLens,
     &weight_spectra::WeightSpectra,
+    &nearest::Nearest,
     &dit::DitMethod,
     &oracle_posttrain::OracleMethod,
     &oracle_posttrain::TextMethod { lens: false },
