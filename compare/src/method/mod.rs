@@ -9,6 +9,7 @@ mod nothing;
 #[cfg(test)]
 mod planted;
 mod prior;
+mod ridge;
 mod values;
 mod weight_lens;
 mod weight_spectra;
@@ -24,6 +25,7 @@ pub const METHODS: &[&dyn Method] = &[
     &weight_lens::WeightLens,
     &weight_spectra::WeightSpectra,
     &nearest::Nearest,
+    &ridge::Ridge,
     &dit::DitMethod,
     &oracle_posttrain::OracleMethod,
     &oracle_posttrain::TextMethod { lens: false },
