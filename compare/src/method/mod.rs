@@ -6,6 +6,7 @@ mod logit_lens;
 mod mean_diff;
 mod nearest;
 mod nothing;
+mod patchscope;
 #[cfg(test)]
 mod planted;
 mod prior;
@@ -26,6 +27,7 @@ pub const METHODS: &[&dyn Method] = &[
     &weight_spectra::WeightSpectra,
     &nearest::Nearest,
     &ridge::Ridge,
+    &patchscope::Patchscope,
     &dit::DitMethod,
     &oracle_posttrain::OracleMethod,
     &oracle_posttrain::TextMethod { lens: false },
