@@ -9,6 +9,8 @@ mod nothing;
 mod patchscope;
 #[cfg(test)]
 mod planted;
+#[cfg(test)]
+mod planted_tests;
 mod prior;
 mod ridge;
 mod values;
