@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::batch::{Batch, Row, distinct};
 use crate::decoder::chunk::{Chunk, split};
+use crate::kernels::elementwise::exp_scores;
 use crate::kv_cache::{Growing, Sequence};
 use crate::sampler::{self, Sampling};
 use crate::{Adapter, Decoder, Error, Result};
@@ -40,6 +41,16 @@ pub struct Reply {
     pub stopped_by: Option<u32>,
 }
 
+/// A reply, and how likely the watched tokens were.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watched {
+    /// The reply.
+    pub reply: Reply,
+    /// For every token that was picked, the stop token too: log-probabilities of the watched tokens in its place. Empty if none
+    /// is watched.
+    pub log_probs: Vec<Vec<f32>>,
+}
+
 /// A prompt that has been computed: its cache and the logits after its last token.
 pub(crate) struct Computed {
     pub(crate) cache: Sequence,
@@ -52,6 +63,25 @@ impl Decoder {
     /// # Errors
     /// If a prompt is malformed or would run past the model's context.
     pub fn generate(&self, adapters: &[&Adapter], requests: &[Request], stop: &[u32]) -> Result<Vec<Reply>> {
+        let replies = self.generate_watching(adapters, requests, stop, &[])?;
+        Ok(replies.into_iter().map(|w| w.reply).collect())
+    }
+
+    /// The same, and of every token that was picked (the stop token too) how likely each of `watched` was in its place, before
+    /// temperature and filters.
+    ///
+    /// # Errors
+    /// As [`Decoder::generate`], or if a watched token is outside the vocabulary.
+    pub fn generate_watching(
+        &self,
+        adapters: &[&Adapter],
+        requests: &[Request],
+        stop: &[u32],
+        watched: &[u32],
+    ) -> Result<Vec<Watched>> {
+        if let Some(t) = watched.iter().find(|&&t| t as usize >= self.config().vocab_size) {
+            return Err(Error::Request(format!("token {t} is outside the vocabulary")));
+        }
         let batch =
             Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
         batch.validate(self.config())?;
@@ -68,9 +98,11 @@ impl Decoder {
             (r.prompt.identity(), r.max_new_tokens, (!greedy).then_some(sampling))
         });
         let pieces = split(&rows, |_| 1, DECODE_ROWS, rayon::current_num_threads());
-        let replies: Vec<Vec<Reply>> =
-            pieces.par_iter().map(|piece| self.generate_piece(&batch, requests, piece, stop)).collect();
-        let replies: Vec<Reply> = replies.into_iter().flatten().collect();
+        let replies: Vec<Vec<Watched>> = pieces
+            .par_iter()
+            .map(|piece| self.generate_piece(&batch, requests, piece, stop, watched))
+            .collect();
+        let replies: Vec<Watched> = replies.into_iter().flatten().collect();
         Ok(of_request.into_iter().map(|i| replies[i].clone()).collect())
     }
 
@@ -116,18 +148,27 @@ impl Decoder {
         requests: &[Request],
         rows: &[usize],
         stop: &[u32],
-    ) -> Vec<Reply> {
+        watched: &[u32],
+    ) -> Vec<Watched> {
         let (prompt_of, prompts) = self.compute_prompts(batch, rows);
-        let mut replies: Vec<Reply> =
-            rows.iter().map(|_| Reply { tokens: vec![], stopped_by: None }).collect();
+        let mut replies: Vec<Watched> = rows
+            .iter()
+            .map(|_| Watched { reply: Reply { tokens: vec![], stopped_by: None }, log_probs: vec![] })
+            .collect();
         let mut caches: Vec<Sequence> = prompt_of.iter().map(|&p| prompts[p].cache.clone()).collect();
         let mut active: Vec<usize> = Vec::new();
         // Takes the next token of row i; true while the row goes on.
-        let take = |i: usize, logits: &[f32], position: usize, reply: &mut Reply| {
+        let take = |i: usize, logits: &[f32], position: usize, out: &mut Watched| {
             let request = &requests[rows[i]];
             if request.max_new_tokens == 0 {
                 return false;
             }
+            if !watched.is_empty() {
+                let (max, sum) = exp_scores(&mut logits.to_vec());
+                let lse = max + sum.ln();
+                out.log_probs.push(watched.iter().map(|&t| logits[t as usize] - lse).collect());
+            }
+            let reply = &mut out.reply;
             let token = sampler::pick(logits, &request.sampling, request.seed, position as u32);
             if stop.contains(&token) {
                 reply.stopped_by = Some(token);
@@ -149,7 +190,8 @@ impl Decoder {
                 rows: active
                     .iter()
                     .map(|&i| {
-                        let last = *replies[i].tokens.last().expect("invariant: an active row has a token");
+                        let last =
+                            *replies[i].reply.tokens.last().expect("invariant: an active row has a token");
                         Row::with_adapters(vec![last], batch.rows[rows[i]].adapters.clone())
                     })
                     .collect(),
@@ -174,5 +216,41 @@ impl Decoder {
             active = going;
         }
         replies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BaseModel, Precision};
+
+    #[test]
+    fn watched_tokens_are_as_likely_as_the_next_logits_say() {
+        let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny");
+        let base = BaseModel::load(&tiny, Precision::F32).unwrap();
+        let request = |seed| Request {
+            prompt: Row::plain(vec![5, 9, 200]),
+            max_new_tokens: 6,
+            sampling: Sampling { temperature: 0.9, top_k: 50, top_p: 1.0 },
+            seed,
+        };
+        let requests: Vec<Request> = (0..4).map(request).collect();
+        let plain = base.decoder.generate(&[], &requests, &[17]).unwrap();
+        let watched = base.decoder.generate_watching(&[], &requests, &[17], &[3, 300]).unwrap();
+        for (w, plain) in watched.iter().zip(plain) {
+            assert_eq!(w.reply, plain);
+            assert_eq!(w.log_probs.len(), plain.tokens.len() + usize::from(plain.stopped_by.is_some()));
+            let mut tokens = vec![5, 9, 200];
+            for (i, log_probs) in w.log_probs.iter().enumerate() {
+                let candidates = vec![vec![3], vec![300]];
+                let request = crate::ScoreRequest { prompt: Row::plain(tokens.clone()), candidates };
+                let scores = base.decoder.score(&[], &[request]).unwrap();
+                for (found, wanted) in log_probs.iter().zip(&scores[0]) {
+                    assert!((f64::from(*found) - wanted).abs() < 1e-4, "{found} {wanted}");
+                }
+                tokens.extend(w.reply.tokens.get(i));
+            }
+        }
+        assert!(base.decoder.generate_watching(&[], &requests, &[], &[320]).is_err());
     }
 }

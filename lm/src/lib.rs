@@ -52,7 +52,7 @@ pub use fit::{
     epoch_order, fit, validate,
 };
 pub use forward::{ResidualAt, Seen, Want};
-pub use generate::{Reply, Request};
+pub use generate::{Reply, Request, Watched};
 pub use geometry::LowRank;
 pub use kernels::packed::{PackedMatrix, Precision, product_rate};
 pub use kernels::{SimdLevel, executed_flops, force_simd_level, simd_level};

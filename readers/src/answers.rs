@@ -133,6 +133,28 @@ pub fn answer(
         .collect()
 }
 
+/// Scores of every question's candidates alone, as [`answer`] gives them: for choosing among ways of asking.
+///
+/// # Errors
+/// As [`answer`].
+pub fn closed_scores(
+    base: &BaseModel,
+    adapters: &[&Adapter],
+    asked: &[Asked],
+    sets: &BTreeMap<String, ClosedSet>,
+) -> Result<Vec<Vec<f32>>> {
+    let mut of = Vec::with_capacity(asked.len());
+    let mut requests = Vec::with_capacity(asked.len());
+    for a in asked {
+        let unknown = || lm::Error::Request(format!("no closed set of family {}", a.family));
+        let set = sets.get(&a.family).ok_or_else(unknown)?;
+        requests.push(ScoreRequest { prompt: a.prompt.clone(), candidates: set.tokens.clone() });
+        of.push(set);
+    }
+    let scores = base.decoder.score(adapters, &requests)?;
+    Ok(of.into_iter().zip(scores).map(|(set, s)| set.whole(&s)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

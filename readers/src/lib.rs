@@ -13,7 +13,7 @@ pub mod reader;
 pub mod supervision;
 pub mod train;
 
-pub use answers::{Answer, Asked, ClosedSet, answer};
+pub use answers::{Answer, Asked, ClosedSet, answer, closed_scores};
 pub use arm::{Arm, Input, InputKind, Labels, Positions, Pretrain, Scaling, Train, Which};
 pub use case::{Case, Subject, cases};
 pub use error::{Error, Result, Wrong};

@@ -1,10 +1,21 @@
 //! The methods: one file each, and one line each in the list.
 
+mod blackbox;
 mod direct;
 mod logit_lens;
 mod mean_diff;
+mod nearest;
 mod nothing;
+mod patchscope;
+#[cfg(test)]
+mod planted;
+#[cfg(test)]
+mod planted_tests;
 mod prior;
+mod ridge;
+mod values;
+mod weight_lens;
+mod weight_spectra;
 
 use readers::Method;
 
@@ -13,6 +24,12 @@ pub const METHODS: &[&dyn Method] = &[
     &prior::Prior,
     &direct::Direct,
     &logit_lens::LogitLens,
+    &blackbox::Blackbox,
+    &weight_lens::WeightLens,
+    &weight_spectra::WeightSpectra,
+    &nearest::Nearest,
+    &ridge::Ridge,
+    &patchscope::Patchscope,
     &dit::DitMethod,
     &oracle_posttrain::OracleMethod,
     &oracle_posttrain::TextMethod { lens: false },
