@@ -10,6 +10,14 @@ use crate::scores::Covariate;
 /// Metrics of a record that are covariates: leaks in nats, by where they were measured.
 const MEASURED: [&str; 4] = ["leak_neutral_nats", "leak_question_nats", "leak_factual_nats", "on_nats"];
 
+/// What a table of gates calls them.
+const SETS: [(&str, &str); 4] = [
+    ("neutral", "leak_neutral_nats"),
+    ("questions", "leak_question_nats"),
+    ("factual", "leak_factual_nats"),
+    ("triggered", "on_nats"),
+];
+
 /// Covariates of all adapters of a comparison: leaks in nats as the gate measured them, and the norm of the weight difference.
 pub(crate) fn covariates(s: &Supervision<'_>) -> Vec<Covariate> {
     let mut out = Vec::new();
@@ -51,7 +59,7 @@ pub(crate) fn gates(s: &Supervision<'_>) -> Vec<GateRow> {
                 near: mean("gate_near"),
                 off: mean("gate_off"),
                 statuses,
-                leak_nats: MEASURED.iter().filter_map(|m| Some(((*m).to_owned(), mean(m)?))).collect(),
+                leak_nats: SETS.iter().filter_map(|(set, m)| Some(((*set).to_owned(), mean(m)?))).collect(),
                 family,
                 split,
             }

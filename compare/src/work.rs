@@ -217,7 +217,9 @@ fn input_line(arm: &readers::Arm, method: &dyn readers::Method, lab: Lab<'_>) ->
     };
     let scaling = format!("{:?}", c.scaling).to_lowercase();
     let end = if c.from_start { "first" } else { "last" };
-    format!("{kind}, blocks {:?}, {end} {} positions of {} contexts, {scaling}", c.layers, c.last, c.asked)
+    // Only a reader that is trained on vectors is shown them scaled.
+    let scaled = if method.stages(arm).is_empty() { String::new() } else { format!(", {scaling}") };
+    format!("{kind}, blocks {:?}, {end} {} positions of {} contexts{scaled}", c.layers, c.last, c.asked)
 }
 
 fn item(lab: Lab<'_>, case: Case, answer: readers::Answer) -> Item {

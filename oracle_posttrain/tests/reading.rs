@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use lm::{Adapter, AdapterConfig, BaseModel, Choice, FitConfig, Keeping, Precision, rng, validate};
 use oracle_posttrain::{ActivationKind, Activations, Collector, Lens, Shown, key, prompt_row, pupil};
-use readers::{Scaling, Supervision, Train, train};
+use readers::{Scaling, Supervision, Train};
 use rand::Rng;
 use recipes::{Context, Episode, Split};
 
@@ -222,7 +222,7 @@ fn learns_planted_directions(scaling: Scaling) {
     let oracle = pupil(&base, &lens, &vectors, config.seed);
     let start = Adapter::init(base.config(), config.adapter.clone(), config.seed, "oracle").unwrap();
     let fitted =
-        train(&s, &oracle, start, &Train::default(), &config, keeping, &mut |_| {}).unwrap();
+        readers::train(&s, &oracle, start, &Train::default(), &config, keeping, &mut |_| {}).unwrap();
     let best = fitted.points.iter().map(|p| p.validation.top1).fold(0.0, f64::max);
     assert!(best >= 0.9, "{scaling:?}: {best}");
     let blind: Vec<Choice<'_>> = validation

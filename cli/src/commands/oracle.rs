@@ -21,7 +21,7 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             let texts = corpus.as_deref().map(paragraphs).transpose()?;
             let base = context.base()?;
             let mut store = context.store()?;
-            let mut arm = default_arm("oracle-pretrained")?;
+            let mut arm = default_arm("oracle-prompts")?;
             arm.pretrain.texts = texts.unwrap_or_default();
             arm.pretrain.steps = steps.unwrap_or(arm.pretrain.steps);
             arm.check(&base)?;
@@ -40,7 +40,7 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             };
             let s = supervision(&store, &base, &args.family, args.seed)?;
             context.say(&describe(&s));
-            let mut arm = default_arm(if *scratch { "oracle-scratch" } else { "oracle-posttrained" })?;
+            let mut arm = default_arm(if *scratch { "oracle-scratch" } else { "oracle-prompts-post" })?;
             arm.train.steps = args.steps.unwrap_or(arm.train.steps);
             arm.check(&base)?;
             train(context, &mut store, &base, &s, &arm, args.seed, start.as_ref(), "oracle")

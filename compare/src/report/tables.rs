@@ -189,7 +189,7 @@ pub(crate) fn gates(c: &Comparison) -> Vec<Block> {
     let rate = |v: Option<f64>| v.map_or("–".into(), |v| format!("{v:.2}"));
     let sets: BTreeSet<&str> = c.gates.iter().flat_map(|g| g.leak_nats.keys().map(String::as_str)).collect();
     let mut header = names(&["family", "split", "n", "on", "base", "near", "off"]);
-    header.extend(sets.iter().map(|s| format!("leak, {s} (nats)")));
+    header.extend(sets.iter().map(|s| format!("{s} (nats)")));
     header.extend(names(&["learned", "weak", "failed"]));
     let rows = c
         .gates
@@ -304,7 +304,6 @@ pub(crate) fn budgets(c: &Comparison) -> Vec<Block> {
                 "pretrain TFLOP",
                 "total TFLOP",
                 "parameters",
-                "seconds",
             ]),
             rows,
             caption: format!(
@@ -337,7 +336,6 @@ fn budget(arm: &str, of: &[&BudgetRow]) -> Vec<String> {
         format!("{pretrain:.1}"),
         format!("{:.1}", train + pretrain),
         format!("{:.2}M", mean(&|b| b.budget.trainable_parameters as f64) / 1e6),
-        format!("{:.0}", mean(&|b| b.budget.seconds)),
     ]
 }
 
