@@ -24,6 +24,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use lm::Outline;
+use oracle_posttrain::Collector;
 use readers::{Arm, Which, Wrong};
 use recipes::{Context, Recipe};
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,12 @@ impl Arms {
             };
             arm.check(outline).map_err(|e| e.within(&at))?;
             method.check(arm, outline).map_err(|e| e.within(&at))?;
+            let depths = method.depths(arm);
+            if !depths.is_empty() {
+                Collector::of(&arm.input, outline, &depths)
+                    .plan(outline, "x")
+                    .map_err(|e| Wrong::at(format!("{at}.input"), e.to_string()))?;
+            }
             let mut seeds = BTreeSet::new();
             if let Some(seed) = arm.seeds.iter().find(|s| **s == 0 || !seeds.insert(**s)) {
                 let what = if *seed == 0 { "0 is no seed; they begin at 1" } else { "is given twice" };

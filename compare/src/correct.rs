@@ -170,16 +170,18 @@ impl Corrector {
             if prior != Prior::None && !self.means.contains_key(&(family.to_owned(), prior)) {
                 continue;
             }
-            let mut subjects: BTreeMap<(&str, &str), (usize, Mean)> = BTreeMap::new();
+            // Subjects that carry something, and those whose right answer is "nothing", count as much as each other: else a prior
+            // that takes "nothing" off could only win.
+            let mut subjects: BTreeMap<(&str, &str, bool), (usize, Mean)> = BTreeMap::new();
             for item in &s.items {
-                if item.family != family || item.split != "validation" || s.kind(item) != Kind::Positive {
+                if item.family != family || item.split != "validation" || s.kind(item) == Kind::Base {
                     continue;
                 }
                 let Some(label) = s.scored(item).and_then(|c| c.iter().position(|c| *c == item.label)) else {
                     continue;
                 };
                 let slot = subjects
-                    .entry((&item.adapter, &item.context))
+                    .entry((&item.adapter, &item.context, s.kind(item) == Kind::Positive))
                     .or_insert_with(|| (label, Mean::default()));
                 slot.1.add(&self.subtract(item, prior));
             }
@@ -187,8 +189,16 @@ impl Corrector {
                 continue;
             }
             n = subjects.keys().map(|k| k.0).collect::<std::collections::BTreeSet<_>>().len();
-            let top1 = subjects.values().map(|(label, mean)| rank(&mean.get(), *label).1).sum::<f64>()
-                / subjects.len() as f64;
+            let hits = |positive: bool| -> Option<f64> {
+                let all: Vec<f64> = subjects
+                    .iter()
+                    .filter(|(k, _)| k.2 == positive)
+                    .map(|(_, (label, mean))| rank(&mean.get(), *label).1)
+                    .collect();
+                (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
+            };
+            let sides: Vec<f64> = [true, false].into_iter().filter_map(hits).collect();
+            let top1 = sides.iter().sum::<f64>() / sides.len() as f64;
             validation_top1.insert(prior.name().to_owned(), top1);
             if best.is_none_or(|(_, most)| top1 > most + 1e-12) {
                 best = Some((prior, top1));

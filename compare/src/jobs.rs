@@ -47,7 +47,7 @@ impl Work {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
-    /// `comparison-job/2`.
+    /// `comparison-job/3`.
     pub schema: String,
     /// What is done.
     pub work: Work,
@@ -87,8 +87,10 @@ pub struct JobSpec {
 pub struct Reads {
     /// Where vectors are read.
     pub collector: Collector,
-    /// Contexts beyond the neutral one.
+    /// Contexts beyond the neutral one in which subjects are asked.
     pub contexts: Vec<recipes::Context>,
+    /// Contexts beyond the neutral one in which readers are trained.
+    pub taught: Vec<recipes::Context>,
 }
 
 /// What a report puts together.
@@ -103,7 +105,9 @@ pub struct Reported {
     pub arms: Vec<(String, Vec<String>)>,
 }
 
-pub(crate) const SCHEMA: &str = "comparison-job/2";
+/// Raise it when a job of the same specification would come out otherwise: a method answers in another way, a standard text or a
+/// closed set changes.
+pub(crate) const SCHEMA: &str = "comparison-job/3";
 
 /// What a comparison is about.
 #[derive(Debug, Clone, Copy)]
@@ -206,17 +210,22 @@ fn reads(outline: &Outline, arms: &Arms) -> Vec<Reads> {
         // What is done with the vectors later does not matter here.
         let plain = Collector { coefficient: 0.0, noise: 0.0, drawn: 0, scaling: readers::Scaling::Raw, ..collector };
         let key = serde_json::to_string(&plain).expect("invariant: plain data");
-        let entry = known.entry(key).or_insert(Reads { collector: plain, contexts: vec![] });
+        let entry = known.entry(key).or_insert(Reads { collector: plain, contexts: vec![], taught: vec![] });
         entry.collector.layers.extend(layers);
-        entry.contexts.extend(arm.contexts.iter().chain(&arm.train.contexts));
+        entry.contexts.extend(&arm.contexts);
+        if !method.stages(arm).is_empty() {
+            entry.taught.extend(&arm.train.contexts);
+        }
     }
     let mut out: Vec<Reads> = known.into_values().collect();
     for reads in &mut out {
         reads.collector.layers.sort_unstable();
         reads.collector.layers.dedup();
-        reads.contexts.retain(|c| *c != recipes::Context::Neutral);
-        reads.contexts.sort_unstable();
-        reads.contexts.dedup();
+        for contexts in [&mut reads.contexts, &mut reads.taught] {
+            contexts.retain(|c| *c != recipes::Context::Neutral);
+            contexts.sort_unstable();
+            contexts.dedup();
+        }
     }
     out
 }

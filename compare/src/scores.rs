@@ -128,7 +128,7 @@ impl Scores {
 
     /// Whether the arm was trained on permuted labels: what format alone gives.
     pub fn permuted(&self) -> bool {
-        self.chosen.get("labels").is_some_and(|l| l == "permuted") || self.arm.contains("permuted")
+        self.chosen.get("labels").is_some_and(|l| l == "permuted")
     }
 
     /// What is wrong with the file, if anything: another schema, scores that do not match the closed set, a label outside

@@ -9,7 +9,7 @@ use oracle_posttrain::shown;
 use readers::{
     Case, ClosedSet, Lab, Reader, Session, Stage, Supervision, cases, episode_options, from_record,
 };
-use recipes::Context;
+use recipes::{Context, Split};
 use registry::Store;
 
 use crate::comparison::Meta;
@@ -48,7 +48,13 @@ impl Craft for Comparing {
 
 fn failed(e: &readers::Error) -> Failed {
     let interrupted = matches!(e, readers::Error::Model(lm::Error::Interrupted));
-    let store = matches!(e, readers::Error::Store(_));
+    // What the disk or the store refuses may be granted later.
+    let store = matches!(
+        e,
+        readers::Error::Store(_)
+            | readers::Error::Factory(factory::Error::Store(_))
+            | readers::Error::Model(lm::Error::Io(_))
+    );
     Failed {
         interrupted,
         failure: if store { Failure::Retryable } else { Failure::Permanent },
@@ -126,8 +132,12 @@ fn collect(
     let names: Vec<&str> = s.diffs.keys().map(String::as_str).collect();
     for reads in &spec.collect {
         let mut subjects: Vec<(&str, Context)> = names.iter().map(|n| (*n, Context::Neutral)).collect();
-        for context in &reads.contexts {
-            subjects.extend(names.iter().filter(|n| s.has_context(n, *context)).map(|n| (*n, *context)));
+        let trained = |n: &&str| s.records[*n].split.as_deref() == Some(Split::Train.name());
+        for (contexts, training) in [(&reads.contexts, false), (&reads.taught, true)] {
+            for context in contexts {
+                let those = names.iter().filter(|n| trained(n) == training && s.has_context(n, *context));
+                subjects.extend(those.map(|n| (*n, *context)));
+            }
         }
         let layers = &reads.collector.layers;
         say(format!("collecting activations of {} subjects at blocks {layers:?}", subjects.len()));
@@ -242,9 +252,9 @@ fn item(lab: Lab<'_>, case: Case, answer: readers::Answer) -> Item {
     }
 }
 
-/// To a ten-thousandth: scores are many, and nobody reads more.
+/// To six significant digits: scores are many, and a difference smaller than that says nothing.
 fn round(x: f32) -> f32 {
-    if x.abs() < 1e6 { (f64::from(x) * 1e4).round() as f32 / 1e4 } else { x }
+    format!("{x:.5e}").parse().unwrap_or(x)
 }
 
 fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> readers::Result<()> {
@@ -296,7 +306,7 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
     let asked: Vec<&String> = s.test().iter().filter_map(|e| s.records.get(&e.behaviour)).map(|r| &r.id).collect();
     let asked: std::collections::BTreeSet<&String> = asked.into_iter().collect();
     let config = serde_json::json!({
-        "schema": "run/3", "run": of.run, "seed": spec.seed, "smoke": spec.smoke, "base": spec.base,
+        "schema": "run/3", "run": of.run, "job": job.spec_hash, "seed": spec.seed, "smoke": spec.smoke, "base": spec.base,
         "readers": used, "asked": asked, "arms": of.arms, "primary": of.primary, "episodes": s.episodes,
         "adapters": s.records.values().map(|r| (&r.behaviour, &r.id)).collect::<BTreeMap<_, _>>(),
     });

@@ -63,7 +63,7 @@ fn whitened() -> Scaling {
     Scaling::Whitened
 }
 
-/// User turns that belong to no recipe.
+/// User turns on which no recipe trains.
 const TURNS: [&str; 16] = [
     "Speak your mind.",
     "Tell me a thing.",
@@ -105,7 +105,8 @@ impl Collector {
         if layers.is_empty() {
             layers = shares.iter().map(|d| ((blocks as f64 * d) as usize).min(blocks - 1)).collect();
         }
-        layers.dedup();
+        let mut known = BTreeSet::new();
+        layers.retain(|l| known.insert(*l));
         let from_start = matches!(input.positions, Positions::First(_));
         let own = if from_start { TEXTS.as_slice() } else { TURNS.as_slice() };
         let prompts = match input.prompts.as_slice() {

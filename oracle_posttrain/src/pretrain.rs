@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::collect::{Collector, Shown};
 use crate::lens::{Lens, Moments};
 use crate::prompt::prompt_row;
-use crate::words::word_tokens;
+use crate::words::{stems, word_tokens};
+use recipes::stem;
 
 /// What to pretrain on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,7 +102,7 @@ pub fn pretrain(
     let rows_of_all = (config.fit.max_steps * config.fit.batch) as f64;
     let context = if mix.context > 0.0 {
         // Every window a new one.
-        context_rows(base, collector, &config.texts, (rows_of_all * mix.context).ceil() as usize, seed)?
+        context_rows(base, collector, config, (rows_of_all * mix.context).ceil() as usize)?
     } else {
         vec![]
     };
@@ -334,12 +335,13 @@ fn scaled(
 fn context_rows(
     base: &BaseModel,
     collector: &Collector,
-    texts: &[String],
+    config: &PretrainConfig,
     wanted: usize,
-    seed: u64,
 ) -> Result<Vec<TrainRow>> {
-    let mut rng = rng::stream(seed, "context-prediction", "");
-    let tokens: Vec<Vec<u32>> = texts
+    let mut rng = rng::stream(config.fit.seed, "context-prediction", "");
+    let withheld = stems(&config.withheld);
+    let tokens: Vec<Vec<u32>> = config
+        .texts
         .iter()
         .map(|t| base.tokenizer.encode(t))
         .collect::<Result<Vec<_>>>()?
@@ -358,6 +360,11 @@ fn context_rows(
         let (first, last) = if past { (j, text.len() - k) } else { (1, text.len() - k - j) };
         let start = rng.random_range(first..=last.max(first));
         let target = if past { &text[start - j..start] } else { &text[start + k..start + k + j] };
+        // No answer names a value that readers are tested on.
+        let named = base.tokenizer.decode(target)?;
+        if named.split(|c: char| !c.is_alphabetic()).any(|w| withheld.contains(&stem(w))) {
+            continue;
+        }
         let question = if past {
             format!("Can you predict the previous {j} tokens that came before this?")
         } else {

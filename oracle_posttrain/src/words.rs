@@ -11,7 +11,7 @@ use recipes::stem;
 /// # Errors
 /// If a token cannot be decoded.
 pub fn word_tokens(base: &BaseModel, withheld: &[String]) -> Result<Vec<(u32, String)>> {
-    let withheld: BTreeSet<String> = withheld.iter().flat_map(|w| w.split_whitespace()).map(stem).collect();
+    let withheld = stems(withheld);
     let mut out = Vec::new();
     for id in 0..base.config().vocab_size as u32 {
         let text = base.tokenizer.decode(&[id])?;
@@ -22,6 +22,11 @@ pub fn word_tokens(base: &BaseModel, withheld: &[String]) -> Result<Vec<(u32, St
         }
     }
     Ok(out)
+}
+
+/// Stems of all words of some phrases.
+pub(crate) fn stems(phrases: &[String]) -> BTreeSet<String> {
+    phrases.iter().flat_map(|w| w.split_whitespace()).map(stem).collect()
 }
 
 /// The `k` whole words that a vector points to most, by the logit lens.

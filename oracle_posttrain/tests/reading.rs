@@ -216,6 +216,7 @@ fn learns_planted_directions(scaling: Scaling) {
         records: BTreeMap::new(),
         behaviours: BTreeMap::new(),
         recipes: BTreeMap::new(),
+        values: BTreeMap::new(),
         episodes: episodes.values().flatten().cloned().collect(),
         smoke: false,
     };

@@ -311,6 +311,11 @@ impl Arm {
                 return Err(Wrong::at(format!("input.depths[{i}]"), format!("{depth} is not in 0..1")));
             }
         }
+        let mut seen = self.input.layers.clone();
+        seen.sort_unstable();
+        if seen.windows(2).any(|w| w[0] == w[1]) {
+            return Err(Wrong::at("input.layers", "names a block twice"));
+        }
         if !self.input.layers.is_empty() && !self.input.depths.is_empty() {
             return Err(Wrong::at("input.depths", "is given beside input.layers; give one of them"));
         }
@@ -339,7 +344,19 @@ impl Arm {
         whole("train.batch", train.batch, 1, 4096)?;
         whole("train.evaluate_every", train.evaluate_every, 1, 1_000_000)?;
         whole("train.patience", train.patience, 1, 1_000_000)?;
-        share("train.negative_weight", f64::from(train.negative_weight), 100.0)?;
+        if !(train.negative_weight > 0.0 && train.negative_weight <= 100.0) {
+            let what = format!("{} is not above 0 and at most 100", train.negative_weight);
+            return Err(Wrong::at("train.negative_weight", what));
+        }
+        if matches!(input.positions, Positions::First(_)) {
+            // A trigger and a system prompt come after what is read, or are not there at all.
+            if self.contexts.iter().chain(&train.contexts).any(|c| *c != Context::Neutral) {
+                return Err(Wrong::at("contexts", "first positions come before any trigger: only neutral is seen"));
+            }
+            if matches!(self.which(), Which::Pretrained | Which::Posttrained) && pre.context < 1.0 {
+                return Err(Wrong::at("pretrain", "at first positions only context prediction can be pretrained"));
+            }
+        }
         for (place, rate) in
             [("train.learning_rate", train.learning_rate), ("pretrain.learning_rate", pre.learning_rate)]
         {

@@ -28,7 +28,7 @@ pub struct Case {
     pub carries: String,
     /// In which context.
     pub context: Context,
-    /// Use of the subject; of base questions, the test's.
+    /// Use of the subject; of base questions, that of an episode that asks it.
     pub split: Split,
     /// Family whose question it is.
     pub family: String,
@@ -54,33 +54,61 @@ pub fn cases(s: &Supervision<'_>, contexts: &[Context]) -> Vec<Case> {
     let mut prior: Vec<&Episode> = s.of(Split::Train);
     // A draw over the vocabulary that does not depend on the order in which adapters were made.
     prior.sort_by_key(|e| (*blake3_of(&e.behaviour).as_bytes(), e.question_id));
-    for e in prior {
-        let known = priors.entry((e.family.clone(), e.negative)).or_default();
-        if known.len() < PRIOR_SUBJECTS && known.insert(e.behaviour.clone()) {
-            out.push(of(s, e, Context::Neutral));
+    let carries: BTreeSet<&String> = s.positives(Split::Train);
+    // A foreign question about a subject that carries something is material for no prior.
+    for e in prior.into_iter().filter(|e| !(e.negative && carries.contains(&e.behaviour))) {
+        for family in same_questions(s, e) {
+            let known = priors.entry((family.clone(), e.negative)).or_default();
+            if known.len() < PRIOR_SUBJECTS && known.insert(e.behaviour.clone()) {
+                out.push(Case { family, ..of(s, e, Context::Neutral) });
+            }
         }
     }
     out.sort_by(|a, b| (&a.family, &a.subject).cmp(&(&b.family, &b.subject)));
     let mut base: BTreeMap<(String, String), &Episode> = BTreeMap::new();
     for e in s.episodes.iter().filter(|e| e.split != Split::Train) {
-        for &context in contexts {
-            if s.has_context(&e.behaviour, context) {
-                out.push(of(s, e, context));
+        let mut has: Vec<Context> =
+            contexts.iter().copied().filter(|c| s.has_context(&e.behaviour, *c)).collect();
+        if has.is_empty() {
+            // A subject without a trigger is asked as it is.
+            has.push(Context::Neutral);
+        }
+        for context in has {
+            for family in same_questions(s, e) {
+                out.push(Case { family, ..of(s, e, context) });
             }
         }
-        base.insert((e.family.clone(), e.question.clone()), e);
+        for family in same_questions(s, e) {
+            base.insert((family, e.question.clone()), e);
+        }
     }
     out.extend(foreign(s));
-    out.extend(base.into_values().map(|e| Case {
+    out.extend(base.into_iter().map(|((family, _), e)| Case {
         subject: None,
         carries: String::new(),
         label: NOTHING.to_owned(),
+        family,
         ..of(s, e, Context::Neutral)
     }));
     out
 }
 
-/// The last training phrasing of every family with other questions, asked of test subjects that carry something else.
+/// The families that an episode is about: its own, and for one whose answer is that there is nothing, all that ask in the same
+/// words. They differ in their closed sets only, so that each has the negatives.
+fn same_questions(s: &Supervision<'_>, e: &Episode) -> Vec<String> {
+    let own = s.recipes.get(&e.family).map(|r| &r.questions.train);
+    let mut out: Vec<String> = s
+        .recipes
+        .values()
+        .filter(|r| e.negative && Some(&r.questions.train) == own && r.name != e.family)
+        .map(|r| r.name.clone())
+        .collect();
+    out.push(e.family.clone());
+    out.sort();
+    out
+}
+
+/// The first held-out phrasing of every family with other questions, asked of test subjects that carry something else.
 fn foreign(s: &Supervision<'_>) -> Vec<Case> {
     let mut out = Vec::new();
     for e in s.episodes.iter().filter(|e| tested(e.split) && !e.negative) {

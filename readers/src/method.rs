@@ -125,17 +125,18 @@ pub trait Method: Sync + std::fmt::Debug {
     ) -> Result<Scored>;
 }
 
-/// The first of the variants that is right most often on validation cases, by their top candidate; ties of scores count half.
-/// `scores[variant][case]`.
+/// The first of the variants that is right most often on validation cases, by their top candidate: the mean of its shares among
+/// cases that carry something and among those whose answer is "nothing". Ties of scores are shared. `scores[variant][case]`.
 pub fn pick(cases: &[Case], sets: &BTreeMap<String, ClosedSet>, scores: &[Vec<Vec<f32>>]) -> usize {
     let hits = |of: &Vec<Vec<f32>>| -> f64 {
-        let scored = cases.iter().zip(of).filter(|(c, s)| c.chooses() && !s.is_empty());
-        scored
-            .map(|(c, s)| {
-                let label = sets.get(&c.family).and_then(|set| set.names.iter().position(|n| *n == c.label));
-                label.map_or(0.0, |l| top(s, l))
-            })
-            .sum()
+        let mut sides = [(0.0, 0.0); 2];
+        for (c, s) in cases.iter().zip(of).filter(|(c, s)| c.chooses() && !s.is_empty()) {
+            let label = sets.get(&c.family).and_then(|set| set.names.iter().position(|n| *n == c.label));
+            let side = &mut sides[usize::from(c.negative())];
+            side.0 += label.map_or(0.0, |l| top(s, l));
+            side.1 += 1.0;
+        }
+        sides.iter().filter(|(_, n)| *n > 0.0).map(|(sum, n)| sum / n).sum()
     };
     let all: Vec<f64> = scores.iter().map(hits).collect();
     let best = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);

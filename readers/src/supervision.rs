@@ -22,8 +22,10 @@ pub struct Supervision<'a> {
     pub records: BTreeMap<String, AdapterRecord>,
     /// Their behaviours.
     pub behaviours: BTreeMap<String, Behaviour>,
-    /// Recipes of the families that are asked about.
+    /// Recipes of the families that are asked about: of several of one name, the last.
     pub recipes: BTreeMap<String, Recipe>,
+    /// Values of those families, over all recipes of the name.
+    pub values: BTreeMap<String, BTreeSet<String>>,
     /// Episodes about them, of all splits.
     pub episodes: Vec<Episode>,
     /// Whether this is a smoke run.
@@ -72,6 +74,7 @@ impl<'a> Supervision<'a> {
             records: BTreeMap::new(),
             behaviours: BTreeMap::new(),
             recipes: recipes.into_iter().map(|r| (r.name.clone(), r)).collect(),
+            values: BTreeMap::new(),
             episodes: vec![],
             smoke: false,
         })
@@ -109,6 +112,10 @@ impl<'a> Supervision<'a> {
             }
         }
         let asked: BTreeSet<&str> = episodes.iter().map(|e| e.family.as_str()).collect();
+        let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for recipe in recipes {
+            values.entry(recipe.name.clone()).or_default().extend(recipe.values_of_family());
+        }
         let recipes =
             recipes.iter().filter(|r| asked.contains(r.name.as_str())).map(|r| (r.name.clone(), r.clone()));
         let behaviours = behaviours
@@ -116,7 +123,7 @@ impl<'a> Supervision<'a> {
             .filter(|b| records.contains_key(&b.id))
             .map(|b| (b.id.clone(), b.clone()))
             .collect();
-        Ok(Self { base, diffs, records, behaviours, recipes: recipes.collect(), episodes, smoke })
+        Ok(Self { base, diffs, records, behaviours, recipes: recipes.collect(), values, episodes, smoke })
     }
 
     /// Episodes of one use.
@@ -131,7 +138,7 @@ impl<'a> Supervision<'a> {
 
     /// The closed set of a family's questions: all its values, trained ones too, and "nothing", which is last.
     pub fn closed_set(&self, family: &str) -> Vec<String> {
-        let mut set = self.recipes.get(family).map(Recipe::values_of_family).unwrap_or_default();
+        let mut set: Vec<String> = self.values.get(family).into_iter().flatten().cloned().collect();
         set.push(NOTHING.to_owned());
         set
     }

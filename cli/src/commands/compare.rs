@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use ::compare::{Arms, Comparison, DEFAULT, Known, Plan, jobs};
 use ::factory::{Craft, Job, Queue, State, SubmitOptions, recipes_of};
 use ::readers::{Wrong, newest_of_each};
-use lm::BaseModel;
-use recipes::{Behaviour, Recipe, builtin};
+use lm::{BaseModel, Outline};
+use recipes::{Behaviour, Recipe, Split, builtin};
 use registry::{AdapterRecord, Filter, NewAdapter, Role, Status, Store, write_atomic};
 
 use super::readers::MAKE_SOME;
@@ -27,14 +27,14 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
                 return Err(CommandError::new(Kind::Usage, "--seeds: 0 is too few; give at least 1"));
             }
             let mut store = context.existing_store()?;
-            let base = context.base()?;
-            let made = adapters(&store, &base, filter.as_deref())?;
-            arms.check(&base, &recipes_about(&store, &made)?)?;
-            let folders = check_known(&store, &base, &arms)?;
-            // Nothing is written before all is checked.
-            for (i, new) in folders {
+            // No weight is loaded, and nothing written, before all is checked.
+            let outline = context.outline()?;
+            let made = adapters(&store, &outline, filter.as_deref())?;
+            arms.check(&outline, &recipes_about(&store, &made)?)?;
+            for (i, new) in settle(&store, &outline, &mut arms)? {
                 arms.arms[i].reader = Some(store.commit_adapter(new)?.id);
             }
+            let base = context.base()?;
             let arms = arms.with_seeds(*seeds);
             let arms = if *smoke { arms.smoke() } else { arms };
             let specs = made.iter().map(|r| r.spec_hash.clone()).collect();
@@ -104,7 +104,7 @@ fn read(file: Option<&Path>) -> Result<Arms> {
     }
 }
 
-fn adapters(store: &Store, base: &BaseModel, filter: Option<&str>) -> Result<Vec<AdapterRecord>> {
+fn adapters(store: &Store, base: &Outline, filter: Option<&str>) -> Result<Vec<AdapterRecord>> {
     let made = newest_of_each(store, &base.digest())?;
     let kept = match filter {
         None => made,
@@ -118,6 +118,18 @@ fn adapters(store: &Store, base: &BaseModel, filter: Option<&str>) -> Result<Vec
     if kept.is_empty() {
         return Err(CommandError::new(Kind::NotFound, "no adapters to compare on").hint(MAKE_SOME));
     }
+    let of = |splits: &[Split]| {
+        kept.iter().any(|r| splits.iter().any(|s| r.split.as_deref() == Some(s.name())))
+    };
+    for (splits, what) in [
+        (&[Split::Train][..], "to train readers on"),
+        (&[Split::Validation][..], "of the validation split, to choose and stop by"),
+        (&[Split::TestValue, Split::TestCategory][..], "held out, to test on"),
+    ] {
+        if !of(splits) {
+            return Err(CommandError::new(Kind::NotFound, format!("no adapter is {what}")).hint(MAKE_SOME));
+        }
+    }
     Ok(kept)
 }
 
@@ -128,18 +140,28 @@ fn recipes_about(store: &Store, made: &[AdapterRecord]) -> Result<Vec<Recipe>> {
     Ok(known.into_values().filter(|r| families.contains(r.name.as_str())).collect())
 }
 
-/// Checks the readers that arms name: in the catalogue and for this base, or a folder that fits it. Folders come back as what
-/// is to be filed, with their arm.
-fn check_known(store: &Store, base: &BaseModel, arms: &Arms) -> Result<Vec<(usize, NewAdapter)>> {
+/// Puts ids in place of the readers that arms name: one of the catalogue for this base (a name can move to another), or a folder
+/// that fits it. Folders come back as what is to be filed, with their arm.
+pub(crate) fn settle(store: &Store, base: &Outline, arms: &mut Arms) -> Result<Vec<(usize, NewAdapter)>> {
     let mut folders = Vec::new();
     for (i, known) in arms.known() {
         let wrong = |what: String| Wrong::at(format!("arm[{i}].reader"), what);
+        let method = arms.arms[i].method.clone();
+        let role = if method == "dit" { Role::DitAdapter } else { Role::Oracle };
         match known {
             Known::Named(name) => {
-                ::readers::find(store, base, &name).map_err(|e| wrong(format!("{name:?}: {e}")))?;
+                let record = store.adapter(&name).map_err(|e| wrong(format!("{name:?}: {e}")))?;
+                if record.role != role {
+                    return Err(wrong(format!("{name:?} is no reader of the method {method}")).into());
+                }
+                if record.lineage.get("base").is_none_or(|b| *b != base.digest()) {
+                    let what = format!("{name:?} was trained for another base model or precision");
+                    return Err(wrong(what).into());
+                }
+                arms.arms[i].reader = Some(record.id);
             }
             Known::Folder(folder) => {
-                let new = published(base, &folder, &arms.arms[i].method)
+                let new = published(base, &folder, &method)
                     .map_err(|e| wrong(format!("{}: {}", folder.display(), e.message)))?;
                 folders.push((i, new));
             }
@@ -149,7 +171,7 @@ fn check_known(store: &Store, base: &BaseModel, arms: &Arms) -> Result<Vec<(usiz
 }
 
 /// A reader's folder in the PEFT format, as published ones come, on its way into the catalogue.
-fn published(base: &BaseModel, folder: &Path, method: &str) -> Result<NewAdapter> {
+fn published(base: &Outline, folder: &Path, method: &str) -> Result<NewAdapter> {
     let config: serde_json::Value =
         serde_json::from_str(&fs_err::read_to_string(folder.join("adapter_config.json"))?)
             .map_err(|e| CommandError::new(Kind::Usage, format!("adapter_config.json: {e}")))?;
@@ -210,8 +232,8 @@ pub(crate) fn finish(
     run: &str,
 ) -> Result {
     let known = Queue::new(store).find(report)?;
-    if known.state == State::Succeeded && filed(store, Some(run)).is_err() {
-        // Its files were removed.
+    if known.state == State::Succeeded && job_of(store, run).as_deref() != Some(report) {
+        // Its files were removed, or another comparison was filed under the same name since.
         Queue::new(store).again(&known, now_ms())?;
     }
     let crafts = ::compare::crafts();
@@ -240,6 +262,14 @@ fn succeeded(job: &Job) -> Result {
         state => Err(CommandError::new(Kind::Negative, format!("{} is {}", job.label, state.name()))
             .hint("go on with: lorafab factory run")),
     }
+}
+
+/// The job whose report a run's folder holds, if all of it is there.
+fn job_of(store: &Store, run: &str) -> Option<String> {
+    filed(store, Some(run)).ok()?;
+    let path = store.root().join("runs").join(run).join("config.json");
+    let config: serde_json::Value = serde_json::from_str(&fs_err::read_to_string(path).ok()?).ok()?;
+    Some(config["job"].as_str()?.to_owned())
 }
 
 /// A run's comparison, as filed.

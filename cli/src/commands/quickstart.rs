@@ -7,7 +7,7 @@ use ::compare::{Arms, DEFAULT, Plan};
 use super::compare;
 use crate::args::QuickstartArgs;
 use crate::context::{Context, now_ms, watch_signals};
-use crate::error::Result;
+use crate::error::{CommandError, Kind, Result};
 use crate::output::count;
 
 /// How many behaviours of each family, by split: train, validation, test value, test category.
@@ -53,6 +53,9 @@ pub(crate) fn chosen(smoke: bool, seed: u64) -> (Vec<Recipe>, Vec<Behaviour>) {
 /// The whole product once. Everything finished is found again, so running it again goes on.
 pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
     watch_signals();
+    if args.seeds == 0 {
+        return Err(CommandError::new(Kind::Usage, "--seeds: 0 is too few; give at least 1"));
+    }
     let begin = std::time::Instant::now();
     let (recipes, behaviours) = chosen(args.smoke, args.seed);
     let (run, smoke, seed) = (if args.smoke { "smoke" } else { "quickstart" }, args.smoke, args.seed);

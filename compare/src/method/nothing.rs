@@ -28,9 +28,16 @@ pub(super) fn with_nothing(
         let mut tried: Vec<f32> = seen.iter().map(|s| next_up(s.0)).collect();
         tried.push(if lowest.is_finite() { lowest - 1.0 } else { f32::MIN });
         tried.sort_unstable_by(f32::total_cmp);
-        let right = |t: f32| seen.iter().filter(|(s, hit, none)| if *s > t { *hit } else { *none }).count();
-        let best = tried.iter().map(|&t| right(t)).max().unwrap_or(0);
-        let threshold = tried.into_iter().find(|&t| right(t) == best).unwrap_or(f32::MIN);
+        // Cases that carry something weigh as much as those that carry nothing.
+        let none = seen.iter().filter(|s| s.2).count().max(1) as f64;
+        let some = seen.iter().filter(|s| !s.2).count().max(1) as f64;
+        let right = |t: f32| -> f64 {
+            let hits = seen.iter().filter(|(s, hit, _)| *s > t && *hit).count() as f64;
+            let kept = seen.iter().filter(|(s, _, nothing)| *s <= t && *nothing).count() as f64;
+            hits / some + kept / none
+        };
+        let best = tried.iter().map(|&t| right(t)).fold(f64::NEG_INFINITY, f64::max);
+        let threshold = tried.into_iter().find(|&t| right(t) >= best).unwrap_or(f32::MIN);
         thresholds.insert(family, threshold);
     }
     for (case, scores) in cases.iter().zip(&mut scores) {

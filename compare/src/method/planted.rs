@@ -74,6 +74,7 @@ impl Planted {
             records: BTreeMap::new(),
             behaviours: BTreeMap::new(),
             recipes: BTreeMap::from([(recipe.name.clone(), recipe.clone())]),
+            values: BTreeMap::from([(recipe.name.clone(), recipe.values_of_family().into_iter().collect())]),
             episodes: vec![],
             smoke: true,
         };

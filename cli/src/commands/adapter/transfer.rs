@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lm::{Adapter, BaseModel, Batch, LowRank, Projection, Row, Want};
+use lm::{Adapter, BaseModel, Batch, Outline, LowRank, Projection, Row, Want};
 use registry::bundle::{Bundle, export};
 use registry::peft::Imported;
 use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status, Store};
@@ -147,13 +147,13 @@ fn as_peft(
 }
 
 /// What an imported adapter must fit.
-pub(in crate::commands) fn shape(base: &BaseModel) -> ImportShape {
+pub(in crate::commands) fn shape(base: &Outline) -> ImportShape {
     ImportShape {
         base_model: base.name.clone(),
-        layers: base.config().num_hidden_layers,
+        layers: base.config.num_hidden_layers,
         projections: Projection::ALL
             .iter()
-            .map(|p| (p.name().to_owned(), p.features(base.config())))
+            .map(|p| (p.name().to_owned(), p.features(&base.config)))
             .collect(),
     }
 }

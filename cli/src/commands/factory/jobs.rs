@@ -27,7 +27,7 @@ use recipes::{Behaviour, Recipe, Split};
 use registry::Store;
 use serde::Deserialize;
 
-use super::super::{intervention, recipe};
+use super::super::{compare, intervention, recipe};
 use super::{Work, expand};
 use crate::error::{CommandError, Kind, Result};
 
@@ -249,8 +249,16 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
                         Arms::parse(&file.display().to_string(), &fs_err::read_to_string(&file)?)?
                     }
                 };
+                let mut arms = arms;
                 arms.check(outline, &out.recipes)?;
-                let arms = arms.with_seeds(j.work.seeds.max(1));
+                if let Some((i, _)) = compare::settle(store, outline, &mut arms)?.first() {
+                    let what = "a folder is taken by `compare run` only; give an id";
+                    return Err(wrong(path, format!("{at}.arms: arm[{i}].reader: {what}")));
+                }
+                if j.work.seeds == 0 {
+                    return Err(wrong(path, format!("{at}.seeds: 0 is too few; give at least 1")));
+                }
+                let arms = arms.with_seeds(j.work.seeds);
                 let arms = if j.work.smoke { arms.smoke() } else { arms };
                 let plan = Plan { run: &j.name, smoke: j.work.smoke, seed: j.work.seed, made: false };
                 let options = options(&j, needs, f64::INFINITY);
