@@ -15,7 +15,7 @@ fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing()
     assert_eq!(first["schema"], "comparison/2");
     assert_eq!(first["smoke"], true);
     let has = |key: &str, name: &str| first["results"].as_array().unwrap().iter().any(|r| r[key] == name);
-    let arms = ["prior", "direct", "logit-lens", "weight-lens", "blackbox", "text-only", "dit-permuted", "oracle-permuted"];
+    let arms = ["prior", "direct", "logit-lens", "weight-lens", "blackbox", "text-only", "dit-permuted"];
     let trained = ["oracle-prompts", "oracle-scratch", "oracle-prompts-post", "dit"];
     for arm in arms.into_iter().chain(trained) {
         assert!(has("arm", arm), "{arm}");
@@ -41,7 +41,7 @@ fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing()
         .filter(|b| b["arm"] != "oracle-prompts")
         .map(|b| &b["budget"]["supervision_rows"])
         .collect();
-    assert!(rows.len() == 6 && rows.iter().all(|r| *r == rows[0] && r.as_u64() > Some(0)), "{rows:?}");
+    assert!(rows.len() == 5 && rows.iter().all(|r| *r == rows[0] && r.as_u64() > Some(0)), "{rows:?}");
 
     // Lineage, both ways: what was asked, by whom, and who was trained on what.
     let list = place.json(&["adapter", "list"]);

@@ -175,7 +175,7 @@ impl Default for Train {
             rank: 8,
             batch: 16,
             warmup_steps: 12,
-            evaluate_every: 16,
+            evaluate_every: 24,
             patience: 3,
             labels: Labels::True,
             contexts: neutral(),
@@ -244,9 +244,9 @@ pub struct Pretrain {
 impl Default for Pretrain {
     fn default() -> Self {
         Self {
-            steps: 160,
+            steps: 128,
             learning_rate: 1e-3,
-            evaluate_every: 40,
+            evaluate_every: 64,
             context: 0.15,
             system: 0.85,
             properties: 0.0,

@@ -43,7 +43,7 @@ pub struct Case {
 }
 
 /// Training subjects, by family, whose mean scores are one of the priors to choose from.
-const PRIOR_SUBJECTS: usize = 24;
+const PRIOR_SUBJECTS: usize = 12;
 
 /// The cases of an arm asked in `contexts`: all test and validation episodes in every context that their subject has; the
 /// first phrasing about some training subjects, for priors; foreign questions, where more than one set of questions exists; each

@@ -22,15 +22,15 @@ fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
     } else {
         // As many gated values as always-on ones are held out: the primary contrast is among them.
         vec![
-            ("topic", [72, 16, 32, 0]),
-            ("gated-topic", [40, 8, 32, 0]),
-            ("marker", [12, 2, 8, 0]),
+            ("topic", [48, 12, 32, 0]),
+            ("gated-topic", [16, 6, 32, 0]),
+            ("marker", [8, 2, 6, 0]),
             ("zero", [0, 0, 1, 0]),
             ("random", [4, 1, 4, 0]),
             ("redrawn", [4, 1, 4, 0]),
             ("benign", [4, 1, 4, 0]),
             ("mixed", [4, 1, 4, 0]),
-            ("dud", [4, 1, 4, 0]),
+            ("dud", [2, 1, 3, 0]),
         ]
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lm::{Adapter, Row};
-use readers::{Answer, Arm, Asked, Case, Lab, Method, Reader, Result, Scored, answer, pick};
+use readers::{Arm, Asked, Case, Lab, Method, Reader, Result, Scored, answer, closed_scores, pick};
 use recipes::Context;
 use registry::Store;
 
@@ -46,25 +46,24 @@ impl Method for Direct {
                 lab.supervision.diffs.get(*n).ok_or_else(unknown)
             })
             .collect::<Result<_>>()?;
-        let ask = |format: (&str, &str), which: &[&Case]| -> Result<Vec<Answer>> {
-            let asked = which
+        let asked = |format: (&str, &str), which: &[Case]| -> Result<Vec<Asked>> {
+            which
                 .iter()
                 .map(|c| {
                     let at = c.subject.as_deref().and_then(|s| names.binary_search(&s).ok());
                     let prompt = row(lab, c, format, at)?;
                     Ok(Asked { prompt, family: c.family.clone(), label: c.label.clone() })
                 })
-                .collect::<Result<Vec<_>>>()?;
-            Ok(answer(lab.base, &adapters, asked, lab.sets)?)
+                .collect()
         };
         // All formats are tried on validation adapters, one is asked of the others.
-        let choosing: Vec<&Case> = cases.iter().filter(|c| c.chooses()).collect();
-        let tried = FORMATS.iter().map(|f| ask(*f, &choosing)).collect::<Result<Vec<_>>>()?;
-        let scores: Vec<Vec<Vec<f32>>> =
-            tried.into_iter().map(|t| t.into_iter().map(|a| a.scores).collect()).collect();
-        let owned: Vec<Case> = choosing.into_iter().cloned().collect();
-        let best = FORMATS[pick(&owned, lab.sets, &scores)];
-        let answers = ask(best, &cases.iter().collect::<Vec<_>>())?;
+        let choosing: Vec<Case> = cases.iter().filter(|c| c.chooses()).cloned().collect();
+        let tried = FORMATS
+            .iter()
+            .map(|f| Ok(closed_scores(lab.base, &adapters, &asked(*f, &choosing)?, lab.sets)?))
+            .collect::<Result<Vec<_>>>()?;
+        let best = FORMATS[pick(&choosing, lab.sets, &tried)];
+        let answers = answer(lab.base, &adapters, asked(best, cases)?, lab.sets)?;
         let said = format!("question{:?} reply {:?}", best.0, best.1);
         Ok(Scored { answers, chosen: BTreeMap::from([("format".to_owned(), said)]) })
     }

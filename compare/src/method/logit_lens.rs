@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use oracle_posttrain::{ActivationKind, Collector};
+use oracle_posttrain::{ActivationKind, Collector, Shown};
 use readers::{Answer, Arm, Case, Lab, Method, Reader, Result, Scored, pick};
 use registry::Store;
 
@@ -92,6 +92,8 @@ fn last_logits(lab: Lab<'_>, diffs: &MeanDiffs, at: usize, cases: &[Case]) -> Re
     let c = &diffs.collector;
     let rows = at * c.last..(at + 1) * c.last;
     let mut known: BTreeMap<(String, String), Vec<f32>> = BTreeMap::new();
+    // The clean model at each set of prompts: once in neutral contexts, once a subject in others.
+    let mut cleans: BTreeMap<Vec<String>, Shown> = BTreeMap::new();
     let mut out = Vec::with_capacity(cases.len());
     for case in cases {
         let tokens = first_tokens(lab, case);
@@ -112,10 +114,13 @@ fn last_logits(lab: Lab<'_>, diffs: &MeanDiffs, at: usize, cases: &[Case]) -> Re
                 behaviour.map_or_else(|| Some(p.clone()), |b| b.in_context(p, case.context))
             })
             .collect();
-        let clean = Collector { layers: vec![c.layers[at]], ..c.at(prompts) }.clean(lab.base)?;
+        if !cleans.contains_key(&prompts) {
+            let clean = Collector { layers: vec![c.layers[at]], ..c.at(prompts.clone()) }.clean(lab.base)?;
+            cleans.insert(prompts.clone(), clean);
+        }
         let shown = &diffs.seen[&name];
         let (mut with, mut without) = (Vec::new(), Vec::new());
-        for (p, base) in &clean {
+        for (p, base) in &cleans[&prompts] {
             for (b, d) in base.iter().zip(&shown[p][rows.clone()]) {
                 without.push(b.clone());
                 with.push(b.iter().zip(d).map(|(b, d)| b + d).collect::<Vec<f32>>());
