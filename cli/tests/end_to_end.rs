@@ -108,10 +108,7 @@ fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing()
     let verify = place.json(&["adapter", "verify"]);
     assert!(verify["outcomes"].as_array().unwrap().iter().all(|o| o["problem"].is_null()));
     assert!(text(&place.run(&["compare", "report", "--run", "smoke"]).stdout).contains("SMOKE RUN"));
-    assert!(
-        text(&place.run(&["compare", "report", "--run", "smoke", "--csv"]).stdout)
-            .starts_with("arm,")
-    );
+    assert!(text(&place.run(&["compare", "report", "--run", "smoke", "--csv"]).stdout).starts_with("arm,"));
     let page = place.path("page.html").display().to_string();
     assert!(place.run(&["compare", "report", "--run", "smoke", "--html", &page]).status.success());
     assert!(std::fs::read_to_string(&page).unwrap().contains("<svg"));
@@ -214,10 +211,16 @@ fn a_users_own_family_goes_all_the_way() {
     // What cannot be is refused with its place, and nothing is written.
     for (wrong, parts) in [
         ("[[arm]]\nname = \"x\"\nmethod = \"magic\"", ["arm[4].method", "magic"]),
-        ("[[arm]]\nname = \"x\"\nmethod = \"oracle\"\ninput = { layers = [99] }", ["arm[4].input.layers[0]", "99"]),
+        (
+            "[[arm]]\nname = \"x\"\nmethod = \"oracle\"\ninput = { layers = [99] }",
+            ["arm[4].input.layers[0]", "99"],
+        ),
         ("[[arm]]\nname = \"lens\"\nmethod = \"prior\"", ["arm[4].name", "lens"]),
         ("[[arm]]\nname = \"x\"\nmethod = \"dit\"\nseeds = [0]", ["arm[4].seeds", "0"]),
-        ("[[arm]]\nname = \"x\"\nmethod = \"dit\"\ncontexts = [\"triggered\"]", ["arm[4].contexts[0]", "triggered"]),
+        (
+            "[[arm]]\nname = \"x\"\nmethod = \"dit\"\ncontexts = [\"triggered\"]",
+            ["arm[4].contexts[0]", "triggered"],
+        ),
         ("[[arm]]\nname = \"x\"\nmethod = \"dit\"\nreader = \"nobody\"", ["arm[4].reader", "nobody"]),
     ] {
         let (adapters, states) = (place.json(&["adapter", "list"]), place.json(&["factory", "status"]));

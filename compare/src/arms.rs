@@ -102,7 +102,10 @@ impl Arms {
             }
             let Some(method) = method::find(&arm.method) else {
                 let known: Vec<&str> = method::METHODS.iter().map(|m| m.name()).collect();
-                return wrong("method", format!("{:?} is unknown; there are {}", arm.method, known.join(", ")));
+                return wrong(
+                    "method",
+                    format!("{:?} is unknown; there are {}", arm.method, known.join(", ")),
+                );
             };
             arm.check(outline).map_err(|e| e.within(&at))?;
             method.check(arm, outline).map_err(|e| e.within(&at))?;
@@ -132,7 +135,10 @@ impl Arms {
         if let Some(p) = &self.primary {
             for (field, arm) in [("arm", &p.arm), ("minus", &p.minus)] {
                 if !names.contains(arm) {
-                    return Err(Wrong::at(format!("primary.{field}"), format!("{arm:?} is no arm of this file")));
+                    return Err(Wrong::at(
+                        format!("primary.{field}"),
+                        format!("{arm:?} is no arm of this file"),
+                    ));
                 }
             }
         }

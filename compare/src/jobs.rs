@@ -162,9 +162,11 @@ pub fn jobs(
             for stage in method.stages(arm) {
                 let made_by = match stage {
                     // Pretraining does not know what comes after it.
-                    Stage::Pretrain => {
-                        Arm { train: readers::Train { labels: readers::Labels::True, ..arm.train.clone() }, reader: Some("pretrained".into()), ..arm.made_by() }
-                    }
+                    Stage::Pretrain => Arm {
+                        train: readers::Train { labels: readers::Labels::True, ..arm.train.clone() },
+                        reader: Some("pretrained".into()),
+                        ..arm.made_by()
+                    },
                     Stage::Train => arm.made_by(),
                 };
                 let of = JobSpec {
@@ -208,7 +210,8 @@ fn reads(outline: &Outline, arms: &Arms) -> Vec<Reads> {
         let mut collector = Collector::of(&arm.input, outline, &depths);
         let layers = std::mem::take(&mut collector.layers);
         // What is done with the vectors later does not matter here.
-        let plain = Collector { coefficient: 0.0, noise: 0.0, drawn: 0, scaling: readers::Scaling::Raw, ..collector };
+        let plain =
+            Collector { coefficient: 0.0, noise: 0.0, drawn: 0, scaling: readers::Scaling::Raw, ..collector };
         let key = serde_json::to_string(&plain).expect("invariant: plain data");
         let entry = known.entry(key).or_insert(Reads { collector: plain, contexts: vec![], taught: vec![] });
         entry.collector.layers.extend(layers);
@@ -248,7 +251,9 @@ impl List<'_> {
         }
         // An adapter that could not be made is left out; a reader that could not be trained is not.
         let mut needs: Vec<Needs> = self.options.needs.clone();
-        needs.extend(adapters.iter().filter(|_| self.wait).map(|a| Needs { spec_hash: a.clone(), only_ok: false }));
+        needs.extend(
+            adapters.iter().filter(|_| self.wait).map(|a| Needs { spec_hash: a.clone(), only_ok: false }),
+        );
         needs.extend(after.iter().map(|r| Needs { spec_hash: r.clone(), only_ok: true }));
         let kind = spec.work.name();
         self.jobs.push(NewJob {

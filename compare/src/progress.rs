@@ -33,7 +33,9 @@ impl<'a> Progress<'a> {
         let what = self.what;
         match event {
             FitEvent::Anew { why } => {
-                (self.say)(format!("{what}  begins anew: its state could not be used and was removed: {why}"));
+                (self.say)(format!(
+                    "{what}  begins anew: its state could not be used and was removed: {why}"
+                ));
             }
             FitEvent::Step { step, point: Some(p), .. } => {
                 (self.say)(format!(

@@ -7,7 +7,6 @@ pub use readers::{Budget, Subject};
 pub use recipes::NOTHING;
 use serde::{Deserialize, Serialize};
 
-
 /// What one arm with one reader seed gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scores {

@@ -89,15 +89,8 @@ fn done(
     for hash in &spec.adapters {
         made.extend(store.adapter_by_spec(hash)?);
     }
-    let s = Supervision::of_adapters(
-        store,
-        base,
-        made,
-        &[],
-        episode_options(spec.smoke),
-        spec.smoke,
-        spec.seed,
-    )?;
+    let s =
+        Supervision::of_adapters(store, base, made, &[], episode_options(spec.smoke), spec.smoke, spec.seed)?;
     let sets = closed_sets(&s)?;
     let lab = Lab { base, supervision: &s, sets: &sets, seed: spec.seed, stop };
     match spec.work {
@@ -122,12 +115,7 @@ pub fn closed_sets(s: &Supervision<'_>) -> readers::Result<BTreeMap<String, Clos
         .collect()
 }
 
-fn collect(
-    store: &Store,
-    lab: Lab<'_>,
-    spec: &JobSpec,
-    say: &mut dyn FnMut(String),
-) -> readers::Result<()> {
+fn collect(store: &Store, lab: Lab<'_>, spec: &JobSpec, say: &mut dyn FnMut(String)) -> readers::Result<()> {
     let s = lab.supervision;
     let names: Vec<&str> = s.diffs.keys().map(String::as_str).collect();
     for reads in &spec.collect {
@@ -169,9 +157,10 @@ fn fit(
     let mut progress = Progress::new(&job.label, steps, say);
     // A worker that lost its lease files nothing: the queue is asked in the transaction that files.
     let session = Session { stop: lab.stop, file: &|store, new| Ok(Queue::new(store).file(job, new)?) };
-    let reader = method.fit(store, lab, arm, spec.reader_seed, stage, before.as_ref(), session, &mut |e| {
-        progress.tell(&e);
-    })?;
+    let reader =
+        method.fit(store, lab, arm, spec.reader_seed, stage, before.as_ref(), session, &mut |e| {
+            progress.tell(&e);
+        })?;
     Ok(reader.record.id)
 }
 
@@ -285,7 +274,8 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
     let mut notes = Vec::new();
     for id in &used {
         let reader = from_record(store, lab.base, store.adapter(id)?)?;
-        let tested = s.test().into_iter().filter(|e| !e.negative && reader.labels.contains(&e.answer)).count();
+        let tested =
+            s.test().into_iter().filter(|e| !e.negative && reader.labels.contains(&e.answer)).count();
         if tested > 0 {
             notes.push(format!(
                 "WARNING: {} was trained on or stopped by labels that it is tested on; train it again on these splits.",
@@ -303,14 +293,16 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
         arms: of.arms.iter().map(|(name, _)| name.clone()).collect(),
     };
     let comparison = assembly::assemble(meta, &all, &covariates::covariates(s), covariates::gates(s));
-    let asked: Vec<&String> = s.test().iter().filter_map(|e| s.records.get(&e.behaviour)).map(|r| &r.id).collect();
+    let asked: Vec<&String> =
+        s.test().iter().filter_map(|e| s.records.get(&e.behaviour)).map(|r| &r.id).collect();
     let asked: std::collections::BTreeSet<&String> = asked.into_iter().collect();
     let config = serde_json::json!({
         "schema": "run/3", "run": of.run, "job": job.spec_hash, "seed": spec.seed, "smoke": spec.smoke, "base": spec.base,
         "readers": used, "asked": asked, "arms": of.arms, "primary": of.primary, "episodes": s.episodes,
         "adapters": s.records.values().map(|r| (&r.behaviour, &r.id)).collect::<BTreeMap<_, _>>(),
     });
-    let lines: Vec<String> = all.iter().map(|i| serde_json::to_string(i).expect("invariant: plain data")).collect();
+    let lines: Vec<String> =
+        all.iter().map(|i| serde_json::to_string(i).expect("invariant: plain data")).collect();
     let files = [
         ("scores.jsonl", lines.join("\n").into_bytes()),
         ("comparison.json", report::to_json(&comparison).to_string().into_bytes()),

@@ -101,6 +101,9 @@ fn the_committed_page_is_made_from_the_committed_numbers_and_both_are_small() {
 
 #[test]
 fn decimals_are_found_with_and_without_a_zero_and_versions_are_not_numbers() {
-    assert_eq!(decimals("top-1 .84 [.68, 0.97], +.28; arXiv 2510.05092"), ["0.84", "0.68", "0.97", "0.28", "2510.05092"]);
+    assert_eq!(
+        decimals("top-1 .84 [.68, 0.97], +.28; arXiv 2510.05092"),
+        ["0.84", "0.68", "0.97", "0.28", "2510.05092"]
+    );
     assert_eq!(decimals("v1.2.3 and x.5"), Vec::<String>::new());
 }

@@ -143,7 +143,12 @@ impl Collector {
 
     /// The same at other prompts (of a context).
     pub fn at(&self, prompts: Vec<String>) -> Self {
-        Self { asked: self.asked.min(prompts.len()), drawn: self.drawn.min(prompts.len()), prompts, ..self.clone() }
+        Self {
+            asked: self.asked.min(prompts.len()),
+            drawn: self.drawn.min(prompts.len()),
+            prompts,
+            ..self.clone()
+        }
     }
 
     /// Vectors that one question reads.

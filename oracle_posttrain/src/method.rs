@@ -345,8 +345,9 @@ fn trained(
 pub fn collector_of(reader: &Reader) -> Result<Option<Collector>> {
     match &reader.record.spec["collector"] {
         serde_json::Value::Null => Ok(None),
-        value => Ok(Some(serde_json::from_value(value.clone()).map_err(|source| {
-            registry::Error::Json { what: format!("specification of {}", reader.record.behaviour), source }
+        value => Ok(Some(serde_json::from_value(value.clone()).map_err(|source| registry::Error::Json {
+            what: format!("specification of {}", reader.record.behaviour),
+            source,
         })?)),
     }
 }
@@ -374,7 +375,8 @@ fn score(
     let reader = reader.ok_or_else(|| readers::Error::Empty(format!("{} has no reader", arm.method)))?;
     let base = lab.base;
     let known = collector_of(reader)?;
-    let trained = known.is_some() && matches!(show, Show::Vectors) && reader.record.family != "oracle-pretrained";
+    let trained =
+        known.is_some() && matches!(show, Show::Vectors) && reader.record.family != "oracle-pretrained";
     let lens = if trained {
         lens_of_reader(store, base, reader)?
     } else {

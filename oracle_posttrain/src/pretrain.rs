@@ -107,7 +107,8 @@ pub fn pretrain(
         vec![]
     };
     let (unembed, unembed_held_out) = if mix.unembed > 0.0 {
-        let mut rows = unembed_rows(base, collector, &lens, &told, config, (rows_of_all * mix.unembed) as usize)?;
+        let mut rows =
+            unembed_rows(base, collector, &lens, &told, config, (rows_of_all * mix.unembed) as usize)?;
         let held = rows.len() / 20;
         let held = rows.split_off(rows.len() - held);
         (rows, held)
@@ -164,24 +165,26 @@ pub fn pretrain(
                         let question = QUESTIONS.choose(&mut stream).copied().unwrap_or(QUESTIONS[0]);
                         (question.to_owned(), told.label.to_owned())
                     };
-                    let row =
-                        prompt_row(base, &collector.layers, collector, &vectors, &question, Some(0))?;
+                    let row = prompt_row(base, &collector.layers, collector, &vectors, &question, Some(0))?;
                     answer_row(base, row, &answer)
                 }
             }
         });
         Ok(Step { frozen: vec![], rows: rows.collect::<Result<_>>()? })
     };
-    let mut evaluate = |reader: &Adapter| {
-        let systems = held_out.iter().filter(|_| mix.system > 0.0 || mix.unembed <= 0.0).map(|(row, label)| {
-            Choice { prompt: row.clone(), answer: label, candidates: &config.validation_labels }
-        });
-        let words = unembed_held_out
-            .iter()
-            .take(64)
-            .map(|(row, word)| Choice { prompt: row.clone(), answer: word, candidates: &held_words });
-        validate(base, &[reader], systems.chain(words).collect())
-    };
+    let mut evaluate =
+        |reader: &Adapter| {
+            let systems =
+                held_out.iter().filter(|_| mix.system > 0.0 || mix.unembed <= 0.0).map(|(row, label)| {
+                    Choice { prompt: row.clone(), answer: label, candidates: &config.validation_labels }
+                });
+            let words = unembed_held_out.iter().take(64).map(|(row, word)| Choice {
+                prompt: row.clone(),
+                answer: word,
+                candidates: &held_words,
+            });
+            validate(base, &[reader], systems.chain(words).collect())
+        };
     let fitted = fit(&base.decoder, start, &config.fit, keeping, &mut next, &mut evaluate, report)?;
     Ok(Pretrained { fitted, lens })
 }
@@ -284,8 +287,7 @@ fn windows(
     wanted: usize,
     stream: &mut impl Rng,
 ) -> Result<Vec<(usize, Vec<Vec<f32>>)>> {
-    let tokens: Vec<Vec<u32>> =
-        texts.iter().map(|t| base.tokenizer.encode(t)).collect::<Result<Vec<_>>>()?;
+    let tokens: Vec<Vec<u32>> = texts.iter().map(|t| base.tokenizer.encode(t)).collect::<Result<Vec<_>>>()?;
     let tokens: Vec<Vec<u32>> = tokens.into_iter().filter(|t| t.len() >= 20).collect();
     if tokens.is_empty() || wanted == 0 {
         return Ok(vec![]);

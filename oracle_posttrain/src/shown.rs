@@ -46,12 +46,8 @@ pub fn shown(
             continue;
         }
         let wanted = wanted(s, collector, subject, context)?;
-        let absent: Vec<usize> = collector
-            .layers
-            .iter()
-            .copied()
-            .filter(|l| !remembered(store, lab.base, &wanted, *l))
-            .collect();
+        let absent: Vec<usize> =
+            collector.layers.iter().copied().filter(|l| !remembered(store, lab.base, &wanted, *l)).collect();
         if absent.is_empty() {
             known.insert(name, read(store, lab.base, &wanted)?);
         } else {
@@ -60,7 +56,9 @@ pub fn shown(
     }
     // Those that lack the same layers are computed together.
     missing.sort_by(|a, b| (&a.1, &a.0.collector.prompts).cmp(&(&b.1, &b.0.collector.prompts)));
-    for group in missing.chunk_by(|a, b| a.1 == b.1 && a.0.collector.prompts.len() == b.0.collector.prompts.len()) {
+    for group in
+        missing.chunk_by(|a, b| a.1 == b.1 && a.0.collector.prompts.len() == b.0.collector.prompts.len())
+    {
         for part in group.chunks(TOGETHER) {
             if lab.stop.load(std::sync::atomic::Ordering::Relaxed) {
                 return Err(Error::Interrupted.into());
@@ -154,8 +152,7 @@ fn compute(store: &Store, base: &BaseModel, part: &[(Wanted<'_>, Vec<usize>)]) -
 /// Estimated FLOPs of collecting what readers of this supervision are trained on: 2 N a token up to the deepest layer read, with
 /// and without the diff.
 pub(crate) fn collect_flops(s: &Supervision<'_>, collector: &Collector) -> f64 {
-    let tokens: usize =
-        collector.prompts.iter().filter_map(|p| s.base.prompt(p).ok()).map(|t| t.len()).sum();
+    let tokens: usize = collector.prompts.iter().filter_map(|p| s.base.prompt(p).ok()).map(|t| t.len()).sum();
     let deepest = collector.layers.iter().max().copied().unwrap_or_default();
     s.base.layer_flops(deepest + 1) * (tokens * (s.supervised().len() + 1)) as f64
 }

@@ -33,7 +33,12 @@ pub(crate) fn stems(phrases: &[String]) -> BTreeSet<String> {
 ///
 /// # Errors
 /// If the vector is not one of this model's residual stream.
-pub fn lens_words(base: &BaseModel, vector: &[f32], words: &[(u32, String)], k: usize) -> Result<Vec<String>> {
+pub fn lens_words(
+    base: &BaseModel,
+    vector: &[f32],
+    words: &[(u32, String)],
+    k: usize,
+) -> Result<Vec<String>> {
     let ids: Vec<u32> = words.iter().map(|(id, _)| *id).collect();
     let scores = base.decoder.lens_logits(&[vector.to_vec()], &ids)?.remove(0);
     let mut order: Vec<usize> = (0..scores.len()).collect();

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 
 use lm::{Adapter, AdapterConfig, BaseModel, Choice, FitConfig, Keeping, Precision, rng, validate};
 use oracle_posttrain::{ActivationKind, Activations, Collector, Lens, Shown, key, prompt_row, pupil};
-use readers::{Scaling, Supervision, Train};
 use rand::Rng;
+use readers::{Scaling, Supervision, Train};
 use recipes::{Context, Episode, Split};
 
 fn tiny() -> BaseModel {
@@ -144,7 +144,15 @@ fn placeholders_are_found_whatever_the_question_holds() {
     let base = tiny();
     let vectors: Vec<Vec<f32>> = (0..6).map(|i| vec![i as f32; base.config().hidden_size]).collect();
     let placeholder = base.tokenizer.encode(" ?").unwrap()[0];
-    let row = prompt_row(&base, &[1, 2], &Collector { coefficient: 4.0, ..collector() }, &vectors, "What ? is ? this ?", Some(0)).unwrap();
+    let row = prompt_row(
+        &base,
+        &[1, 2],
+        &Collector { coefficient: 4.0, ..collector() },
+        &vectors,
+        "What ? is ? this ?",
+        Some(0),
+    )
+    .unwrap();
     assert_eq!(row.injections.len(), 6);
     for (i, injection) in row.injections.iter().enumerate() {
         assert_eq!(row.tokens[injection.position], placeholder);
@@ -208,7 +216,8 @@ fn learns_planted_directions(scaling: Scaling) {
     let of = |split| episodes[&split].iter().collect::<Vec<_>>();
     let keeping = Keeping { state: None, stop: &stop };
     let (train, validation) = (of(Split::Train), of(Split::Validation));
-    let population: Vec<&Shown> = train.iter().map(|e| &vectors[&key(&e.behaviour, Context::Neutral)]).collect();
+    let population: Vec<&Shown> =
+        train.iter().map(|e| &vectors[&key(&e.behaviour, Context::Neutral)]).collect();
     let lens = Lens::over(&base, c.clone(), &population);
     let s = Supervision {
         base: &base,

@@ -189,7 +189,11 @@ impl Train {
     /// The same with its steps cut to what is left of its TFLOP, if it has any, at so many FLOPs a step.
     pub fn within(&self, spent: f64, flops_a_step: f64) -> Self {
         let steps = self.tflop.map_or(self.steps, |t| ((t * 1e12 - spent) / flops_a_step).max(1.0) as usize);
-        let evaluate_every = if self.tflop.is_some() { steps.div_ceil(12).max(self.evaluate_every) } else { self.evaluate_every };
+        let evaluate_every = if self.tflop.is_some() {
+            steps.div_ceil(12).max(self.evaluate_every)
+        } else {
+            self.evaluate_every
+        };
         Self { steps, evaluate_every, ..self.clone() }
     }
 
@@ -351,10 +355,16 @@ impl Arm {
         if matches!(input.positions, Positions::First(_)) {
             // A trigger and a system prompt come after what is read, or are not there at all.
             if self.contexts.iter().chain(&train.contexts).any(|c| *c != Context::Neutral) {
-                return Err(Wrong::at("contexts", "first positions come before any trigger: only neutral is seen"));
+                return Err(Wrong::at(
+                    "contexts",
+                    "first positions come before any trigger: only neutral is seen",
+                ));
             }
             if matches!(self.which(), Which::Pretrained | Which::Posttrained) && pre.context < 1.0 {
-                return Err(Wrong::at("pretrain", "at first positions only context prediction can be pretrained"));
+                return Err(Wrong::at(
+                    "pretrain",
+                    "at first positions only context prediction can be pretrained",
+                ));
             }
         }
         for (place, rate) in

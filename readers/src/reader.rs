@@ -170,10 +170,7 @@ pub fn file(
     };
     let story = Story { budget, points: fitted.points.clone(), labels: made.labels };
     let mut files = made.files;
-    files.insert(
-        TRAINING_FILE.into(),
-        serde_json::to_vec_pretty(&story).expect("invariant: plain data"),
-    );
+    files.insert(TRAINING_FILE.into(), serde_json::to_vec_pretty(&story).expect("invariant: plain data"));
     let best = fitted.points.iter().find(|p| p.step == fitted.best_step);
     let mut metrics = BTreeMap::from([
         ("steps".to_owned(), fitted.steps as f64),

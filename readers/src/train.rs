@@ -103,7 +103,11 @@ pub fn train(
         let adapters: Vec<&Adapter> = std::iter::once(reader).chain(frozen.iter().copied()).collect();
         let choices = asked
             .iter()
-            .map(|(prompt, e)| Choice { prompt: prompt.clone(), answer: &e.answer, candidates: &e.candidates })
+            .map(|(prompt, e)| Choice {
+                prompt: prompt.clone(),
+                answer: &e.answer,
+                candidates: &e.candidates,
+            })
             .collect();
         validate(base, &adapters, choices)
     };

@@ -193,7 +193,9 @@ mod tests {
             ..new_adapter("reader/dit/1", vec![3])
         };
         let reader = store.commit_adapter(reader).unwrap();
-        store.file_run("mine", &json!({"asked": [b.id], "readers": [reader.id], "more": 1}), &[], |_| Ok(true)).unwrap();
+        store
+            .file_run("mine", &json!({"asked": [b.id], "readers": [reader.id], "more": 1}), &[], |_| Ok(true))
+            .unwrap();
         let look = |store: &Store| {
             let down = |id: &str| store.lineage(id).unwrap().1;
             let made_from_cats = [edge(&reader.id, "adapter", &a.id), edge("run/mine", "reader", &reader.id)];

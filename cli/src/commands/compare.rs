@@ -118,9 +118,8 @@ fn adapters(store: &Store, base: &Outline, filter: Option<&str>) -> Result<Vec<A
     if kept.is_empty() {
         return Err(CommandError::new(Kind::NotFound, "no adapters to compare on").hint(MAKE_SOME));
     }
-    let of = |splits: &[Split]| {
-        kept.iter().any(|r| splits.iter().any(|s| r.split.as_deref() == Some(s.name())))
-    };
+    let of =
+        |splits: &[Split]| kept.iter().any(|r| splits.iter().any(|s| r.split.as_deref() == Some(s.name())));
     for (splits, what) in [
         (&[Split::Train][..], "to train readers on"),
         (&[Split::Validation][..], "of the validation split, to choose and stop by"),
@@ -175,7 +174,8 @@ fn published(base: &Outline, folder: &Path, method: &str) -> Result<NewAdapter> 
     let config: serde_json::Value =
         serde_json::from_str(&fs_err::read_to_string(folder.join("adapter_config.json"))?)
             .map_err(|e| CommandError::new(Kind::Usage, format!("adapter_config.json: {e}")))?;
-    if let Some(of) = config["base_model_name_or_path"].as_str().filter(|of| !of.is_empty() && *of != base.name)
+    if let Some(of) =
+        config["base_model_name_or_path"].as_str().filter(|of| !of.is_empty() && *of != base.name)
     {
         return Err(CommandError::new(
             Kind::Usage,

@@ -68,17 +68,13 @@ fn train(
     let sets = closed_sets(s)?;
     let lab = Lab { base, supervision: s, sets: &sets, seed, stop: &STOP };
     let pretraining = arm.which() == ::readers::Which::Pretrained;
-    let (stage, steps) = if pretraining {
-        (Stage::Pretrain, arm.pretrain.steps)
-    } else {
-        (Stage::Train, arm.train.steps)
-    };
+    let (stage, steps) =
+        if pretraining { (Stage::Pretrain, arm.pretrain.steps) } else { (Stage::Train, arm.train.steps) };
     let mut say = |line: String| context.say(&line);
     let mut progress = Progress::new(what, steps, &mut say);
-    let reader =
-        OracleMethod.fit(store, lab, arm, seed, stage, before, Session::alone(&STOP), &mut |e| {
-            progress.tell(&e);
-        })?;
+    let reader = OracleMethod.fit(store, lab, arm, seed, stage, before, Session::alone(&STOP), &mut |e| {
+        progress.tell(&e);
+    })?;
     print_result(context.global.json, "reader/1", "id", &reader.record.id)
 }
 

@@ -68,8 +68,12 @@ fn means(collector: &Collector, shown: &Shown) -> Vec<Vec<f32>> {
     (0..collector.layers.len())
         .map(|l| {
             let rows = l * collector.last..(l + 1) * collector.last;
-            let vectors: Vec<&Vec<f32>> =
-                collector.first().iter().filter_map(|p| shown.get(p)).flat_map(|v| &v[rows.clone()]).collect();
+            let vectors: Vec<&Vec<f32>> = collector
+                .first()
+                .iter()
+                .filter_map(|p| shown.get(p))
+                .flat_map(|v| &v[rows.clone()])
+                .collect();
             let n = vectors.len().max(1) as f32;
             let width = vectors.first().map_or(0, |v| v.len());
             (0..width).map(|d| vectors.iter().map(|v| v[d]).sum::<f32>() / n).collect()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lm::{Adapter, BaseModel, Batch, Outline, LowRank, Projection, Row, Want};
+use lm::{Adapter, BaseModel, Batch, LowRank, Outline, Projection, Row, Want};
 use registry::bundle::{Bundle, export};
 use registry::peft::Imported;
 use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status, Store};

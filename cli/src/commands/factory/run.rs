@@ -9,7 +9,6 @@ use lm::BaseModel;
 use registry::Store;
 use serde_json::json;
 
-
 use super::super::intervention::Intervening;
 use crate::context::{Context, STOP, gone, now_ms, owner, watch_signals};
 use crate::error::{CommandError, Kind as ErrorKind, Result};

@@ -7,10 +7,10 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use readers::Reader;
 use lm::{Adapter, BaseModel, Outline};
 use oracle_posttrain::intervention::{self, Cap, Outputs, Plan, Spec, Step, Surroundings};
 use oracle_posttrain::lens::MOMENTS_FILE;
+use readers::Reader;
 use registry::{AdapterRecord, Store, write_atomic};
 use serde_json::{Value, json};
 
