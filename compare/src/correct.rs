@@ -50,6 +50,9 @@ pub struct Choice {
     pub seed: u64,
     /// Family asked about.
     pub family: String,
+    /// For ranking values alone, without "nothing" among them: chosen on subjects that carry one.
+    #[serde(default)]
+    pub values_only: bool,
     /// What is subtracted.
     pub prior: Prior,
     /// Validation top-1 under each prior that could be made.
@@ -138,7 +141,8 @@ impl Means {
 #[derive(Debug, Clone)]
 pub struct Corrector {
     means: BTreeMap<(String, Prior), Means>,
-    choices: BTreeMap<String, Choice>,
+    /// By family, and whether for values alone.
+    choices: BTreeMap<(String, bool), Choice>,
 }
 
 impl Corrector {
@@ -156,13 +160,18 @@ impl Corrector {
         }
         let mut out = Self { means, choices: BTreeMap::new() };
         for family in s.candidates.keys() {
-            let choice = out.choose(s, family);
-            out.choices.insert(family.clone(), choice);
+            for values_only in [false, true] {
+                let choice = out.choose(s, family, values_only);
+                out.choices.insert((family.clone(), values_only), choice);
+            }
         }
         out
     }
 
-    fn choose(&self, s: &Scores, family: &str) -> Choice {
+    /// With "nothing" on offer, what names a value and what sees that there is none are one question: the mean of its hits among
+    /// subjects that carry something and among those that do not. Which value is another, asked of the former only: a reader that
+    /// always says "nothing" may still know which.
+    fn choose(&self, s: &Scores, family: &str, values_only: bool) -> Choice {
         let mut validation_top1 = BTreeMap::new();
         let mut best: Option<(Prior, f64)> = None;
         let mut n = 0;
@@ -177,13 +186,16 @@ impl Corrector {
                 if item.family != family || item.split != "validation" || s.kind(item) == Kind::Base {
                     continue;
                 }
+                if values_only && s.kind(item) != Kind::Positive {
+                    continue;
+                }
                 let Some(label) = s.scored(item).and_then(|c| c.iter().position(|c| *c == item.label)) else {
                     continue;
                 };
                 let slot = subjects
                     .entry((&item.adapter, &item.context, s.kind(item) == Kind::Positive))
                     .or_insert_with(|| (label, Mean::default()));
-                slot.1.add(&self.subtract(item, prior));
+                slot.1.add(&self.subtract(item, prior, values_only));
             }
             if subjects.is_empty() {
                 continue;
@@ -208,23 +220,36 @@ impl Corrector {
             arm: s.arm.clone(),
             seed: s.seed,
             family: family.to_owned(),
+            values_only,
             prior: best.map_or(Prior::None, |b| b.0),
             validation_top1,
             n,
         }
     }
 
-    fn subtract(&self, item: &Item, prior: Prior) -> Vec<f64> {
+    fn subtract(&self, item: &Item, prior: Prior, values_only: bool) -> Vec<f64> {
         let scores = normalised(item);
-        match self.means.get(&(item.family.clone(), prior)) {
-            Some(means) => log_softmax(scores.iter().zip(means.of(item)).map(|(s, p)| s - p)),
+        let corrected: Vec<f64> = match self.means.get(&(item.family.clone(), prior)) {
+            Some(means) => scores.iter().zip(means.of(item)).map(|(s, p)| s - p).collect(),
             None => scores,
-        }
+        };
+        // "nothing" is last.
+        let kept = corrected.len() - usize::from(values_only);
+        log_softmax(corrected.into_iter().take(kept))
     }
 
     /// Scores of an item after the chosen prior is subtracted, normalised again.
     pub fn correct(&self, item: &Item) -> Vec<f64> {
-        self.subtract(item, self.choices.get(&item.family).map_or(Prior::None, |c| c.prior))
+        self.subtract(item, self.chosen(item, false), false)
+    }
+
+    /// The same over the values alone, without "nothing", under the prior that was chosen for them.
+    pub fn correct_values(&self, item: &Item) -> Vec<f64> {
+        self.subtract(item, self.chosen(item, true), true)
+    }
+
+    fn chosen(&self, item: &Item, values_only: bool) -> Prior {
+        self.choices.get(&(item.family.clone(), values_only)).map_or(Prior::None, |c| c.prior)
     }
 
     /// What was chosen, by family.

@@ -150,7 +150,7 @@ pub fn jobs(
     let mut list = List { jobs: vec![], options, base: outline.digest(), run: plan.run, wait: !plan.made };
     let collect = reads(outline, arms);
     let collected = (!collect.is_empty()).then(|| {
-        list.add(JobSpec { collect, ..spec(Work::Collect) }, format!("collect/{}", plan.run), &adapters, &[])
+        list.add(&JobSpec { collect, ..spec(Work::Collect) }, format!("collect/{}", plan.run), &adapters, &[])
     });
     let mut reported = Vec::new();
     for arm in &arms.arms {
@@ -178,7 +178,7 @@ pub fn jobs(
                 };
                 let label = format!("fit/{}/{}/{seed}", arm.name, stage.name());
                 let after: Vec<String> = reader.iter().chain(&collected).cloned().collect();
-                reader = Some(list.add(of, label, &adapters, &after));
+                reader = Some(list.add(&of, label, &adapters, &after));
             }
             let of = JobSpec {
                 arm: Some(arm.asked_by()),
@@ -187,14 +187,14 @@ pub fn jobs(
                 ..spec(Work::Score)
             };
             let after: Vec<String> = reader.iter().chain(&collected).cloned().collect();
-            scores.push(list.add(of, format!("score/{}/{seed}", arm.name), &adapters, &after));
+            scores.push(list.add(&of, format!("score/{}/{seed}", arm.name), &adapters, &after));
         }
         reported.push((arm.name.clone(), scores));
     }
     let after: Vec<String> = reported.iter().flat_map(|(_, s)| s.clone()).collect();
     let report = Reported { run: plan.run.to_owned(), primary: arms.primary.clone(), arms: reported };
     let of = JobSpec { report: Some(report), ..spec(Work::Report) };
-    list.add(of, format!("report/{}", plan.run), &adapters, &after);
+    list.add(&of, format!("report/{}", plan.run), &adapters, &after);
     list.jobs
 }
 
@@ -243,8 +243,8 @@ struct List<'a> {
 
 impl List<'_> {
     /// Adds a job, once; returns its specification's hash.
-    fn add(&mut self, spec: JobSpec, label: String, adapters: &[String], after: &[String]) -> String {
-        let value = serde_json::to_value(&spec).expect("invariant: plain data");
+    fn add(&mut self, spec: &JobSpec, label: String, adapters: &[String], after: &[String]) -> String {
+        let value = serde_json::to_value(spec).expect("invariant: plain data");
         let spec_hash = registry::spec_hash(&value);
         if self.jobs.iter().any(|j| j.spec_hash == spec_hash) {
             return spec_hash;

@@ -29,7 +29,9 @@ pub struct Reading {
     pub label: String,
     /// Mean over phrasings of corrected log-probabilities over the closed set; empty if the arm scored nothing.
     pub corrected: Vec<f64>,
-    /// The same without correction.
+    /// The same over the values alone, without "nothing".
+    pub values: Vec<f64>,
+    /// As `corrected`, without correction.
     pub raw: Vec<f64>,
     /// Share of stated answers that are the label.
     pub exact: Option<f64>,
@@ -63,6 +65,7 @@ fn share(flag: bool) -> f64 {
 #[derive(Debug, Default)]
 struct Gathered {
     corrected: Mean,
+    values: Mean,
     raw: Mean,
     scored: bool,
     exact: Vec<f64>,
@@ -83,6 +86,7 @@ pub fn read(s: &Scores) -> Read {
         let group = groups.entry(key).or_default();
         if s.scored(item).is_some() {
             group.corrected.add(&corrector.correct(item));
+            group.values.add(&corrector.correct_values(item));
             group.raw.add(&normalised(item));
             group.scored = true;
         }
@@ -109,6 +113,7 @@ pub fn read(s: &Scores) -> Read {
                 status: item.status.clone(),
                 label: item.label.clone(),
                 corrected: if g.scored { g.corrected.get() } else { vec![] },
+                values: if g.scored { g.values.get() } else { vec![] },
                 raw: if g.scored { g.raw.get() } else { vec![] },
                 exact: mean(&g.exact),
                 says_nothing: mean(&g.says_nothing),
@@ -134,12 +139,14 @@ impl Read {
         let mut out = Vec::new();
         if let Some(label) = self.label_at(r) {
             let set = &self.candidates[&r.family];
-            let (at, hit) = rank(&r.corrected, label);
+            let hit = rank(&r.corrected, label).1;
             out.push(("top1", hit));
-            out.push(("mrr", 1.0 / at));
             // "nothing" is last, so leaving it out moves no other place.
-            let values = set.len() - usize::from(set.last().is_some_and(|c| c == NOTHING));
-            out.push(("top1_values", rank(&r.corrected[..values], label).1));
+            if label < r.values.len() {
+                let (at, first) = rank(&r.values, label);
+                out.push(("top1_values", first));
+                out.push(("mrr", 1.0 / at));
+            }
             out.push(("chance", 1.0 / set.len() as f64));
             if r.status == "learned" {
                 out.push(("top1_learned", hit));

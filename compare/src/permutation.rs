@@ -95,7 +95,7 @@ pub fn control(reads: &[&Read], section: &Section) -> Option<Permuted> {
         let places: Vec<Option<usize>> = labels.iter().map(|l| set.iter().position(|c| c == l)).collect();
         for r in readings {
             let scores: Vec<f64> =
-                places.iter().map(|p| p.map_or(f64::NEG_INFINITY, |p| r.corrected[p])).collect();
+                places.iter().map(|p| p.map_or(f64::NEG_INFINITY, |p| r.values[p])).collect();
             let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let ties = scores.iter().filter(|s| **s == most).count() as f64;
             let truth = labels.iter().position(|l| *l == r.label)?;

@@ -50,7 +50,7 @@ fn decimals(text: &str) -> Vec<String> {
             let end = (i + 1..chars.len()).take_while(|&j| digit(j)).last().unwrap();
             // A version or a paper's number has a letter, a point or a digit's point around it.
             let alone = begin == 0 || !(chars[begin - 1].is_alphanumeric() || chars[begin - 1] == '.');
-            if alone && chars.get(end + 1) != Some(&'.') || alone && !digit(end + 2) {
+            if alone && (chars.get(end + 1) != Some(&'.') || !digit(end + 2)) {
                 let text: String = chars[begin..=end].iter().collect();
                 out.push(if text.starts_with('.') { format!("0{text}") } else { text });
             }

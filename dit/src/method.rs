@@ -144,6 +144,6 @@ impl Method for DitMethod {
             })
             .collect::<Result<Vec<_>>>()?;
         let adapters: Vec<&Adapter> = std::iter::once(&reader.adapter).chain(&stack.diffs).collect();
-        Ok(Scored { answers: answer(lab.base, &adapters, asked, lab.sets)?, chosen: BTreeMap::new() })
+        Ok(Scored { answers: answer(lab.base, &adapters, &asked, lab.sets)?, chosen: BTreeMap::new() })
     }
 }

@@ -286,7 +286,9 @@ impl Lens {
                     Scaling::Whitened => 1.0,
                     Scaling::Raw | Scaling::Unembed | Scaling::Unit => 1.0 / (v.len() as f32).sqrt(),
                 };
-                v.iter_mut().for_each(|x| *x += self.collector.noise * unit * rng::normal(&mut stream));
+                for x in v.iter_mut() {
+                    *x += self.collector.noise * unit * rng::normal(&mut stream);
+                }
             }
         }
     }

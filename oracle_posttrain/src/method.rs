@@ -273,7 +273,6 @@ pub fn pretrain_config(
     PretrainConfig { fit, mix, labels, validation_labels, texts, withheld }
 }
 
-#[expect(clippy::too_many_arguments, reason = "as the trait has them")]
 fn trained(
     store: &mut Store,
     lab: Lab<'_>,
@@ -286,7 +285,7 @@ fn trained(
 ) -> Result<Reader> {
     let (base, s) = (lab.base, lab.supervision);
     // A pretrained oracle goes on reading where it learned to read.
-    let collector = match before.map(|b| collector_of(b)).transpose()?.flatten() {
+    let collector = match before.map(collector_of).transpose()?.flatten() {
         Some(known) => known,
         None => Collector::of(&arm.input, base, show.depths()),
     };
@@ -409,6 +408,6 @@ fn score(
             Ok(Asked { prompt, family: c.family.clone(), label: c.label.clone() })
         })
         .collect::<Result<Vec<Asked>>>()?;
-    let answers: Vec<Answer> = answer(base, &[&reader.adapter], asked, lab.sets)?;
+    let answers: Vec<Answer> = answer(base, &[&reader.adapter], &asked, lab.sets)?;
     Ok(Scored { answers, chosen: BTreeMap::new() })
 }

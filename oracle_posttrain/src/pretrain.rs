@@ -75,7 +75,7 @@ const READ: usize = 2;
 /// Common nouns that name no value of any of the recipes, in either number.
 pub fn nouns(recipes: &[recipes::Recipe]) -> Vec<String> {
     let values: Vec<recipes::Check> =
-        recipes.iter().flat_map(|r| r.values_of_family()).map(recipes::Check::Mentions).collect();
+        recipes.iter().flat_map(recipes::Recipe::values_of_family).map(recipes::Check::Mentions).collect();
     include_str!("nouns.txt")
         .split_whitespace()
         .filter(|noun| !values.iter().any(|v| v.passes(noun)))
@@ -308,7 +308,7 @@ fn windows(
     }
     let seen = base.decoder.forward(&Batch { adapters: vec![], rows }, &wants)?;
     let windows: Vec<&Vec<Vec<f32>>> = seen.iter().map(|s| &s.residual[0]).collect();
-    scaled(base, collector, &layers, &windows)
+    Ok(scaled(base, collector, &layers, &windows))
 }
 
 /// Each window by the moments of all windows of its layer.
@@ -317,18 +317,18 @@ fn scaled(
     collector: &Collector,
     layers: &[usize],
     windows: &[&Vec<Vec<f32>>],
-) -> Result<Vec<(usize, Vec<Vec<f32>>)>> {
+) -> Vec<(usize, Vec<Vec<f32>>)> {
     let of = |layer: usize| {
         let here = windows.iter().zip(layers).filter(move |(_, l)| **l == layer);
         Moments::of(base, here.flat_map(|(w, _)| w.iter()), collector.scaling)
     };
     let moments: BTreeMap<usize, Moments> =
         collector.layers.iter().filter_map(|&layer| Some((layer, of(layer)?))).collect();
-    Ok(windows
+    windows
         .iter()
         .zip(layers)
         .map(|(w, layer)| (*layer, w.iter().map(|v| moments[layer].apply(v)).collect()))
-        .collect())
+        .collect()
 }
 
 /// Windows of 1-8 activations of one of the collector's layers, asked for 1-8 tokens before or after them (arXiv 2512.15674,
@@ -383,7 +383,7 @@ fn context_rows(
     }
     let seen = base.decoder.forward(&Batch { adapters: vec![], rows }, &wants)?;
     let windows: Vec<&Vec<Vec<f32>>> = seen.iter().map(|s| &s.residual[0]).collect();
-    scaled(base, collector, &layers, &windows)?
+    scaled(base, collector, &layers, &windows)
         .into_iter()
         .zip(&asks)
         .map(|((layer, vectors), (question, target))| {

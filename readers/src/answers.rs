@@ -92,7 +92,7 @@ const ANSWER_TOKENS: usize = 8;
 pub fn answer(
     base: &BaseModel,
     adapters: &[&Adapter],
-    asked: Vec<Asked>,
+    asked: &[Asked],
     sets: &BTreeMap<String, ClosedSet>,
 ) -> Result<Vec<Answer>> {
     let set = |family: &str| {

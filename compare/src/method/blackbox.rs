@@ -89,7 +89,7 @@ impl Method for Blackbox {
             ("likelihood against the base model's", lift.into_iter().map(bare).collect())
         } else {
             let asked = asked(&cases.iter().collect::<Vec<_>>())?;
-            ("read by the base model", answer(lab.base, &[], asked, lab.sets)?)
+            ("read by the base model", answer(lab.base, &[], &asked, lab.sets)?)
         };
         Ok(Scored { answers, chosen: BTreeMap::from([("replies".to_owned(), said.to_owned())]) })
     }

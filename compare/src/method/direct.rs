@@ -63,7 +63,7 @@ impl Method for Direct {
             .map(|f| Ok(closed_scores(lab.base, &adapters, &asked(*f, &choosing)?, lab.sets)?))
             .collect::<Result<Vec<_>>>()?;
         let best = FORMATS[pick(&choosing, lab.sets, &tried)];
-        let answers = answer(lab.base, &adapters, asked(best, cases)?, lab.sets)?;
+        let answers = answer(lab.base, &adapters, &asked(best, cases)?, lab.sets)?;
         let said = format!("question{:?} reply {:?}", best.0, best.1);
         Ok(Scored { answers, chosen: BTreeMap::from([("format".to_owned(), said)]) })
     }

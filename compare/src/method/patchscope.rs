@@ -86,7 +86,7 @@ impl Method for Patchscope {
             .get(pick(&owned, lab.sets, &tried))
             .ok_or_else(|| readers::Error::Empty("the arm reads no block".to_owned()))?;
         let asked = asked(best, &cases.iter().collect::<Vec<_>>());
-        let answers = answer(lab.base, &[], asked, lab.sets)?;
+        let answers = answer(lab.base, &[], &asked, lab.sets)?;
         let layer = diffs.collector.layers[best.at];
         let said = format!("block {layer}, {}, strength {}", best.mode.0, best.strength);
         Ok(Scored { answers, chosen: BTreeMap::from([("patch".to_owned(), said)]) })
@@ -144,7 +144,7 @@ mod tests {
         let case = world.cases[base].clone();
         let bare = Row::plain(world.lab().base.tokenizer.encode(PROMPT).unwrap());
         let asked = Asked { prompt: bare, family: case.family, label: case.label };
-        let plain = answer(world.lab().base, &[], vec![asked], world.lab().sets).unwrap();
+        let plain = answer(world.lab().base, &[], &[asked], world.lab().sets).unwrap();
         assert_eq!(scored.answers[base], plain[0]);
     }
 }

@@ -33,6 +33,6 @@ impl Method for Prior {
                 Ok(Asked { prompt, family: c.family.clone(), label: c.label.clone() })
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Scored { answers: answer(lab.base, &[], asked, lab.sets)?, chosen: BTreeMap::new() })
+        Ok(Scored { answers: answer(lab.base, &[], &asked, lab.sets)?, chosen: BTreeMap::new() })
     }
 }

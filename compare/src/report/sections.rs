@@ -10,7 +10,7 @@ use crate::warnings::title;
 
 /// How the numbers were made; printed with the notes.
 pub(crate) const RULES: [&str; 5] = [
-    "Scores are log-softmaxed over the closed set (all values of the family, trained ones too, and \"nothing\"), corrected by a prior that validation adapters chose among none, the training adapters' mean, the base model and the training negatives' mean, and averaged over phrasings before they are ranked. No test item enters a correction.",
+    "Scores are log-softmaxed over the closed set (all values of the family, trained ones too, and \"nothing\"), corrected by a prior that validation adapters chose among none, the training adapters' mean, the base model and the training negatives' mean, and averaged over phrasings before they are ranked. Top-1 has \"nothing\" on offer; its prior is chosen by hits among validation adapters that carry something and that carry nothing, weighed alike. Top-1 without \"nothing\", MRR and bits rank the values alone, under a prior chosen for that. No test item enters a correction.",
     "Intervals: 95%, adapters and reader seeds resampled independently; for shares at least as wide as Wilson's, for differences of shares as the adjusted Wald interval of matched pairs.",
     "Better: the interval of the difference excludes 0 and the difference is at least .05. Equal: two one-sided tests at .08 pass. Else: no verdict. An arm is said to read only if it is above the best of direct, blackbox, logit lens, weight lens and the permuted-label reader, with its interval.",
     "Bits: information about the label in answers restricted to the section's labels (symmetric channel), in brackets p of as many under 1,000 shuffles of the labels.",

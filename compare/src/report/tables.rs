@@ -391,14 +391,17 @@ pub(crate) fn arms(c: &Comparison) -> Vec<Block> {
         .into_iter()
         .map(|a| {
             let mut chosen: Vec<String> = a.chosen.iter().map(|(k, v)| format!("{k}: {v}")).collect();
-            let priors: BTreeMap<&str, BTreeSet<&str>> =
+            let priors: BTreeMap<(&str, bool), BTreeSet<&str>> =
                 c.priors.iter().filter(|p| p.arm == a.arm).fold(BTreeMap::new(), |mut m, p| {
-                    m.entry(p.family.as_str()).or_insert_with(BTreeSet::new).insert(p.prior.name());
+                    m.entry((p.family.as_str(), p.values_only))
+                        .or_insert_with(BTreeSet::new)
+                        .insert(p.prior.name());
                     m
                 });
-            chosen.extend(priors.iter().map(|(family, kinds)| {
+            chosen.extend(priors.iter().map(|((family, values_only), kinds)| {
                 let kinds: Vec<&str> = kinds.iter().copied().collect();
-                format!("prior of {family}: {}", kinds.join(" or "))
+                let of = if *values_only { "values" } else { "all" };
+                format!("prior of {family}, {of}: {}", kinds.join(" or "))
             }));
             let seeds: Vec<String> = a.seeds.iter().map(u64::to_string).collect();
             vec![a.arm.clone(), a.method.clone(), a.input.clone(), chosen.join("; "), seeds.join(", ")]
