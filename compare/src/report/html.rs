@@ -68,10 +68,11 @@ pub fn to_html(c: &Comparison) -> String {
         };
     }
     format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>lorafab: {0}</title><style>{STYLE}</style></head><body><h1>Which reader reads what</h1><p class=\"meta\">{0} · {1} · {2}</p>{body}</body></html>\n",
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>lorafab: {0}</title><style>{STYLE}</style></head><body><h1>Which reader reads what</h1><p class=\"meta\">{0} · {1}{2}</p>{body}</body></html>\n",
         escape(&c.run),
         escape(&c.model),
-        escape(&c.created_at)
+        // Comparisons of this build hold no clock.
+        if c.created_at.is_empty() { String::new() } else { format!(" · {}", escape(&c.created_at)) }
     )
 }
 
