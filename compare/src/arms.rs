@@ -145,6 +145,18 @@ impl Arms {
         Ok(())
     }
 
+    /// The same without what these families lack: contexts of a trigger, and a declared contrast about a family that is not
+    /// there. For the default comparison, which is of whatever a store has.
+    pub fn about(mut self, recipes: &[Recipe]) -> Self {
+        let has = |c: &Context| *c == Context::Neutral || recipes.iter().any(|r| r.contexts().contains(c));
+        for arm in &mut self.arms {
+            arm.contexts.retain(has);
+            arm.train.contexts.retain(has);
+        }
+        self.primary = self.primary.filter(|p| recipes.iter().any(|r| r.name == p.family));
+        self
+    }
+
     /// The readers that arms name and that must exist.
     pub fn known(&self) -> Vec<(usize, Known)> {
         let of = |arm: &Arm| match arm.which() {

@@ -296,7 +296,7 @@ mod tests {
         let read = read(&scores("dit", true, 1, items));
         assert_eq!(read.readings.len(), 1);
         let m: BTreeMap<_, _> = read.measures(&read.readings[0]).into_iter().collect();
-        assert_eq!((m["top1"], m["top1_values"], m["mrr"], m["chance"]), (0.0, 1.0, 0.5, 0.25));
+        assert_eq!((m["top1"], m["top1_values"], m["mrr"], m["chance"]), (0.0, 1.0, 1.0, 0.25));
         assert_eq!((m["exact_match"], m["says_nothing"], m["answer_nats"]), (0.5, 0.5, 2.0));
         assert_eq!(m["top1_learned"], 0.0);
     }

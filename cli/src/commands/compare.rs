@@ -19,10 +19,10 @@ use crate::output::{print, print_json, table};
 
 pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
     match command {
-        CompareCommand::Run { run, arms, seeds, filter, seed, smoke } => {
+        CompareCommand::Run { run, arms: file, seeds, filter, seed, smoke } => {
             watch_signals();
             registry::check_name(run)?;
-            let mut arms = read(arms.as_deref())?;
+            let mut arms = read(file.as_deref())?;
             if *seeds == 0 {
                 return Err(CommandError::new(Kind::Usage, "--seeds: 0 is too few; give at least 1"));
             }
@@ -30,7 +30,11 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             // No weight is loaded, and nothing written, before all is checked.
             let outline = context.outline()?;
             let made = adapters(&store, &outline, filter.as_deref())?;
-            arms.check(&outline, &recipes_about(&store, &made)?)?;
+            let about = recipes_about(&store, &made)?;
+            if file.is_none() {
+                arms = arms.about(&about);
+            }
+            arms.check(&outline, &about)?;
             for (i, new) in settle(&store, &outline, &mut arms)? {
                 arms.arms[i].reader = Some(store.commit_adapter(new)?.id);
             }

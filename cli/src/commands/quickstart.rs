@@ -70,7 +70,7 @@ pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
         done.new + done.again,
         context.store_path().display()
     ));
-    let arms = Arms::parse("default arms", DEFAULT)?.with_seeds(args.seeds);
+    let arms = Arms::parse("default arms", DEFAULT)?.about(&recipes).with_seeds(args.seeds);
     let arms = if smoke { arms.smoke() } else { arms };
     arms.check(&base, &recipes)?;
     let plan = Plan { run, smoke, seed, made: false };

@@ -96,6 +96,9 @@ fn arm(name: &str, method: &str, trained: bool, seed: u64, skill: f64) -> Scores
             if name.ends_with("rows") { "equal rows" } else { "equal FLOPs" }.into(),
         );
     }
+    if name.contains("permuted") {
+        chosen.insert("labels".into(), "permuted".into());
+    }
     Scores {
         schema: Scores::SCHEMA.into(),
         arm: name.into(),

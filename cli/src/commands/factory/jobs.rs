@@ -241,7 +241,7 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
                 let adapters =
                     adapters_of(&j.work.of, &made).map_err(|what| wrong(path, format!("{at}.of: {what}")))?;
                 let arms = match &j.work.arms {
-                    None => Arms::parse("default arms", DEFAULT)?,
+                    None => Arms::parse("default arms", DEFAULT)?.about(&out.recipes),
                     Some(name) => {
                         let file = beside(folder, name).ok_or_else(|| {
                             wrong(path, format!("{at}.arms: {name:?} is no file beside this one"))
