@@ -108,7 +108,9 @@ fn quickstart_runs_from_recipes_to_report_and_running_it_again_changes_nothing()
     let verify = place.json(&["adapter", "verify"]);
     assert!(verify["outcomes"].as_array().unwrap().iter().all(|o| o["problem"].is_null()));
     assert!(text(&place.run(&["compare", "report", "--run", "smoke"]).stdout).contains("Smoke run"));
-    assert!(text(&place.run(&["compare", "report", "--run", "smoke", "--csv"]).stdout).starts_with("kind,arm,"));
+    assert!(
+        text(&place.run(&["compare", "report", "--run", "smoke", "--csv"]).stdout).starts_with("kind,arm,")
+    );
     let page = place.path("page.html").display().to_string();
     assert!(place.run(&["compare", "report", "--run", "smoke", "--html", &page]).status.success());
     assert!(std::fs::read_to_string(&page).unwrap().contains("<svg"));
