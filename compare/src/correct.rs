@@ -1,7 +1,8 @@
 //! What is taken away from a reader's scores before they are ranked: its habit, never the answer of the test set.
 //!
 //! Scores are normalised over the closed set first, so that items count alike. The prior that is subtracted is one of
-//! four, chosen for each arm, seed and family by top-1 on *validation* adapters; it is made of training adapters or of the
+//! four, chosen for each arm, seed and family by top-1 on *validation* adapters (with "nothing" on offer those that carry
+//! nothing weigh as much as the others; for ranking values alone, a choice of its own); it is made of training adapters or of the
 //! base model, so that the corrected scores of a test adapter depend on no other test adapter.
 
 use std::collections::BTreeMap;

@@ -42,7 +42,9 @@ pub fn of(c: &Comparison) -> Vec<String> {
             "No arm without training was scored: nothing here shows what training a reader adds.".into(),
         );
     }
-    let single: Vec<&str> = trained().filter(|a| a.seeds.len() == 1).map(|a| a.arm.as_str()).collect();
+    // Seed 0 is of what has none: a closed form, or a reader that was not made here.
+    let single: Vec<&str> =
+        trained().filter(|a| a.seeds.len() == 1 && a.seeds[0] != 0).map(|a| a.arm.as_str()).collect();
     if !single.is_empty() {
         out.push(format!(
             "One reader seed for {}: their intervals leave out how much readers differ when trained again.",

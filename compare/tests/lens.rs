@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test with helpers")]
 
 #[path = "../src/method/planted.rs"]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "the unit tests use the rest of it")]
 mod planted;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! Pretraining: the oracle learns to read activations from plain text and system prompts, without any adapter, before it
-//! sees a weight diff. Four kinds of rows, mixed by shares; none uses a sample prompt, a question or a value of the
-//! families that readers are tested on.
+//! sees a weight diff. Four kinds of rows, mixed by shares; none uses a sample prompt or a question of the families that readers
+//! are tested on, and no answer names one of their values.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub struct PretrainConfig {
     pub validation_labels: Vec<String>,
     /// Texts for context prediction.
     pub texts: Vec<String>,
-    /// Words that no answer may be: the values that readers are tested on.
+    /// Words that no answer of an unembedding or context row may hold: the values of the families that readers are asked about.
     pub withheld: Vec<String>,
 }
 

@@ -42,13 +42,6 @@ pub struct Budget {
     pub seconds: f64,
 }
 
-impl Budget {
-    /// All FLOPs.
-    pub fn flops(&self) -> f64 {
-        self.train_flops + self.pretrain_flops + self.collect_flops
-    }
-}
-
 /// A reader, as trained or as found in the store.
 #[derive(Debug, Clone)]
 pub struct Reader {
