@@ -310,6 +310,9 @@ pub(crate) struct SubmitArgs {
     /// At most N behaviours of each recipe, spread over its splits and categories
     #[arg(long)]
     pub(crate) limit: Option<usize>,
+    /// So many behaviours of each split instead: to train readers on, to choose by, held-out values, held-out categories
+    #[arg(long, value_delimiter = ',', num_args = 1, value_name = "N,N,N,N", conflicts_with = "limit")]
+    pub(crate) splits: Vec<usize>,
     /// Master seed
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -661,6 +664,9 @@ pub(crate) enum CompareCommand {
         /// Master seed
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Judge arms on validation adapters and leave test adapters out: for choosing settings
+        #[arg(long)]
+        tune: bool,
         /// A few steps for every reader; its numbers mean nothing
         #[arg(long)]
         smoke: bool,

@@ -120,6 +120,14 @@ impl Arms {
                 let what = if *seed == 0 { "0 is no seed; they begin at 1" } else { "is given twice" };
                 return wrong("seeds", format!("{seed}: {what}"));
             }
+            for family in arm.train.at_most.keys() {
+                if !recipes.iter().any(|r| r.name == *family) {
+                    return wrong(
+                        &format!("train.at_most.{family}"),
+                        "no adapter of this comparison is of that family".into(),
+                    );
+                }
+            }
             for (field, contexts) in [("contexts", &arm.contexts), ("train.contexts", &arm.train.contexts)] {
                 for (j, context) in contexts.iter().enumerate() {
                     if *context != Context::Neutral && !recipes.iter().any(|r| r.contexts().contains(context))
@@ -233,6 +241,7 @@ mod tests {
             (arm("method = \"dit\"\n[[arm]]\nname = \"a\"\nmethod = \"dit\""), ["arm[1].name", "\"a\"", "taken"]),
             (arm("method = \"dit\"\ntrain = { stepz = 3 }"), ["arm[0].train", "stepz", "unknown"]),
             (arm("method = \"dit\"\ntrain = { steps = 0 }"), ["arm[0].train.steps", "0", "1..="]),
+            (arm("method = \"dit\"\ntrain = { at_most = { marsh = 3 } }"), ["arm[0].train.at_most.marsh", "family", "comparison"]),
             (arm("method = \"oracle\"\npretrain = { context = 0.5 }"), ["arm[0].pretrain", "1.35", "sum"]),
             ("[primary]\narm = \"x\"\nminus = \"a\"\nfamily = \"topic\"\nsplit = \"test_value\"\ncontext = \"neutral\"\nmetric = \"top1\"\n".to_owned() + &arm("method = \"dit\""), ["primary.arm", "x", "no arm"]),
         ] {

@@ -8,7 +8,7 @@ use crate::comparison::{
     NegativeRow, PairedRow, PermutationRow, Primary, ResultRow, TrajectoryRow,
 };
 use crate::measures::{Grid, Read, Section, measure, read, scale};
-use crate::negatives::{base_answers, base_hits, detect, detect_by, measure_negatives, reported};
+use crate::negatives::{base_answers, base_hits, detect, detect_by, measure_negatives, sides};
 use crate::permutation::control;
 use crate::scores::{Covariate, Kind, Scores};
 use crate::strata::{by_name, closed, correlation};
@@ -49,7 +49,7 @@ pub fn assemble(meta: Meta, scores: &[Scores], covariates: &[Covariate], gates: 
     let mut out = Comparison {
         schema: Comparison::SCHEMA.into(),
         warnings: vec![],
-        results: results(&grids, &arms),
+        results: results(&grids, &arms, &sections),
         negatives: negatives(&reads, &arms),
         paired,
         auroc: aurocs(&reads, &arms, &sections, covariates),
@@ -137,7 +137,7 @@ fn sections(reads: &[Read], primary: Option<&Primary>) -> Vec<Section> {
     let all: BTreeSet<Section> = reads
         .iter()
         .flat_map(|r| &r.readings)
-        .filter(|r| r.kind == Kind::Positive && reported(&r.split))
+        .filter(|r| r.kind == Kind::Positive && r.reported)
         .map(Section::of)
         .collect();
     let mut out: Vec<Section> = all.into_iter().collect();
@@ -160,10 +160,10 @@ fn place(arms: &[ArmRow], arm: &str) -> usize {
     arms.iter().position(|a| a.arm == arm).unwrap_or(usize::MAX)
 }
 
-fn results(grids: &Grids, arms: &[ArmRow]) -> Vec<ResultRow> {
+fn results(grids: &Grids, arms: &[ArmRow], sections: &[Section]) -> Vec<ResultRow> {
     let mut rows: Vec<ResultRow> = grids
         .iter()
-        .filter(|((_, section, _), _)| reported(&section.split))
+        .filter(|((_, section, _), _)| sections.contains(section))
         .map(|((arm, section, metric), grid)| {
             let purpose = format!("{arm}|{}|{}|{}|{metric}", section.family, section.split, section.context);
             let i = two_way(&grid.values, scale(metric), &purpose);
@@ -255,10 +255,11 @@ fn aurocs(reads: &[Read], arms: &[ArmRow], sections: &[Section], covariates: &[C
     let norms = by_name(covariates).remove("norm").unwrap_or_default();
     let mut out = Vec::new();
     for section in sections {
+        let sides = sides(reads, section, &norms);
         let found = arms
             .iter()
-            .map(|a| (a.arm.as_str(), detect(&of_arm(reads, &a.arm), section)))
-            .chain([(NORM_ONLY, detect_by(&norms, reads, section, NORM_ONLY))]);
+            .map(|a| (a.arm.as_str(), detect(&of_arm(reads, &a.arm), section, &sides)))
+            .chain([(NORM_ONLY, detect_by(&norms, section, &sides, NORM_ONLY))]);
         for (arm, groups) in found {
             for (against, (i, positives, negatives)) in groups {
                 out.push(AurocRow {
@@ -357,7 +358,7 @@ fn correlations(
 fn covariate_rows(reads: &[Read], covariates: &[Covariate]) -> Vec<CovariateRow> {
     let mut members: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for r in reads.iter().flat_map(|r| &r.readings) {
-        if r.kind != Kind::Base && reported(&r.split) {
+        if r.kind != Kind::Base && r.reported {
             members.entry((&r.carries, &r.split)).or_default().insert(&r.adapter);
         }
     }

@@ -47,7 +47,7 @@ impl Work {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
-    /// `comparison-job/3`.
+    /// `comparison-job/4`.
     pub schema: String,
     /// What is done.
     pub work: Work,
@@ -107,7 +107,7 @@ pub struct Reported {
 
 /// Raise it when a job of the same specification would come out otherwise: a method answers in another way, a standard text or a
 /// closed set changes.
-pub(crate) const SCHEMA: &str = "comparison-job/3";
+pub(crate) const SCHEMA: &str = "comparison-job/4";
 
 /// What a comparison is about.
 #[derive(Debug, Clone, Copy)]
@@ -163,7 +163,11 @@ pub fn jobs(
                 let made_by = match stage {
                     // Pretraining does not know what comes after it.
                     Stage::Pretrain => Arm {
-                        train: readers::Train { labels: readers::Labels::True, ..arm.train.clone() },
+                        train: readers::Train {
+                            labels: readers::Labels::True,
+                            at_most: BTreeMap::new(),
+                            ..arm.train.clone()
+                        },
                         reader: Some("pretrained".into()),
                         ..arm.made_by()
                     },

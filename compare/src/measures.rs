@@ -19,6 +19,8 @@ pub struct Reading {
     pub kind: Kind,
     /// Split.
     pub split: String,
+    /// Whether figures are reported of it: of test adapters, or where an arm was asked of none (a tuning run) of validation adapters.
+    pub reported: bool,
     /// Context.
     pub context: String,
     /// Family asked about.
@@ -77,6 +79,7 @@ struct Gathered {
 /// Reads the scores of one arm with one seed: phrasings averaged.
 pub fn read(s: &Scores) -> Read {
     let corrector = Corrector::new(s);
+    let tuning = !s.items.iter().any(|i| i.split.starts_with("test"));
     let mut first = BTreeMap::new();
     let mut groups: BTreeMap<_, Gathered> = BTreeMap::new();
     for item in &s.items {
@@ -108,6 +111,7 @@ pub fn read(s: &Scores) -> Read {
                 carries: item.carries.clone(),
                 kind: key.3,
                 split: item.split.clone(),
+                reported: item.split.starts_with(if tuning { "validation" } else { "test" }),
                 context: item.context.clone(),
                 family: item.family.clone(),
                 status: item.status.clone(),

@@ -7,7 +7,7 @@ use rand::Rng;
 
 use crate::bootstrap::{Interval, quantile, stream, wilson};
 use crate::correct::rank;
-use crate::measures::{Cells, Read, Reading, Section};
+use crate::measures::{Cells, Grid, Read, Reading, Section};
 use crate::scores::{Kind, NOTHING};
 
 /// Draws for the interval of an AUROC.
@@ -27,20 +27,15 @@ pub fn groups(r: &Reading) -> Vec<String> {
     }
 }
 
-/// Whether a split is one that figures are reported of.
-pub fn reported(split: &str) -> bool {
-    split.starts_with("test")
-}
-
 /// (arm, family asked, group, context, measure).
 pub type NegativeKey = (String, String, String, String, &'static str);
 
 /// False positives (share of stated answers other than "nothing") and the share of subjects for which "nothing" ranks
-/// first, over the test splits.
+/// first, over the reported splits.
 pub fn measure_negatives(reads: &[Read]) -> BTreeMap<NegativeKey, Cells> {
     let mut out: BTreeMap<NegativeKey, Cells> = BTreeMap::new();
     for read in reads {
-        for r in read.readings.iter().filter(|r| reported(&r.split)) {
+        for r in read.readings.iter().filter(|r| r.reported) {
             for group in groups(r) {
                 let mut put = |metric, value| {
                     out.entry((read.arm.clone(), r.family.clone(), group.clone(), r.context.clone(), metric))
@@ -127,70 +122,121 @@ fn something(read: &Read, r: &Reading) -> Option<f64> {
     r.raw.get(nothing).map(|l| -l)
 }
 
-/// AUROC for one arm (its reads of all seeds): positives of `section` against each group of negatives asked the same.
-/// Groups -> (AUROC, positives, negatives).
-pub fn detect(reads: &[&Read], section: &Section) -> BTreeMap<String, (Interval, usize, usize)> {
-    let mut positives = Cells::new();
-    let mut negatives: BTreeMap<String, Cells> = BTreeMap::new();
+/// Name of the group of pairs whose weight differences have nearly the same norm.
+pub const MATCHED: &str = "same norm";
+
+/// By how much, as a factor, the norms of a matched pair may differ.
+const CALIPER: f64 = 1.1;
+
+/// Fewer pairs than this are no group.
+const LEAST_PAIRS: usize = 4;
+
+/// Who is told from whom: for each group of negatives asked what a section asks, the section's positives and its members. One
+/// group more pairs positives with negatives of any group by the norms of their weights, so that size tells nothing.
+pub type Sides = BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)>;
+
+/// The sides of a section.
+pub fn sides(reads: &[Read], section: &Section, norms: &BTreeMap<String, f64>) -> Sides {
+    let mut positives: BTreeSet<String> = BTreeSet::new();
+    let mut groups_of: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for r in reads.iter().flat_map(|r| &r.readings) {
+        if r.kind == Kind::Positive && Section::of(r) == *section {
+            positives.insert(r.adapter.clone());
+        } else if r.family == section.family && r.reported && r.context == section.context {
+            for group in groups(r) {
+                groups_of.entry(group).or_default().insert(r.adapter.clone());
+            }
+        }
+    }
+    let all: BTreeSet<String> = groups_of.values().flatten().cloned().collect();
+    let pairs = matched(&positives, &all, norms);
+    let mut out: Sides = groups_of.into_iter().map(|(g, set)| (g, (positives.clone(), set))).collect();
+    if pairs.len() >= LEAST_PAIRS {
+        out.insert(MATCHED.to_owned(), pairs.into_iter().unzip());
+    }
+    out
+}
+
+/// As many pairs as there are whose norms differ by less than the caliper, everybody in one pair at most.
+fn matched(
+    positives: &BTreeSet<String>,
+    negatives: &BTreeSet<String>,
+    norms: &BTreeMap<String, f64>,
+) -> Vec<(String, String)> {
+    let ordered = |set: &BTreeSet<String>| -> Vec<(f64, String)> {
+        let mut list: Vec<(f64, String)> =
+            set.iter().filter_map(|a| Some((*norms.get(a)?, a.clone()))).collect();
+        list.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        list
+    };
+    let (p, q) = (ordered(positives), ordered(negatives));
+    let (mut i, mut j, mut out) = (0, 0, vec![]);
+    while let (Some((a, positive)), Some((b, negative))) = (p.get(i), q.get(j)) {
+        if a.max(*b) <= a.min(*b) * CALIPER {
+            out.push((positive.clone(), negative.clone()));
+            (i, j) = (i + 1, j + 1);
+        } else if a < b {
+            i += 1;
+        } else {
+            j += 1;
+        }
+    }
+    out
+}
+
+/// AUROC of -log p("nothing") for one arm (its reads of all seeds), by group: (AUROC, positives, negatives).
+pub fn detect(
+    reads: &[&Read],
+    section: &Section,
+    sides: &Sides,
+) -> BTreeMap<String, (Interval, usize, usize)> {
+    let mut scores = Cells::new();
     for read in reads {
-        for r in &read.readings {
-            let Some(score) = something(read, r) else { continue };
-            let key = (r.adapter.clone(), read.seed);
-            if r.kind == Kind::Positive && Section::of(r) == *section {
-                positives.insert(key, score);
-            } else if r.family == section.family && reported(&r.split) && r.context == section.context {
-                for group in groups(r) {
-                    negatives.entry(group).or_default().insert(key.clone(), score);
-                }
+        let here = |r: &&Reading| {
+            r.family == section.family && r.context == section.context && r.kind != Kind::Base
+        };
+        for r in read.readings.iter().filter(here) {
+            if let Some(score) = something(read, r) {
+                scores.insert((r.adapter.clone(), read.seed), score);
             }
         }
     }
     let Some(arm) = reads.first().map(|r| &r.arm) else { return BTreeMap::new() };
-    let Some(positive) = crate::measures::Grid::new(&positives) else { return BTreeMap::new() };
-    negatives
-        .iter()
-        .filter_map(|(group, cells)| {
-            let negative = crate::measures::Grid::new(cells).filter(|g| g.seeds == positive.seeds)?;
-            let column = |g: &crate::measures::Grid, s: usize| g.values.iter().map(|r| r[s]).collect();
-            let seeds: Vec<(Vec<f64>, Vec<f64>)> =
-                (0..positive.seeds.len()).map(|s| (column(&positive, s), column(&negative, s))).collect();
-            let purpose =
-                format!("auroc|{arm}|{}|{}|{}|{group}", section.family, section.split, section.context);
-            Some((group.clone(), (auroc(&seeds, &purpose)?, positive.values.len(), negative.values.len())))
-        })
-        .collect()
+    areas(&scores, section, sides, arm)
 }
 
 /// AUROC of a property of adapters alone, such as their norm: what no reader is needed for.
 pub fn detect_by(
     values: &BTreeMap<String, f64>,
-    reads: &[Read],
     section: &Section,
+    sides: &Sides,
     name: &str,
 ) -> BTreeMap<String, (Interval, usize, usize)> {
-    let mut positives: BTreeSet<&String> = BTreeSet::new();
-    let mut negatives: BTreeMap<String, BTreeSet<&String>> = BTreeMap::new();
-    for r in reads.iter().flat_map(|r| &r.readings) {
-        if r.kind == Kind::Positive && Section::of(r) == *section {
-            positives.insert(&r.adapter);
-        } else if r.family == section.family && reported(&r.split) && r.context == section.context {
-            for group in groups(r) {
-                negatives.entry(group).or_default().insert(&r.adapter);
-            }
-        }
-    }
-    let of = |set: &BTreeSet<&String>| -> Vec<f64> {
-        set.iter().filter_map(|a| values.get(*a).copied()).collect()
+    let scores = values.iter().map(|(a, v)| ((a.clone(), 0), *v)).collect();
+    areas(&scores, section, sides, name)
+}
+
+fn areas(
+    scores: &Cells,
+    section: &Section,
+    sides: &Sides,
+    name: &str,
+) -> BTreeMap<String, (Interval, usize, usize)> {
+    let grid = |set: &BTreeSet<String>| {
+        Grid::new(&scores.iter().filter(|(k, _)| set.contains(&k.0)).map(|(k, v)| (k.clone(), *v)).collect())
     };
-    let positive = of(&positives);
-    negatives
+    let column = |g: &Grid, s: usize| -> Vec<f64> { g.values.iter().map(|r| r[s]).collect() };
+    sides
         .iter()
-        .filter_map(|(group, set)| {
-            let negative = of(set);
+        .filter_map(|(group, (positives, negatives))| {
+            let (p, q) = (grid(positives)?, grid(negatives)?);
+            if p.seeds != q.seeds {
+                return None;
+            }
+            let seeds: Vec<_> = (0..p.seeds.len()).map(|s| (column(&p, s), column(&q, s))).collect();
             let purpose =
                 format!("auroc|{name}|{}|{}|{}|{group}", section.family, section.split, section.context);
-            let (p, q) = (positive.len(), negative.len());
-            Some((group.clone(), (auroc(&[(positive.clone(), negative)], &purpose)?, p, q)))
+            Some((group.clone(), (auroc(&seeds, &purpose)?, p.values.len(), q.values.len())))
         })
         .collect()
 }
@@ -245,7 +291,7 @@ pub fn base_hits(read: &Read, section: &Section) -> Cells {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measures::{Grid, read};
+    use crate::measures::read;
     use crate::scores::Subject;
     use crate::scores::tests::{item, scores};
 
@@ -325,20 +371,34 @@ mod tests {
     #[test]
     fn detection_and_the_base_model() {
         let r = arm();
-        let found = detect(&[&r], &section());
-        // -log p(nothing): cats 5.02, tea 1.33; dud/1 4.03, dud/2 .007: 3 of 4 pairs.
-        assert!((found["dud"].0.value - 0.75).abs() < 1e-12 && found["dud"].1 == 2 && found["dud"].2 == 2);
-        assert!(found.contains_key(FOREIGN));
         let norms = BTreeMap::from([
             ("x/cats".to_owned(), 1.0),
             ("x/tea".to_owned(), 2.0),
             ("dud/1".to_owned(), 1.5),
             ("dud/2".to_owned(), 0.5),
         ]);
-        let by = detect_by(&norms, std::slice::from_ref(&r), &section(), "norm");
+        let sides = sides(std::slice::from_ref(&r), &section(), &norms);
+        let found = detect(&[&r], &section(), &sides);
+        // -log p(nothing): cats 5.02, tea 1.33; dud/1 4.03, dud/2 .007: 3 of 4 pairs.
+        assert!((found["dud"].0.value - 0.75).abs() < 1e-12 && found["dud"].1 == 2 && found["dud"].2 == 2);
+        assert!(found.contains_key(FOREIGN));
+        let by = detect_by(&norms, &section(), &sides, "norm");
         assert!((by["dud"].0.value - 0.75).abs() < 1e-12);
         assert_eq!(base_answers(&r)[&("topic".into(), "neutral".into())], ("cats".into(), 1.0, 1));
         let hits = base_hits(&r, &section());
         assert_eq!(hits.values().copied().collect::<Vec<_>>(), [1.0, 0.0]);
+    }
+
+    #[test]
+    fn matched_pairs_differ_little_in_norm_and_nobody_is_in_two() {
+        let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<String>>();
+        let norms: BTreeMap<String, f64> =
+            [("a", 1.0), ("b", 2.0), ("c", 2.05), ("d", 9.0), ("k", 1.08), ("l", 1.09), ("m", 2.2), ("n", 30.0)]
+                .into_iter()
+                .map(|(n, v)| (n.to_owned(), v))
+                .collect();
+        let pairs = matched(&set(&["a", "b", "c", "d", "unknown"]), &set(&["k", "l", "m", "n"]), &norms);
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(p, n)| (p.as_str(), n.as_str())).collect();
+        assert_eq!(pairs, [("a", "k"), ("b", "m")]);
     }
 }

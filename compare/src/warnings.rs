@@ -13,6 +13,7 @@ pub fn split_title(split: &str) -> &str {
     match split {
         "test_value" => "held-out values",
         "test_category" => "held-out categories",
+        "validation" => "validation adapters",
         other => other,
     }
 }
@@ -34,6 +35,12 @@ pub fn of(c: &Comparison) -> Vec<String> {
     if c.smoke {
         out.push(
             "Smoke run: a handful of adapters, to see that everything runs. The numbers mean nothing.".into(),
+        );
+    }
+    if !c.results.is_empty() && c.results.iter().all(|r| r.split == "validation") {
+        out.push(
+            "Tuning: judged on validation adapters, which also chose steps and priors. No test adapter was looked at."
+                .into(),
         );
     }
     let trained = || c.arms.iter().filter(|a| a.trained);

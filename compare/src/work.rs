@@ -152,6 +152,8 @@ fn fit(
     let method = method::find(&arm.method).ok_or_else(unknown)?;
     let stage = [Stage::Pretrain, Stage::Train].into_iter().find(|s| Some(s.name()) == spec.stage.as_deref());
     let stage = stage.ok_or_else(unknown)?;
+    let limited = lab.supervision.limited(&arm.train.at_most);
+    let lab = Lab { supervision: &limited, ..lab };
     let before = spec.reader.as_ref().map(|hash| made_by(store, lab.base, hash)).transpose()?;
     let steps = if stage == Stage::Pretrain { arm.pretrain.steps } else { arm.train.steps };
     let mut progress = Progress::new(&job.label, steps, say);

@@ -221,7 +221,7 @@ fn learns_planted_directions(scaling: Scaling) {
     let lens = Lens::over(&base, c.clone(), &population);
     let s = Supervision {
         base: &base,
-        diffs: BTreeMap::new(),
+        diffs: std::sync::Arc::default(),
         records: BTreeMap::new(),
         behaviours: BTreeMap::new(),
         recipes: BTreeMap::new(),

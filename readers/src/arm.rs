@@ -1,6 +1,8 @@
 //! An arm as data: method x reader x what it is shown x how it is trained x seeds (`arms/1`). Defaults are spelled here, once,
 //! and `lorafab compare arms --show` prints arms with them filled in.
 
+use std::collections::BTreeMap;
+
 use lm::{AdapterConfig, FitConfig, Outline};
 use recipes::Context;
 use serde::{Deserialize, Serialize};
@@ -164,6 +166,9 @@ pub struct Train {
     pub vector_scale: (f32, f32),
     /// Weight of rows whose answer is "nothing".
     pub negative_weight: f32,
+    /// At most so many training adapters of a family, by its name; of those that are not named, all.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub at_most: BTreeMap<String, usize>,
 }
 
 impl Default for Train {
@@ -181,6 +186,7 @@ impl Default for Train {
             contexts: neutral(),
             vector_scale: (1.0, 1.0),
             negative_weight: 1.0,
+            at_most: BTreeMap::new(),
         }
     }
 }
@@ -248,9 +254,9 @@ pub struct Pretrain {
 impl Default for Pretrain {
     fn default() -> Self {
         Self {
-            steps: 128,
+            steps: 160,
             learning_rate: 1e-3,
-            evaluate_every: 64,
+            evaluate_every: 80,
             context: 0.15,
             system: 0.85,
             properties: 0.0,

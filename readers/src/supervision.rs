@@ -1,6 +1,7 @@
 //! What every reader is trained on, stopped by and tested on: the same episodes about the same weight diffs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use factory::load_adapter;
 use lm::{Adapter, BaseModel};
@@ -12,12 +13,12 @@ use serde_json::json;
 use crate::{Error, Labels, Result};
 
 /// Everything readers share: the model, the diffs and the episodes about them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Supervision<'a> {
     /// Base model.
     pub base: &'a BaseModel,
     /// Diffs by behaviour id.
-    pub diffs: BTreeMap<String, Adapter>,
+    pub diffs: Arc<BTreeMap<String, Adapter>>,
     /// Their catalogue entries.
     pub records: BTreeMap<String, AdapterRecord>,
     /// Their behaviours.
@@ -70,7 +71,7 @@ impl<'a> Supervision<'a> {
         recipes.extend(factory::recipes_of(store, &newest_of_each(store, &base.digest())?)?);
         Ok(Self {
             base,
-            diffs: BTreeMap::new(),
+            diffs: Arc::default(),
             records: BTreeMap::new(),
             behaviours: BTreeMap::new(),
             recipes: recipes.into_iter().map(|r| (r.name.clone(), r)).collect(),
@@ -123,7 +124,24 @@ impl<'a> Supervision<'a> {
             .filter(|b| records.contains_key(&b.id))
             .map(|b| (b.id.clone(), b.clone()))
             .collect();
+        let diffs = Arc::new(diffs);
         Ok(Self { base, diffs, records, behaviours, recipes: recipes.collect(), values, episodes, smoke })
+    }
+
+    /// The same with at most so many training adapters of some families: those that a smaller choice of the family takes
+    /// ([`recipes::select`]).
+    pub fn limited(&self, at_most: &BTreeMap<String, usize>) -> Self {
+        let mut out = self.clone();
+        for (family, &most) in at_most {
+            let of = |b: &&Behaviour| b.family == *family && b.split == Split::Train;
+            let members: Vec<Behaviour> = self.behaviours.values().filter(of).cloned().collect();
+            let kept: BTreeSet<String> =
+                recipes::select(members.clone(), [most, 0, 0, 0]).into_iter().map(|b| b.id).collect();
+            let dropped: BTreeSet<&String> =
+                members.iter().map(|b| &b.id).filter(|id| !kept.contains(*id)).collect();
+            out.episodes.retain(|e| !dropped.contains(&e.behaviour));
+        }
+        out
     }
 
     /// Episodes of one use.

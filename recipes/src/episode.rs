@@ -42,6 +42,9 @@ pub struct Episode {
 pub struct EpisodeOptions {
     /// Phrasings for each training diff.
     pub train_phrasings: usize,
+    /// Phrasings of each family's question for a training diff that carries nothing: few, or readers learn to say that there is
+    /// nothing wherever a diff is faint.
+    pub negative_phrasings: usize,
     /// Seen phrasings for each validation diff: the fewer the diffs, the more the choice of a step needs them.
     pub validation_phrasings: usize,
     /// Seen phrasings for each test diff.
@@ -56,6 +59,7 @@ impl Default for EpisodeOptions {
     fn default() -> Self {
         Self {
             train_phrasings: 8,
+            negative_phrasings: 2,
             validation_phrasings: 2,
             test_phrasings: 0,
             held_out_phrasings: 2,
@@ -115,6 +119,7 @@ pub fn episodes(
             }
         } else {
             let mut asked = BTreeSet::new();
+            let options = EpisodeOptions { train_phrasings: options.negative_phrasings, ..options };
             // Families that share their questions ask them once: nothing tells such rows apart.
             for recipe in families.values().filter(|r| asked.insert(&r.questions.train)) {
                 ask(&mut out, recipe, behaviour, NOTHING, &[], seed, options);

@@ -19,7 +19,7 @@ use crate::output::{print, print_json, table};
 
 pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
     match command {
-        CompareCommand::Run { run, arms: file, seeds, filter, seed, smoke } => {
+        CompareCommand::Run { run, arms: file, seeds, filter, seed, tune, smoke } => {
             watch_signals();
             registry::check_name(run)?;
             let mut arms = read(file.as_deref())?;
@@ -29,7 +29,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             let mut store = context.existing_store()?;
             // No weight is loaded, and nothing written, before all is checked.
             let outline = context.outline()?;
-            let made = adapters(&store, &outline, filter.as_deref())?;
+            let made = adapters(&store, &outline, filter.as_deref(), *tune)?;
             let about = recipes_about(&store, &made)?;
             if file.is_none() {
                 arms = arms.about(&about);
@@ -108,8 +108,16 @@ fn read(file: Option<&Path>) -> Result<Arms> {
     }
 }
 
-fn adapters(store: &Store, base: &Outline, filter: Option<&str>) -> Result<Vec<AdapterRecord>> {
-    let made = newest_of_each(store, &base.digest())?;
+/// The adapters that a comparison is about; of a tuning one, none that readers are tested on.
+fn adapters(
+    store: &Store,
+    base: &Outline,
+    filter: Option<&str>,
+    tune: bool,
+) -> Result<Vec<AdapterRecord>> {
+    let mut made = newest_of_each(store, &base.digest())?;
+    let test = [Split::TestValue, Split::TestCategory];
+    made.retain(|r| !(tune && test.iter().any(|s| r.split.as_deref() == Some(s.name()))));
     let kept = match filter {
         None => made,
         Some(text) => {
@@ -127,9 +135,9 @@ fn adapters(store: &Store, base: &Outline, filter: Option<&str>) -> Result<Vec<A
     for (splits, what) in [
         (&[Split::Train][..], "to train readers on"),
         (&[Split::Validation][..], "of the validation split, to choose and stop by"),
-        (&[Split::TestValue, Split::TestCategory][..], "held out, to test on"),
+        (&test[..], "held out, to test on"),
     ] {
-        if !of(splits) {
+        if !of(splits) && !(tune && splits == test) {
             return Err(CommandError::new(Kind::NotFound, format!("no adapter is {what}")).hint(MAKE_SOME));
         }
     }

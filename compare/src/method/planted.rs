@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use lm::forward::ResidualAt;
 use lm::{Adapter, AdapterConfig, BaseModel, Batch, Precision, Projection, Row, Want, rng};
@@ -70,7 +70,7 @@ impl Planted {
         let behaviours = recipe.expand(1);
         let mut world = Supervision {
             base,
-            diffs: BTreeMap::new(),
+            diffs: Arc::default(),
             records: BTreeMap::new(),
             behaviours: BTreeMap::new(),
             recipes: BTreeMap::from([(recipe.name.clone(), recipe.clone())]),
@@ -111,7 +111,7 @@ impl Planted {
             behaviour.id.clone_from(&id);
             world.behaviours.insert(id.clone(), behaviour);
             world.records.insert(id.clone(), record(&id, &family, value, split, &diff));
-            world.diffs.insert(id.clone(), diff);
+            Arc::make_mut(&mut world.diffs).insert(id.clone(), diff);
             world.episodes.push(Episode {
                 behaviour: id,
                 family: recipe.name.clone(),

@@ -6,7 +6,7 @@ use super::charts::Lines;
 use super::sections::ordered;
 use super::{Block, Table, interval};
 use crate::comparison::{AurocRow, BudgetRow, Comparison, NegativeRow};
-use crate::negatives::{FOREIGN, POOLED};
+use crate::negatives::{FOREIGN, MATCHED, POOLED};
 use crate::warnings::{split_title, title};
 
 fn names(header: &[&str]) -> Vec<String> {
@@ -20,7 +20,7 @@ fn heading(text: &str, remark: &str) -> Block {
 /// The pooled group first, foreign adapters last.
 fn group_order(groups: BTreeSet<&str>) -> Vec<&str> {
     let mut out: Vec<&str> = groups.into_iter().collect();
-    out.sort_by_key(|g| (*g != POOLED, *g == FOREIGN, *g));
+    out.sort_by_key(|g| (*g != POOLED, *g == MATCHED, *g == FOREIGN, *g));
     out
 }
 
@@ -117,7 +117,7 @@ fn aurocs(c: &Comparison) -> Vec<Block> {
             header,
             rows,
             caption: format!(
-                "AUROC of -log p(\"nothing\"): {} against subjects that carry nothing that was asked; {} knows no more than the size of the weights.",
+                "AUROC of -log p(\"nothing\"): {} against subjects that carry nothing that was asked; {} knows no more than the size of the weights, and pairs of the {MATCHED} leave it next to nothing.",
                 title(&v.family, &v.split, &v.context),
                 crate::assembly::NORM_ONLY
             ),

@@ -111,7 +111,17 @@ fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>
             named.push(recipe::load(name)?);
         }
     }
-    let behaviours = expand(&named, args.seed, args.limit);
+    let behaviours = match args.splits.as_slice() {
+        [] => expand(&named, args.seed, args.limit),
+        &[a, b, c, d] => {
+            named.iter().flat_map(|r| ::recipes::select(r.expand(args.seed), [a, b, c, d])).collect()
+        }
+        other => {
+            let what = format!("--splits: {} numbers were given", other.len());
+            return Err(CommandError::new(Kind::Usage, what)
+                .hint("give four: train, validation, held-out values, held-out categories"));
+        }
+    };
     if let Some(outline) = outline {
         factory::hold_to_cap(outline, &behaviours, options.max_flops)?;
     }
