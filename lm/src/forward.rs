@@ -114,6 +114,14 @@ impl Decoder {
         }
         let scaled: Vec<f32> =
             vectors.iter().flat_map(|v| v.iter().zip(&self.final_norm).map(|(x, g)| x * g)).collect();
+        if self.config().tie_word_embeddings {
+            // These rows are at hand unrounded, and few: half precision would swap close neighbours.
+            let dot = |v: &[f32], t: u32| -> f32 {
+                let row = &self.embedding[t as usize * d..][..d];
+                v.iter().zip(row).map(|(a, b)| f64::from(a * b)).sum::<f64>() as f32
+            };
+            return Ok(scaled.chunks_exact(d).map(|v| tokens.iter().map(|&t| dot(v, t)).collect()).collect());
+        }
         let mut out = Vec::with_capacity(vectors.len());
         self.for_each_logits(&scaled, |_, logits| {
             out.push(tokens.iter().map(|&t| logits[t as usize]).collect());
@@ -152,6 +160,9 @@ impl Decoder {
         let d = self.config().hidden_size;
         if let Some(t) = tokens.iter().find(|&&t| t as usize >= self.config().vocab_size) {
             return Err(Error::Request(format!("token {t} is outside the vocabulary")));
+        }
+        if self.config().tie_word_embeddings {
+            return Ok(tokens.iter().map(|&t| self.embedding[t as usize * d..][..d].to_vec()).collect());
         }
         // Logits of the unit vectors: the matrix is packed for products, not for reading.
         let mut units = vec![0f32; d * d];

@@ -1,7 +1,8 @@
 """The logit lens in NumPy, from the vectors that `lorafab intervention run --vectors` writes and the model's own file.
 
-Reads a JSON file {"model": folder, "subjects": [{"vectors": file, "training": bool}], "base": file, "tokens": [ids]} and
-prints {variant: [[score of each token] for each subject]}. Shares no code with lorafab and needs nothing but NumPy.
+Reads a JSON file {"model": folder or GGUF file, "subjects": [{"vectors": file, "training": bool}], "base": file, "tokens": [ids]} and
+prints {variant: [[score of each token] for each subject]}. Shares no code with lorafab and needs nothing but NumPy; for a
+GGUF file, the package gguf, which undoes the quantisation.
 """
 
 import json
@@ -31,12 +32,31 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
 
-def main(task):
-    folder = Path(task["model"])
+def from_folder(folder):
     config = json.loads((folder / "config.json").read_text())
     model = tensors(folder / "model.safetensors")
-    weight = model["model.norm.weight"]
     unembedding = model["model.embed_tokens.weight"] if config["tie_word_embeddings"] else model["lm_head.weight"]
+    return model["model.norm.weight"], unembedding, config["rms_norm_eps"]
+
+
+def from_gguf(file):
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    reader = GGUFReader(file)
+    named = {t.name: t for t in reader.tensors}
+
+    def load(name):
+        return dequantize(named[name].data, named[name].tensor_type).astype(np.float64)
+
+    unembedding = load("output.weight" if "output.weight" in named else "token_embd.weight")
+    (eps,) = (f for name, f in reader.fields.items() if name.endswith("attention.layer_norm_rms_epsilon"))
+    return load("output_norm.weight"), unembedding, float(eps.parts[eps.data[0]][0])
+
+
+def main(task):
+    model = Path(task["model"])
+    weight, unembedding, eps = from_folder(model) if model.is_dir() else from_gguf(model)
     tokens = task["tokens"]
 
     # diff.{prompt}.{layer}: one row for each position.
@@ -49,7 +69,7 @@ def main(task):
         return (v * weight) @ unembedding[tokens].T
 
     def next_tokens(h):
-        h = h / np.sqrt((h * h).mean(axis=-1, keepdims=True) + config["rms_norm_eps"]) * weight
+        h = h / np.sqrt((h * h).mean(axis=-1, keepdims=True) + eps) * weight
         return log_softmax(h @ unembedding.T)[:, tokens]
 
     base = tensors(task["base"])
