@@ -192,9 +192,8 @@ pub fn detect(
 ) -> BTreeMap<String, (Interval, usize, usize)> {
     let mut scores = Cells::new();
     for read in reads {
-        let here = |r: &&Reading| {
-            r.family == section.family && r.context == section.context && r.kind != Kind::Base
-        };
+        let here =
+            |r: &&Reading| r.family == section.family && r.context == section.context && r.kind != Kind::Base;
         for r in read.readings.iter().filter(here) {
             if let Some(score) = something(read, r) {
                 scores.insert((r.adapter.clone(), read.seed), score);
@@ -392,11 +391,19 @@ mod tests {
     #[test]
     fn matched_pairs_differ_little_in_norm_and_nobody_is_in_two() {
         let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<String>>();
-        let norms: BTreeMap<String, f64> =
-            [("a", 1.0), ("b", 2.0), ("c", 2.05), ("d", 9.0), ("k", 1.08), ("l", 1.09), ("m", 2.2), ("n", 30.0)]
-                .into_iter()
-                .map(|(n, v)| (n.to_owned(), v))
-                .collect();
+        let norms: BTreeMap<String, f64> = [
+            ("a", 1.0),
+            ("b", 2.0),
+            ("c", 2.05),
+            ("d", 9.0),
+            ("k", 1.08),
+            ("l", 1.09),
+            ("m", 2.2),
+            ("n", 30.0),
+        ]
+        .into_iter()
+        .map(|(n, v)| (n.to_owned(), v))
+        .collect();
         let pairs = matched(&set(&["a", "b", "c", "d", "unknown"]), &set(&["k", "l", "m", "n"]), &norms);
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(p, n)| (p.as_str(), n.as_str())).collect();
         assert_eq!(pairs, [("a", "k"), ("b", "m")]);

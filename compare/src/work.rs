@@ -7,7 +7,7 @@ use factory::{Craft, Failed, Failure, Job, Queue};
 use lm::BaseModel;
 use oracle_posttrain::shown;
 use readers::{
-    Case, ClosedSet, Lab, Reader, Session, Stage, Supervision, cases, episode_options, from_record,
+    Case, ClosedSet, Lab, Making, Reader, Session, Stage, Supervision, cases, episode_options, from_record,
 };
 use recipes::{Context, Split};
 use registry::Store;
@@ -159,10 +159,8 @@ fn fit(
     let mut progress = Progress::new(&job.label, steps, say);
     // A worker that lost its lease files nothing: the queue is asked in the transaction that files.
     let session = Session { stop: lab.stop, file: &|store, new| Ok(Queue::new(store).file(job, new)?) };
-    let reader =
-        method.fit(store, lab, arm, spec.reader_seed, stage, before.as_ref(), session, &mut |e| {
-            progress.tell(&e);
-        })?;
+    let making = Making { arm, seed: spec.reader_seed, stage, before: before.as_ref(), session };
+    let reader = method.fit(store, lab, making, &mut |e| progress.tell(&e))?;
     Ok(reader.record.id)
 }
 

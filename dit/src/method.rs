@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lm::{Adapter, BaseModel, FitEvent, Outline, Row};
 use readers::{
-    Arm, Asked, Budget, Case, Lab, Label, Labels, Lesson, Made, Method, Pupil, Reader, Result, Scored,
-    Session, Stage, Which, Wrong, answer, flops_a_step,
+    Arm, Asked, Budget, Case, Lab, Label, Labels, Lesson, Made, Making, Method, Pupil, Reader, Result,
+    Scored, Stage, Which, Wrong, answer, flops_a_step,
 };
 use recipes::{Context, Split};
 use registry::{Role, Store};
@@ -95,13 +95,10 @@ impl Method for DitMethod {
         &self,
         store: &mut Store,
         lab: Lab<'_>,
-        arm: &Arm,
-        seed: u64,
-        _stage: Stage,
-        _before: Option<&Reader>,
-        session: Session<'_>,
+        making: Making<'_>,
         report: &mut dyn FnMut(FitEvent),
     ) -> Result<Reader> {
+        let Making { arm, seed, session, .. } = making;
         let (base, s) = (lab.base, lab.supervision);
         let spec = json!({"schema": "dit/4", "base": base.digest(), "supervision": s.digest(), "train": arm.train,
             "diff_scale": arm.input.diff_scale, "seed": seed});

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lm::{Adapter, BaseModel, FitConfig, FitEvent, Keeping, Outline};
 use readers::{
-    Answer, Arm, Asked, Budget, Case, Lab, Label, Made, Method, Reader, Result, Scored, Session, Stage,
+    Answer, Arm, Asked, Budget, Case, Lab, Label, Made, Making, Method, Reader, Result, Scored, Stage,
     Supervision, Which, Wrong, answer, flops_a_step,
 };
 use recipes::{Context, Split};
@@ -66,16 +66,12 @@ impl Method for OracleMethod {
         &self,
         store: &mut Store,
         lab: Lab<'_>,
-        arm: &Arm,
-        seed: u64,
-        stage: Stage,
-        before: Option<&Reader>,
-        session: Session<'_>,
+        making: Making<'_>,
         report: &mut dyn FnMut(FitEvent),
     ) -> Result<Reader> {
-        match stage {
-            Stage::Pretrain => pretrained(store, lab, arm, seed, session, report),
-            Stage::Train => trained(store, lab, arm, seed, before, Show::Vectors, session, report),
+        match making.stage {
+            Stage::Pretrain => pretrained(store, lab, making, report),
+            Stage::Train => trained(store, lab, making, Show::Vectors, report),
         }
     }
 
@@ -127,14 +123,10 @@ impl Method for TextMethod {
         &self,
         store: &mut Store,
         lab: Lab<'_>,
-        arm: &Arm,
-        seed: u64,
-        _stage: Stage,
-        _before: Option<&Reader>,
-        session: Session<'_>,
+        making: Making<'_>,
         report: &mut dyn FnMut(FitEvent),
     ) -> Result<Reader> {
-        trained(store, lab, arm, seed, None, self.show(), session, report)
+        trained(store, lab, making, self.show(), report)
     }
 
     fn score(
@@ -222,11 +214,10 @@ fn lens_of(store: &Store, lab: Lab<'_>, collector: &Collector) -> Result<Lens> {
 fn pretrained(
     store: &mut Store,
     lab: Lab<'_>,
-    arm: &Arm,
-    seed: u64,
-    session: Session<'_>,
+    making: Making<'_>,
     report: &mut dyn FnMut(FitEvent),
 ) -> Result<Reader> {
+    let Making { arm, seed, session, .. } = making;
     let (base, s) = (lab.base, lab.supervision);
     let collector = Collector::of(&arm.input, base, &Collector::DEPTHS);
     let texts: Vec<String> = match arm.pretrain.texts.as_slice() {
@@ -276,13 +267,11 @@ pub fn pretrain_config(
 fn trained(
     store: &mut Store,
     lab: Lab<'_>,
-    arm: &Arm,
-    seed: u64,
-    before: Option<&Reader>,
+    making: Making<'_>,
     show: Show,
-    session: Session<'_>,
     report: &mut dyn FnMut(FitEvent),
 ) -> Result<Reader> {
+    let Making { arm, seed, before, session, .. } = making;
     let (base, s) = (lab.base, lab.supervision);
     // A pretrained oracle goes on reading where it learned to read.
     let collector = match before.map(collector_of).transpose()?.flatten() {

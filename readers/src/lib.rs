@@ -17,7 +17,7 @@ pub use answers::{Answer, Asked, ClosedSet, answer, closed_scores};
 pub use arm::{Arm, Input, InputKind, Labels, Positions, Pretrain, Scaling, Train, Which};
 pub use case::{Case, Subject, cases};
 pub use error::{Error, Result, Wrong};
-pub use method::{Lab, Method, Scored, Stage, pick};
+pub use method::{Lab, Making, Method, Scored, Stage, pick};
 pub use reader::{Budget, Label, Made, Reader, Session, file, find, from_record};
 pub use supervision::{Supervision, episode_options, newest_of_each};
 pub use train::{Lesson, Pupil, flops_a_step, train};

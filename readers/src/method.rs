@@ -57,6 +57,21 @@ pub struct Scored {
     pub chosen: BTreeMap<String, String>,
 }
 
+/// A reader to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Making<'a> {
+    /// Whose.
+    pub arm: &'a Arm,
+    /// Seed of its training.
+    pub seed: u64,
+    /// Which of its fits.
+    pub stage: Stage,
+    /// What the stage before made.
+    pub before: Option<&'a Reader>,
+    /// When it is given up, and who files it.
+    pub session: Session<'a>,
+}
+
 /// A way of reading.
 pub trait Method: Sync + std::fmt::Debug {
     /// Its name in arms.
@@ -93,7 +108,7 @@ pub trait Method: Sync + std::fmt::Debug {
         vec![]
     }
 
-    /// Makes (or finds) the reader of a stage. `before` is what the stage before made.
+    /// Makes (or finds) the reader of a stage.
     ///
     /// # Errors
     /// If training fails, is stopped, or the lease is lost.
@@ -101,11 +116,7 @@ pub trait Method: Sync + std::fmt::Debug {
         &self,
         _store: &mut Store,
         _lab: Lab<'_>,
-        _arm: &Arm,
-        _seed: u64,
-        _stage: Stage,
-        _before: Option<&Reader>,
-        _session: Session<'_>,
+        _making: Making<'_>,
         _report: &mut dyn FnMut(FitEvent),
     ) -> Result<Reader> {
         Err(crate::Error::Empty(format!("{} has nothing to fit", self.name())))

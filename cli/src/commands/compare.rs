@@ -109,12 +109,7 @@ fn read(file: Option<&Path>) -> Result<Arms> {
 }
 
 /// The adapters that a comparison is about; of a tuning one, none that readers are tested on.
-fn adapters(
-    store: &Store,
-    base: &Outline,
-    filter: Option<&str>,
-    tune: bool,
-) -> Result<Vec<AdapterRecord>> {
+fn adapters(store: &Store, base: &Outline, filter: Option<&str>, tune: bool) -> Result<Vec<AdapterRecord>> {
     let mut made = newest_of_each(store, &base.digest())?;
     let test = [Split::TestValue, Split::TestCategory];
     made.retain(|r| !(tune && test.iter().any(|s| r.split.as_deref() == Some(s.name()))));

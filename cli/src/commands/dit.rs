@@ -1,7 +1,7 @@
 //! `dit train|ask`.
 
 use ::compare::{Progress, work::closed_sets};
-use ::readers::{Lab, Method, Session, Stage};
+use ::readers::{Lab, Making, Method, Session, Stage};
 
 use super::readers::{ANSWER_TOKENS, ask, default_arm, describe, supervision};
 use crate::args::DitCommand;
@@ -24,16 +24,14 @@ pub(crate) fn run(context: &Context<'_>, command: &DitCommand) -> Result {
             let lab = Lab { base: &base, supervision: &s, sets: &sets, seed: args.seed, stop: &STOP };
             let mut say = |line: String| context.say(&line);
             let mut progress = Progress::new("dit", arm.train.steps, &mut say);
-            let reader = dit::DitMethod.fit(
-                &mut store,
-                lab,
-                &arm,
-                args.seed,
-                Stage::Train,
-                None,
-                Session::alone(&STOP),
-                &mut |e| progress.tell(&e),
-            )?;
+            let making = Making {
+                arm: &arm,
+                seed: args.seed,
+                stage: Stage::Train,
+                before: None,
+                session: Session::alone(&STOP),
+            };
+            let reader = dit::DitMethod.fit(&mut store, lab, making, &mut |e| progress.tell(&e))?;
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         DitCommand::Ask(args) => ask(context, args, &["dit"], |_, base, reader, diff, question| {

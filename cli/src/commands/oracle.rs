@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ::compare::{Progress, work::closed_sets};
-use ::readers::{Lab, Method, Session, Stage, Supervision};
+use ::readers::{Lab, Making, Method, Session, Stage, Supervision};
 use lm::BaseModel;
 use oracle_posttrain::{OracleMethod, lens_of_reader};
 use registry::Store;
@@ -72,9 +72,8 @@ fn train(
         if pretraining { (Stage::Pretrain, arm.pretrain.steps) } else { (Stage::Train, arm.train.steps) };
     let mut say = |line: String| context.say(&line);
     let mut progress = Progress::new(what, steps, &mut say);
-    let reader = OracleMethod.fit(store, lab, arm, seed, stage, before, Session::alone(&STOP), &mut |e| {
-        progress.tell(&e);
-    })?;
+    let making = Making { arm, seed, stage, before, session: Session::alone(&STOP) };
+    let reader = OracleMethod.fit(store, lab, making, &mut |e| progress.tell(&e))?;
     print_result(context.global.json, "reader/1", "id", &reader.record.id)
 }
 
