@@ -204,6 +204,21 @@ fn a_users_own_family_goes_all_the_way() {
         results.iter().filter(|r| r["arm"] == arm && r["metric"] == "mrr").map(|r| &r["value"]).collect()
     };
     assert_eq!(of("mine"), of("published"), "the same weights from a folder");
+    // Settings are chosen on validation adapters, here how many adapters to train on: no test adapter takes part.
+    let few = "schema = \"arms/1\"\n[[arm]]\nname = \"all\"\nmethod = \"dit\"\ntrain = { steps = 2 }\n[[arm]]\nname = \"few\"\nmethod = \"dit\"\ntrain = { steps = 2, at_most = { my-weather = 2 } }";
+    std::fs::write(&file, few).unwrap();
+    let tuned =
+        place.json(&["compare", "run", "--tune", "--run", "tuned", "--arms", &file, "--seeds", "1"]);
+    let results = tuned["results"].as_array().unwrap();
+    assert!(!results.is_empty() && results.iter().all(|r| r["split"] == "validation"), "{results:?}");
+    assert!(tuned["warnings"][0].as_str().unwrap().contains("Tuning"), "{}", tuned["warnings"]);
+    let rows = |arm: &str| {
+        let all = tuned["budgets"].as_array().unwrap();
+        all.iter().find(|b| b["arm"] == arm).unwrap()["supervision_rows"].as_u64().unwrap()
+    };
+    assert!(rows("few") < rows("all"), "{} {}", rows("few"), rows("all"));
+    let config = std::fs::read_to_string(place.path("store/runs/tuned/config.json")).unwrap();
+    assert!(!config.contains("test_value"), "{config}");
     // A fourth arm adds its own jobs: nothing else is trained or scored again.
     let jobs = || place.json(&["factory", "status"])["states"]["succeeded"].as_u64().unwrap();
     let before = jobs();
@@ -246,7 +261,7 @@ fn a_users_own_family_goes_all_the_way() {
     assert_fails(
         &place.run(&["compare", "report", "--run", "other"]),
         3,
-        &["other", "hint: there are mine, more"],
+        &["other", "hint: there are mine, tuned, more"],
     );
 }
 
@@ -256,6 +271,13 @@ fn submitting_twice_is_one_job_and_cancel_and_retry_work() {
     assert_eq!(place.json(&["factory", "submit", "favourite", "--limit", "3"])["queued"], 3);
     let again = place.json(&["factory", "submit", "favourite", "--limit", "3"]);
     assert_eq!((again["queued"].as_u64(), again["already_known"].as_u64()), (Some(0), Some(3)));
+    let by_split = place.json(&["factory", "submit", "marker", "--splits", "2,1,3,0", "--dry-run"]);
+    assert_eq!(by_split["queued"], 6);
+    assert_fails(
+        &place.run(&["factory", "submit", "marker", "--splits", "2,1"]),
+        2,
+        &["--splits", "2 numbers", "held-out categories"],
+    );
     assert!(place.run(&["factory", "cancel", "favourite/"]).status.success());
     for dry in [&["--dry-run"][..], &[]] {
         let args = [&["factory", "submit", "favourite", "--limit", "3"], dry].concat();
