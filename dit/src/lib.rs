@@ -10,4 +10,4 @@ pub mod ask;
 pub mod method;
 
 pub use ask::{ask, prompt_row};
-pub use method::DitMethod;
+pub use method::{DitMethod, diff_scale};

@@ -57,6 +57,11 @@ fn unknown(name: &str) -> readers::Error {
     readers::Error::Empty(format!("no diff {name} for its episode"))
 }
 
+/// The factor of a diff on which a reader made here was trained, and so is asked; none for one from elsewhere.
+pub fn diff_scale(reader: &Reader) -> Option<f32> {
+    reader.record.spec["diff_scale"].as_f64().map(|s| s as f32)
+}
+
 impl Pupil for Stack<'_> {
     fn frozen(&self) -> Vec<&Adapter> {
         self.diffs.iter().collect()
@@ -131,8 +136,9 @@ impl Method for DitMethod {
         cases: &[Case],
     ) -> Result<Scored> {
         let reader = reader.ok_or_else(|| readers::Error::Empty("the DIT arm has no reader".into()))?;
+        let scale = diff_scale(reader).unwrap_or(arm.input.diff_scale);
         let names = cases.iter().filter_map(|c| c.subject.as_deref()).collect();
-        let stack = Stack::of(lab, names, arm.input.diff_scale)?;
+        let stack = Stack::of(lab, names, scale)?;
         let asked = cases
             .iter()
             .map(|c| {

@@ -35,7 +35,8 @@ pub(crate) fn run(context: &Context<'_>, command: &DitCommand) -> Result {
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
         DitCommand::Ask(args) => ask(context, args, &["dit"], |_, base, reader, diff, question| {
-            Ok(dit::ask(base, Some(diff), &reader.adapter, question, ANSWER_TOKENS)?)
+            let diff = diff.scaled(dit::diff_scale(reader).unwrap_or(1.0));
+            Ok(dit::ask(base, Some(&diff), &reader.adapter, question, ANSWER_TOKENS)?)
         }),
     }
 }
