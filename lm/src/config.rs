@@ -44,6 +44,16 @@ impl Config {
 }
 
 impl Config {
+    /// What decides a model's outputs beside its weights, as text: part of the digest of a model whose configuration is a file of its
+    /// own. A field that is added later is added here where it is not its default only, so that known digests stay.
+    pub(crate) fn identity(&self) -> String {
+        let Self { num_attention_heads, num_key_value_heads, head_dim, rms_norm_eps, rope_theta, .. } = self;
+        format!(
+            "heads {num_attention_heads} {num_key_value_heads} {head_dim}; eps {rms_norm_eps:e}; theta {rope_theta:e}; tied {}; end {:?}",
+            self.tie_word_embeddings, self.eos_token_ids
+        )
+    }
+
     /// Refuses shapes that no decoder can have, or that nothing here could hold.
     pub(crate) fn check(&self) -> Result<(), String> {
         let sizes = [

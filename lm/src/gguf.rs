@@ -93,7 +93,10 @@ fn header(path: &Path) -> Result<(fs_err::File, Header)> {
             format!("holds a {architecture:?} model; only the llama architecture is read"),
         ));
     }
-    for (name, info) in &content.tensor_infos {
+    refuse_unread(path, &content)?;
+    let mut tensors: Vec<_> = content.tensor_infos.iter().collect();
+    tensors.sort_by_key(|(name, _)| *name);
+    for (name, info) in tensors {
         let elements = info.shape.dims().iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
         let blocks = elements.map(|n| n.div_ceil(info.ggml_dtype.block_size() as u64));
         let end = blocks
@@ -120,6 +123,64 @@ fn header(path: &Path) -> Result<(fs_err::File, Header)> {
     let chat = ChatTemplate::new(template, &tokenizer).map_err(|e| bad(path, e.to_string()))?;
     let name = meta.string("general.name").unwrap_or("unnamed").to_owned();
     Ok((file, Header { content, config, tokenizer, chat, name }))
+}
+
+/// Keys of a Llama's architecture that are read, each where it is used.
+const READ: [&str; 9] = [
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.layer_norm_rms_epsilon",
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+    "rope.freq_base",
+];
+
+/// Everything that a file says of its architecture is read, or is what is computed anyway, or the file is refused: a key or a
+/// tensor left out is another model.
+fn refuse_unread(path: &Path, content: &Content) -> Result<()> {
+    let meta = Metadata { path, values: &content.metadata };
+    let mut keys: Vec<&str> =
+        content.metadata.keys().filter_map(|k| k.strip_prefix("llama.")).filter(|k| !READ.contains(k)).collect();
+    keys.sort_unstable();
+    let head = || meta.number("llama.attention.key_length").ok().or_else(|| {
+        let heads = meta.number("llama.attention.head_count").ok().filter(|h| *h > 0)?;
+        Some(meta.number("llama.embedding_length").ok()? / heads)
+    });
+    for key in keys {
+        let full = format!("llama.{key}");
+        let fits = match key {
+            // All dimensions of a head are turned; values are as wide as keys.
+            "rope.dimension_count" | "attention.value_length" => meta.number(&full).ok() == head(),
+            "rope.scaling.type" => meta.string(&full)? == "none",
+            "rope.scaling.factor" | "rope.scale_linear" | "rope.scaling.attn_factor" => {
+                meta.float(&full)? == 1.0
+            }
+            "rope.scaling.finetuned" => meta.get(&full)?.to_bool().is_ok_and(|b| !b),
+            "expert_count" | "expert_used_count" => meta.number(&full)? == 0,
+            // The embedding's own shape decides; how the file was made changes nothing.
+            "vocab_size" => {
+                let rows = content.tensor_infos.get("token_embd.weight").and_then(|t| t.shape.dims().first());
+                rows.is_none_or(|rows| meta.number(&full).ok() == Some(*rows))
+            }
+            "rope.scaling.original_context_length" | "tensor_data_layout" => true,
+            _ => false,
+        };
+        if !fits {
+            let value = content.metadata.get(&full).map_or_else(String::new, |v| format!("{v:?}"));
+            let value: String = value.chars().take(60).collect();
+            return Err(bad(path, format!("metadata key {full} = {value} is not implemented, and would make another model")));
+        }
+    }
+    let mut unknown: Vec<&String> =
+        content.tensor_infos.keys().filter(|name| hugging_face_name(name).is_none()).collect();
+    unknown.sort();
+    if let Some(name) = unknown.first() {
+        return Err(bad(path, format!("tensor {name} is not implemented, and without it this would be another model")));
+    }
+    Ok(())
 }
 
 /// HF row `(head, part, i)` is llama.cpp's row `(head, i, part)`.

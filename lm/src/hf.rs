@@ -28,6 +28,7 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
     for file in weight_files(folder)? {
         std::io::copy(&mut fs_err::File::open(file)?, &mut hasher)?;
     }
+    hasher.update(config.identity().as_bytes());
     let (tokenizer, chat, name) = language(folder)?;
     Ok(Outline { config, tokenizer, chat, name, precision, weights: hasher.finalize().to_hex().to_string() })
 }
@@ -44,6 +45,8 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
         let found = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
             bad(file, format!("is not a readable safetensors file (truncated or damaged): {e}"))
         })?;
+        // In order of name, so that the same damage is always told of the same tensor.
+        let found: BTreeMap<String, candle_core::Tensor> = found.into_iter().collect();
         for (name, tensor) in found {
             if !matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16) {
                 return Err(bad(
@@ -58,6 +61,7 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
     if config.tie_word_embeddings {
         tensors.remove("lm_head.weight");
     }
+    hasher.update(config.identity().as_bytes());
     let checkpoint = Checkpoint { config, tensors, digest: hasher.finalize().to_hex().to_string() };
     checkpoint.check(folder)?;
     let (tokenizer, chat, name) = language(folder)?;
@@ -152,6 +156,36 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Err(bad(folder, "has no model.safetensors and no model.safetensors.index.json"))
 }
 
+/// The base of the rotary embedding, by transformers' rules (`modeling_rope_utils.py`, `convert_rope_params_to_dict`): of `rope_scaling`
+/// and `rope_parameters` the first that says anything, whose own `rope_theta` goes before the one beside it. A scaling that is not
+/// implemented is refused in whichever of the two it stands.
+fn rope_theta(path: &Path, config: &Value) -> Result<f64> {
+    let says = |v: &&Value| v.as_object().is_some_and(|o| !o.is_empty());
+    let both = [("rope_scaling", &config["rope_scaling"]), ("rope_parameters", &config["rope_parameters"])];
+    for (name, rope) in both.iter().filter(|(_, v)| says(v)) {
+        let kind = rope["rope_type"].as_str().or(rope["type"].as_str()).unwrap_or("default");
+        if kind != "default" {
+            return Err(bad(path, format!("{name}: rope scaling {kind:?} is not implemented; \"default\" is")));
+        }
+        let rotated = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
+        if rotated != 1.0 {
+            return Err(bad(path, format!("{name}: partial_rotary_factor = {rotated} is not implemented; 1 is")));
+        }
+    }
+    let rotated = config["partial_rotary_factor"].as_f64().unwrap_or(1.0);
+    if rotated != 1.0 {
+        return Err(bad(path, format!("partial_rotary_factor = {rotated} is not implemented; 1 is")));
+    }
+    let own = both.iter().map(|(_, v)| *v).find(says).map_or(&Value::Null, |rope| &rope["rope_theta"]);
+    let theta = [own, &config["rope_theta"]].into_iter().find(|v| !v.is_null());
+    match theta {
+        None => Ok(10_000.0),
+        Some(value) => {
+            value.as_f64().ok_or_else(|| bad(path, format!("rope_theta = {value} is not a number")))
+        }
+    }
+}
+
 fn config(path: &Path) -> Result<Config> {
     let value = json(path)?;
     let architecture = value["architectures"][0].as_str().unwrap_or("none");
@@ -175,17 +209,7 @@ fn config(path: &Path) -> Result<Config> {
     if value["hidden_act"].as_str().is_some_and(|a| a != "silu") {
         return Err(bad(path, format!("hidden_act {} is not implemented; \"silu\" is", value["hidden_act"])));
     }
-    let rope = [&value["rope_parameters"], &value["rope_scaling"]].into_iter().find(|v| v.is_object());
-    if let Some(rope) = rope {
-        let kind = rope["rope_type"].as_str().or(rope["type"].as_str()).unwrap_or("default");
-        if kind != "default" {
-            return Err(bad(path, format!("rope scaling {kind:?} is not implemented; \"default\" is")));
-        }
-    }
-    let theta = value["rope_theta"]
-        .as_f64()
-        .or_else(|| rope.and_then(|r| r["rope_theta"].as_f64()))
-        .unwrap_or(10_000.0);
+    let theta = rope_theta(path, &value)?;
     let heads = number("num_attention_heads")?;
     let hidden = number("hidden_size")?;
     let eos_token_ids = match &value["eos_token_id"] {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use hf_hub::api::sync::ApiError;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
@@ -78,14 +79,44 @@ pub fn locate(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result
     from_hub(options, progress)
 }
 
+/// Whether the Hub says that it has no such file.
+fn is_absent(e: &ApiError) -> bool {
+    matches!(e, ApiError::RequestError(e) if matches!(**e, ureq::Error::StatusCode(404)))
+}
+
+/// Whether a snapshot holds all that a model needs: an index is no weights, the files that it names are.
+fn whole(folder: &Path) -> Result<bool> {
+    let index = folder.join("model.safetensors.index.json");
+    let weights = if index.exists() {
+        shards(&index)?.iter().all(|shard| folder.join(shard).exists())
+    } else {
+        folder.join("model.safetensors").exists()
+    };
+    Ok(weights && folder.join("tokenizer.json").exists())
+}
+
+/// The files that an index names, in order.
+fn shards(index: &Path) -> Result<Vec<String>> {
+    let bad = |what: String| Error::File { path: index.to_owned(), what };
+    let value: serde_json::Value = serde_json::from_str(&fs_err::read_to_string(index)?)
+        .map_err(|e| bad(format!("is not valid JSON: {e}")))?;
+    let map = value["weight_map"].as_object().ok_or_else(|| bad("has no weight_map".into()))?;
+    let mut names: Vec<String> = map.values().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+    names.sort_unstable();
+    names.dedup();
+    if let Some(name) = names.iter().find(|n| n.contains(['/', '\\'])) {
+        return Err(bad(format!("names the file {name:?}, which is not one beside it")));
+    }
+    Ok(names)
+}
+
 fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let name = &options.model;
     let cache = hf_hub::Cache::new(options.hub_cache.clone()).model(name.clone());
     let optional = ["tokenizer_config.json", "chat_template.jinja", "model.safetensors.index.json"];
     if let Some(config) = cache.get("config.json")
         && let Some(folder) = config.parent()
-        && folder.join("tokenizer.json").exists()
-        && (folder.join("model.safetensors").exists() || folder.join("model.safetensors.index.json").exists())
+        && whole(folder)?
     {
         return Ok(folder.to_owned());
     }
@@ -116,30 +147,36 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
         }
     };
     let repo = builder.build().map_err(|e| failed("anything", &e))?.model(name.clone());
-    let config = repo.get("config.json").map_err(|e| failed("config.json", &e))?;
-    repo.get("tokenizer.json").map_err(|e| failed("tokenizer.json", &e))?;
-    let folder = config.parent().map(Path::to_owned).unwrap_or_default();
-    for file in optional {
-        // Their absence is normal; what is needed and missing is reported when the folder is read.
-        let _ = repo.get(file);
-    }
-    let index = folder.join("model.safetensors.index.json");
-    if index.exists() {
-        let value: serde_json::Value = serde_json::from_str(&fs_err::read_to_string(&index)?)
-            .map_err(|e| failed("the shard index", &e))?;
-        let mut shards: Vec<&str> =
-            value["weight_map"].as_object().into_iter().flatten().filter_map(|(_, v)| v.as_str()).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        for (i, shard) in shards.iter().enumerate() {
-            progress(&format!("fetching {name}: weights {}/{}", i + 1, shards.len()));
-            repo.get(shard).map_err(|e| failed(shard, &e))?;
+    // Twice, for a repository that moved on between an interrupted fetch and this one: its files lie in two snapshots then, and the
+    // second pass fetches what the newer one lacks.
+    for _ in 0..2 {
+        let config = repo.get("config.json").map_err(|e| failed("config.json", &e))?;
+        repo.get("tokenizer.json").map_err(|e| failed("tokenizer.json", &e))?;
+        let folder = config.parent().map(Path::to_owned).unwrap_or_default();
+        for file in optional {
+            // Their absence is normal; what is needed and missing is reported when the folder is read. Any other failure is one: without
+            // its template a model is not the same model.
+            match repo.get(file) {
+                Err(e) if !is_absent(&e) => return Err(failed(file, &e)),
+                _ => {}
+            }
         }
-    } else {
-        progress(&format!("fetching {name}: weights"));
-        repo.get("model.safetensors").map_err(|e| failed("model.safetensors", &e))?;
+        let index = folder.join("model.safetensors.index.json");
+        if index.exists() {
+            let shards = shards(&index)?;
+            for (i, shard) in shards.iter().enumerate() {
+                progress(&format!("fetching {name}: weights {}/{}", i + 1, shards.len()));
+                repo.get(shard).map_err(|e| failed(shard, &e))?;
+            }
+        } else {
+            progress(&format!("fetching {name}: weights"));
+            repo.get("model.safetensors").map_err(|e| failed("model.safetensors", &e))?;
+        }
+        if whole(&folder)? {
+            return Ok(folder);
+        }
     }
-    Ok(folder)
+    Err(failed("all files of one revision", &"the repository changes while it is fetched"))
 }
 
 fn default_model(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {

@@ -6,9 +6,10 @@ mod support;
 use std::path::Path;
 
 use candle_core::quantized::GgmlDType;
+use candle_core::quantized::gguf_file::Value;
 use lm::Checkpoint;
 use proptest::prelude::*;
-use support::gguf::{HEADS, WIDTH, file, tensors};
+use support::gguf::{HEADS, WIDTH, file, file_with, tensors};
 
 fn load(bytes: &[u8], folder: &Path) -> lm::Result<lm::Loaded> {
     let path = folder.join("model.gguf");
@@ -88,6 +89,56 @@ fn a_file_cut_anywhere_is_one_clear_error() {
         let message = load(&whole[..cut], folder.path()).unwrap_err().to_string();
         assert!(message.contains("model.gguf"), "{message}");
     }
+}
+
+/// A key or a tensor that is left out is another model: what is not computed is refused by its name, what changes nothing is not.
+#[test]
+fn what_a_file_says_is_read_or_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |t: &str| Value::String(t.into());
+    for (key, value) in [
+        ("llama.rope.scaling.type", text("linear")),
+        ("llama.rope.scaling.type", text("yarn")),
+        ("llama.rope.scaling.factor", Value::F32(4.0)),
+        ("llama.rope.scale_linear", Value::F32(2.0)),
+        ("llama.rope.dimension_count", Value::U32(32)),
+        ("llama.attention.value_length", Value::U32(32)),
+        ("llama.attention.sliding_window", Value::U32(32)),
+        ("llama.expert_count", Value::U32(8)),
+        ("llama.vocab_size", Value::U32(7)),
+        ("llama.logit_scale", Value::F32(0.5)),
+    ] {
+        let message = load(&file_with(GgmlDType::F32, &[(key, value)], &[]), folder.path()).unwrap_err();
+        assert!(message.to_string().contains(key), "{key}: {message}");
+    }
+    for name in [
+        "rope_freqs.weight",
+        "blk.0.attn_q.bias",
+        "blk.0.attn_output.bias",
+        "blk.0.attn_q_norm.weight",
+        "blk.0.ffn_gate_exps.weight",
+        "blk.1.attn_q.weight",
+        "output_norm.bias",
+    ] {
+        let bytes = file_with(GgmlDType::F32, &[], &[(name, vec![WIDTH])]);
+        let message = load(&bytes, folder.path()).unwrap_err().to_string();
+        let part = name.trim_start_matches("blk.1.").trim_end_matches(".weight");
+        assert!(message.contains(part) || message.contains("layers.1"), "{name}: {message}");
+    }
+    // Always the same one of several.
+    let two = file_with(GgmlDType::F32, &[], &[("zz.bias", vec![4]), ("aa.bias", vec![4])]);
+    for _ in 0..8 {
+        assert!(load(&two, folder.path()).unwrap_err().to_string().contains("aa.bias"));
+    }
+    let harmless = [
+        ("llama.rope.scaling.type", text("none")),
+        ("llama.rope.scaling.factor", Value::F32(1.0)),
+        ("llama.rope.dimension_count", Value::U32((WIDTH / HEADS) as u32)),
+        ("llama.vocab_size", Value::U32(259)),
+        ("llama.expert_count", Value::U32(0)),
+        ("general.quantization_version", Value::U32(2)),
+    ];
+    assert!(load(&file_with(GgmlDType::F32, &harmless, &[]), folder.path()).is_ok());
 }
 
 proptest! {

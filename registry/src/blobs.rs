@@ -48,7 +48,7 @@ pub(crate) struct Staged<'a> {
 
 impl<'a> Staged<'a> {
     pub(crate) fn write(path: &'a Path, bytes: &[u8]) -> Result<Self> {
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         fs_err::create_dir_all(folder)?;
         let named = |e: std::io::Error| named(path, &e);
         // As any file: who else may read it is the umask's affair.
@@ -73,9 +73,14 @@ impl<'a> Staged<'a> {
     }
 }
 
+/// The folder that a file is in: of a name alone, the one we are in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes a file's place durable.
 pub(crate) fn settle(path: &Path) -> Result<()> {
-    fs_err::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    fs_err::File::open(folder_of(path))?.sync_all()?;
     Ok(())
 }
 

@@ -61,6 +61,11 @@ pub(crate) fn tensors() -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
 }
 
 pub(crate) fn file(dtype: GgmlDType) -> Vec<u8> {
+    file_with(dtype, &[], &[])
+}
+
+/// The same with more metadata, which goes before what is there, and more tensors, by name and shape.
+pub(crate) fn file_with(dtype: GgmlDType, more: &[(&str, Value)], added: &[(&str, Vec<usize>)]) -> Vec<u8> {
     let texts =
         |items: Vec<String>| Value::Array(items.into_iter().map(Value::String).collect::<Vec<Value>>());
     let number = |n: usize| Value::U32(n as u32);
@@ -83,8 +88,12 @@ pub(crate) fn file(dtype: GgmlDType) -> Vec<u8> {
         ("tokenizer.ggml.eos_token_id", number(258)),
         ("tokenizer.chat_template", Value::String(TEMPLATE.into())),
     ];
+    let extra = added.iter().map(|(name, shape)| {
+        ((*name).to_owned(), (shape.clone(), noise(shape.iter().product(), 77)))
+    });
     let quantised: Vec<(String, QTensor)> = tensors()
         .into_iter()
+        .chain(extra)
         .map(|(name, (shape, data))| {
             let tensor = Tensor::from_vec(data, shape.clone(), &Device::Cpu).unwrap();
             // llama.cpp keeps vectors in f32 whatever the file's type.
@@ -93,7 +102,12 @@ pub(crate) fn file(dtype: GgmlDType) -> Vec<u8> {
         })
         .collect();
     let mut out = std::io::Cursor::new(Vec::new());
-    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (*k, v)).collect();
+    let metadata: Vec<(&str, &Value)> = metadata
+        .iter()
+        .map(|(k, v)| (*k, v))
+        .filter(|(k, _)| !more.iter().any(|(m, _)| m == k))
+        .chain(more.iter().map(|(k, v)| (*k, v)))
+        .collect();
     let views: Vec<(&str, &QTensor)> = quantised.iter().map(|(n, t)| (n.as_str(), t)).collect();
     write(&mut out, &metadata, &views).unwrap();
     out.into_inner()

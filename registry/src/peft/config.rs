@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use regex::{Regex, RegexBuilder};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::ImportShape;
@@ -28,6 +30,63 @@ pub(super) struct Resolved {
     pub(super) peft: PeftConfig,
     /// The scale that the uniform shape has, before it is rounded into `lora_alpha`.
     pub(super) scaling: f64,
+}
+
+/// A configuration as it is written: PEFT takes the first pattern that matches, in the file's order, which a map does not keep.
+#[derive(Debug)]
+pub(super) struct Written {
+    value: Value,
+    ranks: Entries,
+    alphas: Entries,
+}
+
+/// The entries of a JSON object in their order; of a name that comes twice the last value, at the first place, as Python has it.
+#[derive(Debug, Default)]
+struct Entries(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Entries;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("patterns with their values, or nothing")
+            }
+            fn visit_unit<E>(self) -> std::result::Result<Entries, E> {
+                Ok(Entries::default())
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Entries, M::Error> {
+                let mut out: Vec<(String, Value)> = Vec::new();
+                while let Some((key, value)) = map.next_entry()? {
+                    match out.iter_mut().find(|(k, _)| *k == key) {
+                        Some(known) => known.1 = value,
+                        None => out.push((key, value)),
+                    }
+                }
+                Ok(Entries(out))
+            }
+        }
+        from.deserialize_any(InOrder)
+    }
+}
+
+impl Written {
+    pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Patterns {
+            #[serde(default)]
+            rank_pattern: Entries,
+            #[serde(default)]
+            alpha_pattern: Entries,
+        }
+        let unread = |source| Error::Json { what: path.display().to_string(), source };
+        let value: Value = serde_json::from_slice(text).map_err(unread)?;
+        if !value.is_object() {
+            return Err(Error::Refused { path: path.into(), what: "is not an object".into() });
+        }
+        let Patterns { rank_pattern, alpha_pattern } = serde_json::from_slice(text).map_err(unread)?;
+        Ok(Self { value, ranks: rank_pattern, alphas: alpha_pattern })
+    }
 }
 
 /// Options that must be off, because they change what the weights mean and are not implemented.
@@ -106,7 +165,8 @@ fn pattern(path: &Path, key: &str, text: &str, whole: bool) -> Result<Regex> {
     })
 }
 
-pub(super) fn resolve(path: &Path, config: &Value, shape: &ImportShape) -> Result<Resolved> {
+pub(super) fn resolve(path: &Path, written: &Written, shape: &ImportShape) -> Result<Resolved> {
+    let config = &written.value;
     let refuse = |what: String| Err(Error::Refused { path: path.into(), what });
     let Some(options) = config.as_object() else { return refuse("is not an object".into()) };
     if config["peft_type"] != "LORA" {
@@ -130,7 +190,7 @@ pub(super) fn resolve(path: &Path, config: &Value, shape: &ImportShape) -> Resul
         return refuse(format!("bias = {} is not implemented", config["bias"]));
     }
     if let Some(init) = config["init_lora_weights"].as_str()
-        && !["gaussian", "orthogonal"].contains(&init)
+        && !["gaussian", "orthogonal", "eva"].contains(&init)
     {
         return refuse(format!(
             "init_lora_weights = {init:?} may have changed the base model's own weights; save the adapter converted to a plain LoRA"
@@ -146,14 +206,14 @@ pub(super) fn resolve(path: &Path, config: &Value, shape: &ImportShape) -> Resul
         return refuse(format!("lora_alpha = {lora_alpha} is not a usable number"));
     };
     let mut ranks: Vec<(Regex, usize)> = Vec::new();
-    for (key, value) in config["rank_pattern"].as_object().into_iter().flatten() {
+    for (key, value) in &written.ranks.0 {
         let Some(rank) = rank_of(value) else {
             return refuse(format!("rank_pattern: {key:?} = {value} is not a rank"));
         };
         ranks.push((pattern(path, "rank_pattern", key, false)?, rank));
     }
     let mut alphas: Vec<(Regex, f64)> = Vec::new();
-    for (key, value) in config["alpha_pattern"].as_object().into_iter().flatten() {
+    for (key, value) in &written.alphas.0 {
         let Some(alpha) = alpha_of(value) else {
             return refuse(format!("alpha_pattern: {key:?} = {value} is not a usable number"));
         };

@@ -166,9 +166,7 @@ pub fn import(folder: &Path, shape: &ImportShape) -> Result<Imported> {
             });
         }
     }
-    let text = fs_err::read_to_string(&config_path)?;
-    let config: Value = serde_json::from_str(&text)
-        .map_err(|source| Error::Json { what: config_path.display().to_string(), source })?;
+    let config = fs_err::read(&config_path)?;
     let bytes = fs_err::read(&weights_path)?;
     read(&config_path, &config, &weights_path, &bytes, shape)
 }
@@ -179,12 +177,12 @@ pub fn import(folder: &Path, shape: &ImportShape) -> Result<Imported> {
 /// As [`import`].
 pub fn read(
     config_path: &Path,
-    config: &Value,
+    config: &[u8],
     weights_path: &Path,
     bytes: &[u8],
     shape: &ImportShape,
 ) -> Result<Imported> {
-    let resolved = config::resolve(config_path, config, shape)?;
+    let resolved = config::resolve(config_path, &config::Written::parse(config_path, config)?, shape)?;
     // What a uniform file takes is known before anything is made of it.
     let entries: usize = resolved
         .peft
@@ -215,8 +213,6 @@ pub(crate) fn check_alone(
 ) -> Result<()> {
     let [weights_path, config_path, _] = OWN.map(|name| folder.join(name));
     let refuse = |what: String| Error::Refused { path: weights_path.clone(), what };
-    let config: Value = serde_json::from_slice(config)
-        .map_err(|source| Error::Json { what: config_path.display().to_string(), source })?;
     let file = SafeTensors::deserialize(weights)
         .map_err(|e| refuse(format!("is not a readable safetensors file: {e}")))?;
     let mut shape =
@@ -237,7 +233,7 @@ pub(crate) fn check_alone(
             _ => sizes.1 = rows,
         }
     }
-    let imported = read(&config_path, &config, &weights_path, weights, &shape)?;
+    let imported = read(&config_path, config, &weights_path, weights, &shape)?;
     if imported.peft != record.peft {
         return Err(Error::Refused { path: config_path, what: "is not what lorafab.json says of it".into() });
     }
@@ -488,7 +484,7 @@ mod tests {
         for rslora in [false, true] {
             let mut config = config.clone();
             config["use_rslora"] = rslora.into();
-            let imported = read(path, &config, path, &file, &shape).unwrap();
+            let imported = read(path, config.to_string().as_bytes(), path, &file, &shape).unwrap();
             assert_eq!((imported.peft.r, imported.peft.target_modules.len()), (2, 1));
             for &(layer, r, seed) in &parts {
                 let alpha = if layer == 0 { 6.0 } else { 5.0 };
@@ -506,13 +502,25 @@ mod tests {
             }
             assert!(product(&imported, 2).iter().all(|v| *v == 0.0));
         }
+        // Of two patterns that match PEFT takes the first of the file, whatever the alphabet says.
+        let both = [r#""q_proj": 64"#, r#""layers\\.0\\.self_attn\\.q_proj": 2"#];
+        for (order, alpha) in [([0, 1], 64.0), ([1, 0], 2.0)] {
+            let text = format!(
+                r#"{{"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": "model\\.layers\\.0\\.self_attn\\.q_proj",
+                    "alpha_pattern": {{{}, {}}}}}"#,
+                both[order[0]], both[order[1]]
+            );
+            let imported = read(path, text.as_bytes(), path, &file, &shape);
+            let error = imported.as_ref().err().map(ToString::to_string);
+            assert_eq!(imported.map(|i| i.peft.lora_alpha).ok(), Some(alpha as f32), "{order:?}: {error:?}");
+        }
         let mut list = config.clone();
         list["target_modules"] = json!(["self_attn.q_proj"]);
-        let missing = read(path, &list, path, &file, &shape).unwrap_err().to_string();
+        let missing = read(path, list.to_string().as_bytes(), path, &file, &shape).unwrap_err().to_string();
         assert!(missing.contains("layers.2") && missing.contains("missing"), "{missing}");
         list["target_modules"] = json!(["c_attn"]);
         assert!(
-            read(path, &list, path, &file, &shape).unwrap_err().to_string().contains("none of the model's")
+            read(path, list.to_string().as_bytes(), path, &file, &shape).unwrap_err().to_string().contains("none of the model's")
         );
     }
 

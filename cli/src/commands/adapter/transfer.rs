@@ -88,7 +88,7 @@ fn import_pickled(context: &Context<'_>, path: &Path, name: Option<&str>) -> Res
         let wrong =
             |what: String| CommandError::new(Kind::Usage, format!("{}: element {i}: {what}", path.display()));
         let (config, weights) = as_peft(diff, &shape).map_err(wrong)?;
-        let imported = registry::peft::read(path, &config, path, &weights, &shape)?;
+        let imported = registry::peft::read(path, config.to_string().as_bytes(), path, &weights, &shape)?;
         let effect = effect(&base, &imported).map_err(wrong)?;
         let mut tags = BTreeMap::from([("source".to_owned(), source.clone())]);
         tags.extend(diff.topic.clone().map(|t| ("topic".to_owned(), t)));
