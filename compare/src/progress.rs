@@ -7,7 +7,6 @@ use lm::FitEvent;
 /// Lines about one training: every evaluation, and every few seconds between them.
 pub struct Progress<'a> {
     what: &'a str,
-    steps: usize,
     begin: Instant,
     last: Option<Instant>,
     say: &'a mut dyn FnMut(String),
@@ -23,9 +22,9 @@ impl std::fmt::Debug for Progress<'_> {
 const EVERY: Duration = Duration::from_secs(10);
 
 impl<'a> Progress<'a> {
-    /// Of a training of so many steps at most.
-    pub fn new(what: &'a str, steps: usize, say: &'a mut dyn FnMut(String)) -> Self {
-        Self { what, steps, begin: Instant::now(), last: None, say }
+    /// Of one training.
+    pub fn new(what: &'a str, say: &'a mut dyn FnMut(String)) -> Self {
+        Self { what, begin: Instant::now(), last: None, say }
     }
 
     /// One event.
@@ -37,20 +36,17 @@ impl<'a> Progress<'a> {
                     "{what}  begins anew: its state could not be used and was removed: {why}"
                 ));
             }
-            FitEvent::Step { step, point: Some(p), .. } => {
+            FitEvent::Step { step, of, point: Some(p), .. } => {
                 (self.say)(format!(
-                    "{what}  step {step}/{}  train {:.2}  validation {:.2} nats, top-1 {:.2}",
-                    self.steps, p.train_loss, p.validation.loss, p.validation.top1
+                    "{what}  step {step}/{of}  train {:.2}  validation {:.2} nats, top-1 {:.2}",
+                    p.train_loss, p.validation.loss, p.validation.top1
                 ));
                 self.last = Some(Instant::now());
             }
-            FitEvent::Step { step, loss, .. } if self.last.is_none_or(|l| l.elapsed() > EVERY) => {
+            FitEvent::Step { step, of, loss, .. } if self.last.is_none_or(|l| l.elapsed() > EVERY) => {
                 let left = self.begin.elapsed().as_secs_f64() / *step as f64
-                    * self.steps.saturating_sub(*step) as f64;
-                (self.say)(format!(
-                    "{what}  step {step}/{}  loss {loss:.2}  at most {left:.0}s left",
-                    self.steps
-                ));
+                    * of.saturating_sub(*step) as f64;
+                (self.say)(format!("{what}  step {step}/{of}  loss {loss:.2}  at most {left:.0}s left"));
                 self.last = Some(Instant::now());
             }
             FitEvent::Step { .. } => {}

@@ -155,8 +155,7 @@ fn fit(
     let limited = lab.supervision.limited(&arm.train.at_most);
     let lab = Lab { supervision: &limited, ..lab };
     let before = spec.reader.as_ref().map(|hash| made_by(store, lab.base, hash)).transpose()?;
-    let steps = if stage == Stage::Pretrain { arm.pretrain.steps } else { arm.train.steps };
-    let mut progress = Progress::new(&job.label, steps, say);
+    let mut progress = Progress::new(&job.label, say);
     // A worker that lost its lease files nothing: the queue is asked in the transaction that files.
     let session = Session { stop: lab.stop, file: &|store, new| Ok(Queue::new(store).file(job, new)?) };
     let making = Making { arm, seed: spec.reader_seed, stage, before: before.as_ref(), session };

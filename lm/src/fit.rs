@@ -143,6 +143,8 @@ pub enum FitEvent {
     Step {
         /// Steps taken.
         step: usize,
+        /// Of how many at most.
+        of: usize,
         /// Training loss.
         loss: f64,
         /// The evaluation after it, if one was made.
@@ -243,7 +245,7 @@ pub fn fit<'a>(
                 fit_state::write(path, &trainer, &out, &recent)?;
             }
         }
-        report(FitEvent::Step { step, loss, point });
+        report(FitEvent::Step { step, of: config.max_steps, loss, point });
     }
     out.steps = trainer.step();
     Ok(out)

@@ -23,7 +23,7 @@ pub(crate) fn run(context: &Context<'_>, command: &DitCommand) -> Result {
             let sets = closed_sets(&s)?;
             let lab = Lab { base: &base, supervision: &s, sets: &sets, seed: args.seed, stop: &STOP };
             let mut say = |line: String| context.say(&line);
-            let mut progress = Progress::new("dit", arm.train.steps, &mut say);
+            let mut progress = Progress::new("dit", &mut say);
             let making = Making {
                 arm: &arm,
                 seed: args.seed,

@@ -68,10 +68,9 @@ fn train(
     let sets = closed_sets(s)?;
     let lab = Lab { base, supervision: s, sets: &sets, seed, stop: &STOP };
     let pretraining = arm.which() == ::readers::Which::Pretrained;
-    let (stage, steps) =
-        if pretraining { (Stage::Pretrain, arm.pretrain.steps) } else { (Stage::Train, arm.train.steps) };
+    let stage = if pretraining { Stage::Pretrain } else { Stage::Train };
     let mut say = |line: String| context.say(&line);
-    let mut progress = Progress::new(what, steps, &mut say);
+    let mut progress = Progress::new(what, &mut say);
     let making = Making { arm, seed, stage, before, session: Session::alone(&STOP) };
     let reader = OracleMethod.fit(store, lab, making, &mut |e| progress.tell(&e))?;
     print_result(context.global.json, "reader/1", "id", &reader.record.id)
