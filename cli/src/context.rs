@@ -1,6 +1,6 @@
 //! What commands share: the store, the base model, the clock, signals.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lm::source::{Secret, SourceOptions, locate};
@@ -96,12 +96,22 @@ impl Context<'_> {
     /// The outline of a model that is here already; nothing is fetched.
     pub(crate) fn outline_at_hand(&self) -> Option<Outline> {
         let path = self.model_path_with(true).ok()?;
-        Outline::load(&path, self.precision().ok()?).ok()
+        let outline = Outline::load(&path, self.precision().ok()?).ok()?;
+        Some(outline.named(self.model_name(&path)))
     }
 
     fn model_path_with(&self, offline: bool) -> Result<PathBuf> {
+        Ok(locate(&self.source(offline), &mut |what| self.say(what))?)
+    }
+
+    /// What others find the model by.
+    fn model_name(&self, path: &Path) -> String {
+        lm::source::name(&self.source(true), path)
+    }
+
+    fn source(&self, offline: bool) -> SourceOptions {
         let hub = Self::hub();
-        let options = SourceOptions {
+        SourceOptions {
             model: self.global.model.clone(),
             cache_dir: Self::cache_path(),
             hub_cache: variable("HF_HUB_CACHE").map_or_else(|| hub.home.join("hub"), PathBuf::from),
@@ -109,8 +119,7 @@ impl Context<'_> {
             hub_token: hub.token,
             offline,
             python: variable("LORAFAB_PYTHON").unwrap_or_else(|| "python3".into()),
-        };
-        Ok(locate(&options, &mut |what| self.say(what))?)
+        }
     }
 
     /// Puts `--simd` into force; nothing may have been computed before.
@@ -153,13 +162,14 @@ impl Context<'_> {
         let precision = self.precision()?;
         let path = self.model_path()?;
         self.say(&format!("loading {}", path.display()));
-        Ok(BaseModel::load(&path, precision)?)
+        Ok(BaseModel::load(&path, precision)?.named(self.model_name(&path)))
     }
 
     /// What is known of the base model without loading its weights.
     pub(crate) fn outline(&self) -> Result<Outline> {
         let precision = self.precision()?;
-        Ok(Outline::load(&self.model_path()?, precision)?)
+        let path = self.model_path()?;
+        Ok(Outline::load(&path, precision)?.named(self.model_name(&path)))
     }
 
     /// Progress, status and hints, on stderr.

@@ -79,12 +79,26 @@ impl From<lm::Error> for CommandError {
 /// What to do about a full disk.
 const FULL: &str = "free some space and run the same command again: what is finished is safe";
 
+impl From<exchange::Error> for CommandError {
+    fn from(e: exchange::Error) -> Self {
+        match &e {
+            exchange::Error::Hub { trouble, .. } => {
+                let (kind, hint) = crate::commands::hub::advice(*trouble);
+                Self { hint: hint.map(str::to_owned), ..Self::from_error(kind, &e) }
+            }
+            exchange::Error::Refused { .. } => Self::from_error(Kind::Usage, &e),
+            _ => match e {
+                exchange::Error::Store(e) => e.into(),
+                // Full disks and the like: what the store's own errors say of them.
+                exchange::Error::Io(e) => registry::Error::Io(e).into(),
+                other => Self::from_error(Kind::Environment, &other),
+            },
+        }
+    }
+}
+
 impl From<registry::Error> for CommandError {
     fn from(e: registry::Error) -> Self {
-        if let registry::Error::Hub { trouble, .. } = &e {
-            let (kind, hint) = crate::commands::hub::advice(*trouble);
-            return Self { hint: hint.map(str::to_owned), ..Self::from_error(kind, &e) };
-        }
         let kind = match &e {
             registry::Error::NotFound { .. }
             | registry::Error::Ambiguous { .. }
@@ -94,8 +108,7 @@ impl From<registry::Error> for CommandError {
             | registry::Error::BadTag { .. }
             | registry::Error::InUse { .. }
             | registry::Error::MadeAgain { .. }
-            | registry::Error::LikeAnId(_)
-            | registry::Error::Refused { .. } => Kind::Usage,
+            | registry::Error::LikeAnId(_) => Kind::Usage,
             _ => Kind::Environment,
         };
         let hint = match &e {

@@ -1,7 +1,7 @@
 //! `hub push|pull` as a user types them, against a Hub on this machine.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-#[path = "../../registry/tests/stub/mod.rs"]
+#[path = "../../exchange/tests/stub/mod.rs"]
 mod stub;
 
 use std::path::PathBuf;

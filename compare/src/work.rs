@@ -285,7 +285,11 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
     let meta = Meta {
         run: of.run.clone(),
         created_at: String::new(),
-        model: format!("{} ({:?})", lab.base.name, lab.base.decoder.precision()),
+        model: format!(
+            "{} ({:?})",
+            lab.base.name.rsplit('/').next().unwrap_or_default(),
+            lab.base.decoder.precision()
+        ),
         smoke: spec.smoke,
         notes,
         primary: of.primary.clone(),

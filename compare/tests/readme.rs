@@ -1,4 +1,4 @@
-//! What the README prints of the committed run stands in its file: every line of its report, and every number of its prose.
+//! What the README prints of the committed runs stands in their files: every line of its report, and every number of its prose.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -10,16 +10,23 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn committed() -> (String, compare::Comparison) {
-    let text = std::fs::read_to_string(root().join("results/quickstart/comparison.json")).unwrap();
+/// Sections of the README and the folder of `results/` that each is about.
+const SECTIONS: [(&str, &str); 3] = [
+    ("What a full run says", "quickstart"),
+    ("At the same cost", "budgets"),
+    ("Behaviours that do not fire", "gates"),
+];
+
+fn committed(run: &str) -> (String, compare::Comparison) {
+    let text = std::fs::read_to_string(root().join(format!("results/{run}/comparison.json"))).unwrap();
     let comparison = compare::read(&text).unwrap();
     (text, comparison)
 }
 
-/// The part of the README about the committed run.
-fn section() -> String {
+/// A section of the README.
+fn section(title: &str) -> String {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, after) = readme.split_once("## What a full run says\n").unwrap();
+    let (_, after) = readme.split_once(&format!("## {title}\n")).unwrap();
     after.split("\n## ").next().unwrap().to_owned()
 }
 
@@ -63,40 +70,47 @@ fn decimals(text: &str) -> Vec<String> {
 
 #[test]
 fn lines_of_the_report_in_the_readme_are_those_of_the_committed_run() {
-    let (_, comparison) = committed();
-    let printed: BTreeSet<String> =
-        compare::to_terminal(&comparison).lines().map(|l| l.trim().to_owned()).collect();
-    let quoted: Vec<String> = section()
-        .lines()
-        .filter(|l| l.starts_with("    ") && !l.trim_start().starts_with('$'))
-        .map(|l| l.trim().to_owned())
-        .filter(|l| !l.is_empty())
-        .collect();
-    assert!(quoted.len() > 10, "the README quotes {} lines", quoted.len());
-    for line in quoted {
-        assert!(printed.contains(&line), "not in the committed report: {line:?}");
+    for (title, run) in SECTIONS {
+        let (_, comparison) = committed(run);
+        let printed: BTreeSet<String> =
+            compare::to_terminal(&comparison).lines().map(|l| l.trim().to_owned()).collect();
+        let quoted: Vec<String> = section(title)
+            .lines()
+            .filter(|l| l.starts_with("    ") && !l.trim_start().starts_with('$'))
+            .map(|l| l.trim().to_owned())
+            .filter(|l| !l.is_empty())
+            .collect();
+        assert!(quoted.len() > 5, "the README quotes {} lines of {run}", quoted.len());
+        for line in quoted {
+            assert!(printed.contains(&line), "not in the committed report of {run}: {line:?}");
+        }
     }
 }
 
 #[test]
 fn every_number_of_the_readmes_prose_stands_in_the_committed_run() {
-    let (text, _) = committed();
-    let mut known = BTreeSet::new();
-    numbers(&serde_json::from_str(&text).unwrap(), &mut known);
-    let prose: String = section().lines().filter(|l| !l.starts_with("    ")).collect::<Vec<_>>().join("\n");
-    let found = decimals(&prose);
-    assert!(found.len() > 10, "the README's prose has {} numbers", found.len());
-    for number in found {
-        assert!(known.contains(&number), "{number} is in the README and not in the committed run");
+    for (title, run) in SECTIONS {
+        let (text, _) = committed(run);
+        let mut known = BTreeSet::new();
+        numbers(&serde_json::from_str(&text).unwrap(), &mut known);
+        let section = section(title);
+        let prose: String = section.lines().filter(|l| !l.starts_with("    ")).collect::<Vec<_>>().join("\n");
+        let found = decimals(&prose);
+        assert!(found.len() > 5, "the README's prose about {run} has {} numbers", found.len());
+        for number in found {
+            assert!(known.contains(&number), "{number} is in the README and not in the committed {run}");
+        }
     }
 }
 
 #[test]
-fn the_committed_page_is_made_from_the_committed_numbers_and_both_are_small() {
-    let (text, comparison) = committed();
-    let page = std::fs::read_to_string(root().join("results/quickstart/report.html")).unwrap();
-    assert_eq!(compare::to_html(&comparison), page);
-    assert!(text.len() <= 1_000_000, "{} bytes", text.len());
+fn the_committed_pages_are_made_from_the_committed_numbers_and_all_are_small() {
+    for (_, run) in SECTIONS {
+        let (text, comparison) = committed(run);
+        let page = std::fs::read_to_string(root().join(format!("results/{run}/report.html"))).unwrap();
+        assert_eq!(compare::to_html(&comparison), page, "{run}");
+        assert!(text.len() <= 1_000_000, "{run}: {} bytes", text.len());
+    }
 }
 
 #[test]

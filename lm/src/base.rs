@@ -19,10 +19,12 @@ pub struct Outline {
     pub tokenizer: Tokenizer,
     /// Conversations to tokens.
     pub chat: ChatTemplate,
-    /// Name as its files give it.
+    /// What others find it by: a repository on the Hub, a folder; if nobody said, what its own files call it.
     pub name: String,
     /// How products with the weights are computed.
     pub precision: Precision,
+    /// What its own files call it.
+    pub title: String,
     /// blake3 of the weight files' bytes.
     pub(crate) weights: String,
 }
@@ -34,6 +36,18 @@ impl Outline {
     /// As [`Checkpoint::load`], except for what only the weights' values show.
     pub fn load(path: &Path, precision: Precision) -> Result<Self> {
         if is_folder(path)? { hf::outline(path, precision) } else { gguf::outline(path, precision) }
+    }
+
+    /// The same under the name that others find it by.
+    pub fn named(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Whether a name that somebody gave the base of an adapter can be this model's: its name or title, or, wherever it lies,
+    /// the same last part of a path.
+    pub fn is_called(&self, name: &str) -> bool {
+        let last = |n: &str| n.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
+        [&self.name, &self.title].iter().any(|own| *own == name || last(own) == last(name))
     }
 
     /// Tokens of a user turn up to the opening of the reply.
@@ -112,6 +126,11 @@ impl BaseModel {
         let loaded = Checkpoint::load(path)?;
         let decoder = Decoder::new(&loaded.checkpoint, precision)?;
         Ok(Self { decoder, outline: loaded.into_outline(precision) })
+    }
+
+    /// The same under the name that others find it by.
+    pub fn named(self, name: String) -> Self {
+        Self { outline: self.outline.named(name), ..self }
     }
 
     /// The decoder's shape.

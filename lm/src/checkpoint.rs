@@ -45,7 +45,7 @@ pub struct Loaded {
 impl Loaded {
     pub(crate) fn into_outline(self, precision: Precision) -> Outline {
         let Self { checkpoint: Checkpoint { config, digest, .. }, tokenizer, chat, name } = self;
-        Outline { config, tokenizer, chat, name, precision, weights: digest }
+        Outline { config, tokenizer, chat, title: name.clone(), name, precision, weights: digest }
     }
 }
 

@@ -33,7 +33,7 @@ struct Header {
 /// All but the weights, of which only the digest is taken.
 pub(crate) fn outline(path: &Path, precision: Precision) -> Result<Outline> {
     let (mut file, Header { config, tokenizer, chat, name, .. }) = header(path)?;
-    Ok(Outline { config, tokenizer, chat, name, precision, weights: digest(&mut file)? })
+    Ok(Outline { config, tokenizer, chat, title: name.clone(), name, precision, weights: digest(&mut file)? })
 }
 
 /// Loads a model, its tokenizer and its chat template from one GGUF file.

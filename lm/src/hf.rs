@@ -30,7 +30,7 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
     }
     hasher.update(config.identity().as_bytes());
     let (tokenizer, chat, name) = language(folder)?;
-    Ok(Outline { config, tokenizer, chat, name, precision, weights: hasher.finalize().to_hex().to_string() })
+    Ok(Outline { config, tokenizer, chat, title: name.clone(), name, precision, weights: hasher.finalize().to_hex().to_string() })
 }
 
 /// Loads a checkpoint folder.

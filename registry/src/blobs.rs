@@ -98,7 +98,7 @@ fn path_of(root: &Path, digest: &Digest) -> PathBuf {
 }
 
 /// Length of a blob's file, unread.
-pub(crate) fn size(root: &Path, digest: &Digest) -> Result<u64> {
+pub fn size(root: &Path, digest: &Digest) -> Result<u64> {
     Ok(fs_err::metadata(path_of(root, digest))?.len())
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn put(root: &Path, bytes: &[u8]) -> Result<Digest> {
 }
 
 /// Reads bytes and checks them against their digest.
-pub(crate) fn get(root: &Path, digest: &Digest) -> Result<Vec<u8>> {
+pub fn get(root: &Path, digest: &Digest) -> Result<Vec<u8>> {
     let path = path_of(root, digest);
     let bytes = fs_err::read(&path)?;
     let found = Digest::of(&bytes);

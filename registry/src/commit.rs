@@ -81,7 +81,7 @@ impl Store {
     }
 
     /// Adds a record from elsewhere whose blobs are here: receipt and row. `false` if the catalogue has its specification.
-    pub(crate) fn admit(&mut self, record: &AdapterRecord) -> Result<bool> {
+    pub fn admit(&mut self, record: &AdapterRecord) -> Result<bool> {
         let path = self.receipt_path(&record.spec_hash);
         let receipt = Staged::write(&path, receipt_text(record).as_bytes())?;
         let mut failed = None;
@@ -209,7 +209,7 @@ impl Store {
 }
 
 /// An adapter's id: digest of its specification and its files.
-pub(crate) fn identity(spec_hash: &str, weights: &Digest, extra_files: &BTreeMap<String, Digest>) -> String {
+pub fn identity(spec_hash: &str, weights: &Digest, extra_files: &BTreeMap<String, Digest>) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(spec_hash.as_bytes());
     hasher.update(weights.as_str().as_bytes());
@@ -221,7 +221,7 @@ pub(crate) fn identity(spec_hash: &str, weights: &Digest, extra_files: &BTreeMap
 }
 
 /// The blobs that a record names.
-pub(crate) fn files(record: &AdapterRecord) -> impl Iterator<Item = &Digest> {
+pub fn files(record: &AdapterRecord) -> impl Iterator<Item = &Digest> {
     std::iter::once(&record.weights).chain(record.extra_files.values())
 }
 

@@ -140,22 +140,6 @@ pub enum Error {
         /// Digest of the bytes found.
         found: String,
     },
-    /// A file from outside is refused.
-    #[error("{path}: {what}")]
-    Refused {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why, and what to do.
-        what: String,
-    },
-    /// The Hub refused, or could not be reached.
-    #[error("{what}")]
-    Hub {
-        /// What kind of trouble.
-        trouble: crate::hub::Trouble,
-        /// One sentence, which never holds a token.
-        what: String,
-    },
     /// A filter expression cannot be read.
     #[error("filter {expression:?}: {what} at character {at}")]
     Filter {

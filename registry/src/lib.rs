@@ -1,6 +1,6 @@
 //! The catalogue of adapters (SQLite) and their bytes (content-addressed files).
 //!
-//! This crate knows bytes, digests and the PEFT file format, never what a tensor means. Bytes are durable before the row
+//! This crate knows bytes and digests, never what a tensor means. Bytes are durable before the row
 //! that names them exists; a receipt beside them lets the catalogue be rebuilt.
 //!
 //! A store folder holds `catalogue.sqlite`, `blobs/ab/<blake3>`, `done/<digest of a spec hash>.json` (receipts),
@@ -10,17 +10,13 @@
 
 pub mod aliases;
 pub mod blobs;
-pub mod bundle;
 pub mod canonical;
 pub mod check;
 pub mod commit;
-pub mod dataset;
 pub mod error;
 pub mod filter;
 pub mod gc;
-pub mod hub;
 mod index;
-pub mod peft;
 pub mod query;
 pub mod record;
 pub mod runs;
@@ -35,7 +31,6 @@ pub use check::{CheckReport, Problem, Repair, VerifyOutcome};
 pub use error::{Error, Result};
 pub use filter::Filter;
 pub use gc::GcPlan;
-pub use peft::{IfExists, ImportShape};
 pub use query::{Edge, Listing, Stats};
 pub use record::{AdapterRecord, NewAdapter, PeftConfig, Role, Status};
 pub use schema::NEEDS_LEFT;

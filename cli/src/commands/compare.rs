@@ -182,14 +182,14 @@ fn published(base: &Outline, folder: &Path, method: &str) -> Result<NewAdapter> 
         serde_json::from_str(&fs_err::read_to_string(folder.join("adapter_config.json"))?)
             .map_err(|e| CommandError::new(Kind::Usage, format!("adapter_config.json: {e}")))?;
     if let Some(of) =
-        config["base_model_name_or_path"].as_str().filter(|of| !of.is_empty() && *of != base.name)
+        config["base_model_name_or_path"].as_str().filter(|of| !of.is_empty() && !base.is_called(of))
     {
         return Err(CommandError::new(
             Kind::Usage,
             format!("is a reader of {of:?}, the base model is {:?}", base.name),
         ));
     }
-    let imported = registry::peft::import(folder, &adapter::shape(base))?;
+    let imported = exchange::peft::import(folder, &adapter::shape(base))?;
     let label = folder.file_name().map_or_else(|| "reader".into(), |n| n.to_string_lossy().into_owned());
     let spec = serde_json::json!({"schema": "imported-reader/1", "base": base.digest(), "method": method,
         "weights": registry::Digest::of(&imported.weights).as_str()});

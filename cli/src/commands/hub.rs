@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use registry::hub::{self, Client, Options, Patience, Place, Progress, Remote, RepoKind, Token, Trouble};
+use exchange::hub::{self, Client, Options, Patience, Place, Progress, Remote, RepoKind, Token, Trouble};
 use serde_json::json;
 
 use super::adapter::{chosen, weighed};
@@ -92,7 +92,7 @@ fn push(
         );
     }
     let plan = hub::push_plan(&store, &records, &client, &remote)?;
-    if plan.files_after > registry::dataset::HUB_FILES {
+    if plan.files_after > exchange::dataset::HUB_FILES {
         context.say("warning: that is more files than a repository on the Hub should hold; push in parts to several, with --where");
     }
     let page = client.page();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lm::{Adapter, Checkpoint, ExportDtype, Precision, SHARD_BYTES};
-use registry::IfExists;
+use exchange::IfExists;
 use serde_json::json;
 
 use crate::context::Context;
@@ -14,7 +14,7 @@ use crate::output::{print, print_json, print_result};
 pub(super) fn peft(context: &Context<'_>, adapter: &str, dir: &Path, force: bool) -> Result {
     let store = context.existing_store()?;
     let record = store.adapter(adapter)?;
-    registry::peft::export(&store, &record, dir, if force { IfExists::Replace } else { IfExists::Fail })?;
+    exchange::peft::export(&store, &record, dir, if force { IfExists::Replace } else { IfExists::Fail })?;
     print_result(context.global.json, "adapter-export/1", "folder", &dir.display().to_string())
 }
 

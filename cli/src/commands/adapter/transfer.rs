@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lm::{Adapter, BaseModel, Batch, LowRank, Outline, Projection, Row, Want};
-use registry::bundle::{Bundle, export};
-use registry::peft::Imported;
-use registry::{AdapterRecord, Filter, IfExists, ImportShape, NewAdapter, Role, Status, Store};
+use exchange::bundle::{Bundle, export};
+use exchange::peft::Imported;
+use exchange::{IfExists, ImportShape};
+use registry::{AdapterRecord, Filter, NewAdapter, Role, Status, Store};
 use serde_json::json;
 
 use super::list::check_keys;
@@ -28,14 +29,26 @@ pub(super) fn import(context: &Context<'_>, path: &Path, name: Option<&str>) -> 
         return unbundle(context, path);
     }
     let base = context.base()?;
-    let imported = registry::peft::import(path, &shape(&base))?;
+    let imported = exchange::peft::import(path, &shape(&base))?;
     let label = name.map_or_else(
         || path.file_name().map_or_else(|| "imported".into(), |n| n.to_string_lossy().into_owned()),
         str::to_owned,
     );
     let effect = effect(&base, &imported)
         .map_err(|what| CommandError::new(Kind::Usage, format!("{}: {what}", path.display())))?;
-    let new = new_adapter(&base, imported, &label, effect, BTreeMap::new())?;
+    // What it was called where it comes from, so that it can be found again.
+    let weights = fs_err::read(path.join("adapter_model.safetensors"))?;
+    let mut tags = BTreeMap::from([("source".to_owned(), registry::Digest::of(&weights).to_string())]);
+    tags.extend(imported.base.clone().map(|b| ("source_base".to_owned(), b)));
+    tags.extend(imported.revision.clone().map(|r| ("source_revision".to_owned(), r)));
+    if let Some(other) = imported.base.as_deref().filter(|b| !base.is_called(b)) {
+        context.say(&format!(
+            "warning: {} says that it is for {other:?}; it is filed as one for {}. If that is another model, what it does here means nothing.",
+            path.display(),
+            base.name
+        ));
+    }
+    let new = new_adapter(&base, imported, &label, effect, tags)?;
     let record = context.store()?.commit_adapter(new)?;
     context.say(&format!("largest change of a logit on one prompt: {effect:.3}"));
     print_result(context.global.json, "adapter-import/1", "id", &record.id)
@@ -88,7 +101,7 @@ fn import_pickled(context: &Context<'_>, path: &Path, name: Option<&str>) -> Res
         let wrong =
             |what: String| CommandError::new(Kind::Usage, format!("{}: element {i}: {what}", path.display()));
         let (config, weights) = as_peft(diff, &shape).map_err(wrong)?;
-        let imported = registry::peft::read(path, config.to_string().as_bytes(), path, &weights, &shape)?;
+        let imported = exchange::peft::read(path, config.to_string().as_bytes(), path, &weights, &shape)?;
         let effect = effect(&base, &imported).map_err(wrong)?;
         let mut tags = BTreeMap::from([("source".to_owned(), source.clone())]);
         tags.extend(diff.topic.clone().map(|t| ("topic".to_owned(), t)));
@@ -227,9 +240,9 @@ pub(super) fn bundle(context: &Context<'_>, file: &Path, conditions: &[String], 
 pub(super) fn dataset(context: &Context<'_>, dir: &Path, conditions: &[String]) -> Result {
     let store = context.existing_store()?;
     let records = chosen(&store, conditions)?;
-    let files = registry::dataset::export(&store, &records, dir)?;
+    let files = exchange::dataset::export(&store, &records, dir)?;
     context.say(&format!("{} in {}", count(records.len(), "adapter"), count(files, "file")));
-    if files > registry::dataset::HUB_FILES {
+    if files > exchange::dataset::HUB_FILES {
         context.say("warning: that is more files than a repository on the Hub should hold; export it in parts with --where");
     }
     print_result(context.global.json, "adapter-dataset/1", "folder", &dir.display().to_string())
@@ -281,7 +294,7 @@ mod tests {
                 };
                 let (config, weights) = as_peft(&diff, &shape).unwrap();
                 let path = Path::new("x");
-                let imported = registry::peft::read(path, &config, path, &weights, &shape).unwrap();
+                let imported = exchange::peft::read(path, &config, path, &weights, &shape).unwrap();
                 assert_eq!(imported.peft.r, r);
                 let norm = weigh(&imported.weights, imported.peft.lora_alpha / r as f32).unwrap();
                 let squares: f64 = (0..3).flat_map(|o| (0..4).map(move |i| expected(o, i).powi(2))).sum();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use crate::dataset::{folder, index_line};
-use crate::{AdapterRecord, Digest};
+use registry::{AdapterRecord, Digest};
 
 /// The index's path.
 pub(super) const INDEX: &str = "index.jsonl";
@@ -79,7 +79,7 @@ pub(super) fn merge(old: &str, records: &[AdapterRecord]) -> Result<String, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::record;
+    use crate::tests::record;
 
     #[test]
     fn others_lines_stay_as_they_are_and_ours_are_replaced() {

@@ -10,10 +10,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::commit::{files, identity};
+use registry::commit::{files, identity};
 use crate::peft::OWN;
-use crate::store::check_name;
-use crate::{AdapterRecord, Digest, Error, IfExists, Result, Store};
+use registry::check_name;
+use crate::{Error, IfExists, Result};
+use registry::{AdapterRecord, Digest, Store};
 
 const SCHEMA: &str = "bundle/1";
 const MANIFEST: &str = "manifest.json";
@@ -253,8 +254,8 @@ mod tests {
     use tar::EntryType::{Directory, Link, Regular, Symlink};
 
     use super::*;
-    use crate::Filter;
-    use crate::store::tests::new_adapter;
+    use registry::Filter;
+    use crate::tests::new_adapter;
 
     const FINE: Weigh<'_> = &|_, _| Ok(());
 

@@ -12,7 +12,8 @@ use super::lfs::Large;
 use super::{Progress, Trouble};
 use crate::dataset::{CARD, TABLE};
 use crate::peft::{Content, contents};
-use crate::{AdapterRecord, Error, Result, Store, blobs, dataset};
+use crate::{Error, Result, dataset};
+use registry::{AdapterRecord, Store, blobs};
 
 /// Files of one commit: 33 adapters of three.
 const COMMIT_FILES: usize = 99;
@@ -33,7 +34,7 @@ impl Outgoing<'_> {
     fn bytes(&self, root: &Path) -> Result<Vec<u8>> {
         match &self.content {
             Content::Made(bytes) => Ok(bytes.clone()),
-            Content::Blob(digest) => blobs::get(root, digest),
+            Content::Blob(digest) => Ok(blobs::get(root, digest)?),
         }
     }
 }

@@ -12,8 +12,9 @@ use config::Resolved;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-use crate::record::PeftConfig;
-use crate::{AdapterRecord, Digest, Error, Result, Store, write_atomic};
+use registry::PeftConfig;
+use crate::{Error, Result};
+use registry::{AdapterRecord, Digest, Store, write_atomic};
 
 /// What to do when the target folder exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +135,10 @@ pub struct Imported {
     pub peft: PeftConfig,
     /// The weights, rewritten with sorted standard names in f32.
     pub weights: Vec<u8>,
+    /// What its configuration calls the model that it is for, if anything.
+    pub base: Option<String>,
+    /// Which revision of it.
+    pub revision: Option<String>,
 }
 
 /// Reads and checks a PEFT folder.
@@ -182,7 +187,8 @@ pub fn read(
     bytes: &[u8],
     shape: &ImportShape,
 ) -> Result<Imported> {
-    let resolved = config::resolve(config_path, &config::Written::parse(config_path, config)?, shape)?;
+    let written = config::Written::parse(config_path, config)?;
+    let resolved = config::resolve(config_path, &written, shape)?;
     // What a uniform file takes is known before anything is made of it.
     let entries: usize = resolved
         .peft
@@ -197,7 +203,8 @@ pub fn read(
         });
     }
     let weights = read_weights(weights_path, bytes, &resolved, shape)?;
-    Ok(Imported { peft: resolved.peft, weights })
+    let text = |key: &str| written.text(config_path, key);
+    Ok(Imported { peft: resolved.peft, weights, base: text("base_model_name_or_path")?, revision: text("revision")? })
 }
 
 /// Checks a folder of ours by itself, without its base model: the file's own tensors say what the model's shape is, and then every
@@ -353,7 +360,7 @@ fn half_to_f32(bits: u16) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::new_adapter;
+    use crate::tests::new_adapter;
 
     fn peft_file(shape: [usize; 2], dtype_bytes: usize, fill: f32, extra: bool) -> Vec<u8> {
         let _ = dtype_bytes;

@@ -16,7 +16,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::peft::{self, IfExists};
-use crate::{AdapterRecord, Error, Result, Store, write_atomic};
+use crate::{Error, Result};
+use registry::{AdapterRecord, Store, write_atomic};
 
 /// Files that a repository on the Hub should stay below (its own recommendation).
 pub const HUB_FILES: usize = 100_000;
@@ -94,8 +95,8 @@ pub fn export(store: &Store, records: &[AdapterRecord], dir: &Path) -> Result<us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Filter;
-    use crate::store::tests::new_adapter;
+    use registry::Filter;
+    use crate::tests::new_adapter;
 
     #[test]
     fn every_line_of_the_index_names_a_whole_adapter() {

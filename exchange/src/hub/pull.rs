@@ -14,7 +14,8 @@ use super::index::{INDEX, Line, MAX_INDEX, read};
 use super::{Progress, Trouble};
 use crate::bundle::{MAX_FILE, Weigh, check_record};
 use crate::peft::{OWN, check_alone};
-use crate::{AdapterRecord, Digest, Error, Filter, Result, Store, dataset};
+use crate::{Error, Result, dataset};
+use registry::{AdapterRecord, Digest, Filter, Store};
 
 /// Largest record, and largest PEFT configuration.
 const MAX_CARD: u64 = 16 << 20;
@@ -112,7 +113,7 @@ pub fn pull(
         match adapter(store, &download, &line, weigh) {
             Ok(true) => out.added.push(line.id),
             Ok(false) => out.made_otherwise.push(line.id),
-            Err(e @ (Error::Refused { .. } | Error::BadName(_) | Error::Json { .. })) => {
+            Err(e @ (Error::Refused { .. } | Error::Store(registry::Error::BadName(_)) | Error::Json { .. })) => {
                 let why = client.fit(&e.to_string());
                 out.refused.push(Refusal { id: line.id, behaviour: line.behaviour, why });
             }
@@ -172,5 +173,5 @@ fn adapter(store: &mut Store, download: &Download<'_>, line: &Line, weigh: Weigh
     for bytes in blobs {
         store.put_blob(&bytes)?;
     }
-    store.admit(&record)
+    Ok(store.admit(&record)?)
 }

@@ -6,7 +6,8 @@ use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 
 use super::Trouble;
 use super::client::{Client, Remote};
-use crate::{Error, Result, Store};
+use crate::{Error, Result};
+use registry::Store;
 
 /// A repository at one commit, to fetch files from.
 pub(super) struct Download<'a> {

@@ -164,8 +164,8 @@ mod tests {
     use parquet::record::Field;
 
     use super::*;
-    use crate::store::tests::new_adapter;
-    use crate::{Filter, NewAdapter, Store};
+    use crate::tests::new_adapter;
+    use registry::{Filter, NewAdapter, Store};
 
     /// A cell as the JSON that it stands for.
     fn plain(field: &Field) -> Value {

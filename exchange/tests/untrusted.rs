@@ -1,6 +1,6 @@
 //! Parsers of what comes from elsewhere, fed with damaged input: no panic, no half-written store.
 //!
-//! A few thousand inputs by default; a million and more with `LORAFAB_FUZZ=1000000 cargo test --release -p registry --test untrusted`.
+//! A few thousand inputs by default; a million and more with `LORAFAB_FUZZ=1000000 cargo test --release -p exchange --test untrusted`.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
@@ -8,8 +8,9 @@ use std::path::Path;
 
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use registry::peft::read;
-use registry::{Filter, ImportShape, NewAdapter, PeftConfig, Store, bundle};
+use exchange::peft::read;
+use exchange::{ImportShape, bundle};
+use registry::{Filter, NewAdapter, PeftConfig, Store};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -114,7 +115,7 @@ fn bundles_from_elsewhere_never_panic() {
         .commit_adapter(NewAdapter::bare("h", "t/a", PeftConfig::of_rank("m", 1, &["q_proj"]), vec![1, 2, 3]))
         .unwrap();
     let path = folder.path().join("b.tar");
-    bundle::export(&store, &[record], &path, registry::IfExists::Fail).unwrap();
+    bundle::export(&store, &[record], &path, exchange::IfExists::Fail).unwrap();
     let good = std::fs::read(&path).unwrap();
     assert!(bundle::readable(&good));
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(2);

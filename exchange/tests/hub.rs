@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use registry::hub::{
+use exchange::hub::{
     Client, Options, Patience, Place, Pulled, Pushed, RepoKind, Token, pull, push, push_plan,
 };
-use registry::{AdapterRecord, Error, Filter, NewAdapter, PeftConfig, Store};
+use exchange::Error;
+use registry::{AdapterRecord, Filter, NewAdapter, PeftConfig, Store};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use stub::{Fault, File, Stub, TOKEN};
@@ -112,7 +113,7 @@ fn what_is_pushed_comes_back_as_it_was_and_a_second_time_nothing_moves() {
     assert!(stub.state().repos["datasets/org/set"].private);
     // The same bytes as the folder that `adapter dataset` writes.
     let set = folder.path().join("set");
-    registry::dataset::export(&store, &records, &set).unwrap();
+    exchange::dataset::export(&store, &records, &set).unwrap();
     let files = stub.files(REPO);
     // Twelve of adapters, the index, its table and card, and what the Hub makes itself.
     assert_eq!(files.len(), 16);

@@ -13,7 +13,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::ImportShape;
-use crate::{Error, PeftConfig, Result};
+use crate::{Error, Result};
+use registry::PeftConfig;
 
 /// One targeted module.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,6 +87,23 @@ impl Written {
         }
         let Patterns { rank_pattern, alpha_pattern } = serde_json::from_slice(text).map_err(unread)?;
         Ok(Self { value, ranks: rank_pattern, alphas: alpha_pattern })
+    }
+}
+
+impl Written {
+    /// A name that the configuration gives, if it gives one.
+    pub(super) fn text(&self, path: &Path, key: &str) -> Result<Option<String>> {
+        match &self.value[key] {
+            Value::Null => Ok(None),
+            Value::String(text) if text.is_empty() => Ok(None),
+            Value::String(text) if text.len() <= 1000 && !text.chars().any(char::is_control) => {
+                Ok(Some(text.clone()))
+            }
+            other => {
+                let shown: String = other.to_string().chars().take(60).collect();
+                Err(Error::Refused { path: path.into(), what: format!("{key} = {shown} is no name") })
+            }
+        }
     }
 }
 
