@@ -84,17 +84,14 @@ fn adapters_from_elsewhere_never_panic() {
         .collect();
     let file = safetensors::serialize(views, None).unwrap();
     let path = Path::new("x");
-    let good = serde_json::from_str(config).unwrap();
-    read(path, &good, path, &file, &shape).unwrap();
+    read(path, config.as_bytes(), path, &file, &shape).unwrap();
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
     let (mut accepted, mut refused) = (0, 0);
     for i in 0..rounds() {
         let result = if i % 2 == 0 {
-            read(path, &good, path, &mutate(&file, &mut rng, &WORDS), &shape)
+            read(path, config.as_bytes(), path, &mutate(&file, &mut rng, &WORDS), &shape)
         } else {
-            let text = String::from_utf8_lossy(&mutate(config.as_bytes(), &mut rng, &WORDS)).into_owned();
-            let Ok(value) = serde_json::from_str(&text) else { continue };
-            read(path, &value, path, &file, &shape)
+            read(path, &mutate(config.as_bytes(), &mut rng, &WORDS), path, &file, &shape)
         };
         match result {
             Ok(_) => accepted += 1,

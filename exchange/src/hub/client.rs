@@ -8,11 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use ureq::http::{Request, Uri};
 
-use super::{Options, Place, RepoKind, Trouble};
+use super::{Options, Place, Trouble};
 use crate::{Error, Result};
 
 /// Largest answer that is read: a page of a listing has a thousand entries.
-const MAX_ANSWER: u64 = 64 << 20;
+pub(super) const MAX_ANSWER: u64 = 64 << 20;
+/// How often a file's address may be changed by answers.
+const MAX_STOPS: usize = 10;
 /// Pages of a listing that are read: a hundred times the files that a repository should have.
 const MAX_PAGES: usize = 10_000;
 /// Waits are cut into pieces of this length, so that being told to stop is noticed.
@@ -86,6 +88,8 @@ pub(super) struct Call<'a> {
     pub(super) once: bool,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Option<&'a [u8]>,
+    /// Largest answer that is read, in bytes.
+    pub(super) limit: u64,
 }
 
 /// What came back.
@@ -227,7 +231,7 @@ impl Client {
             e => Failed { why: e.to_string(), again: true },
         };
         let (head, mut body) = sent.map_err(lost)?.into_parts();
-        let body = body.with_config().limit(MAX_ANSWER).read_to_vec().map_err(lost)?;
+        let body = body.with_config().limit(call.limit).read_to_vec().map_err(lost)?;
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
     }
 
@@ -340,11 +344,21 @@ impl Client {
             once: false,
             headers: vec![("content-type".into(), "application/json".into())],
             body: Some(bytes.as_bytes()),
+            limit: MAX_ANSWER,
         })
     }
 
     fn get<'a>(url: &'a str, what: &'a str) -> Call<'a> {
-        Call { method: "GET", url, what, writes: false, once: false, headers: vec![], body: None }
+        Call {
+            method: "GET",
+            url,
+            what,
+            writes: false,
+            once: false,
+            headers: vec![],
+            body: None,
+            limit: MAX_ANSWER,
+        }
     }
 
     /// Looks at the repository: its commit and all its files.
@@ -474,6 +488,7 @@ impl Client {
             once: false,
             headers: vec![("content-type".into(), "application/x-ndjson".into())],
             body: Some(body.as_bytes()),
+            limit: MAX_ANSWER,
         };
         let answer = self.send(&call)?;
         match answer.status {
@@ -488,24 +503,46 @@ impl Client {
         format!("{}.git/info/lfs/objects/batch", self.page())
     }
 
-    /// The repository as `hf-hub` names it, at a commit.
-    pub(super) fn at(&self, commit: &str) -> hf_hub::Repo {
-        let kind = match self.place.kind {
-            RepoKind::Dataset => hf_hub::RepoType::Dataset,
-            RepoKind::Model => hf_hub::RepoType::Model,
-        };
-        hf_hub::Repo::with_revision(self.place.repository(), kind, commit.to_owned())
-    }
-
-    /// The token, for `hf-hub`.
-    pub(super) fn token(&self) -> Option<String> {
-        self.options.token.as_ref().map(|t| t.0.clone())
+    /// The bytes of a file at a commit, of at most so many. The Hub sends large ones elsewhere: each stop on the way is asked by
+    /// itself, and only the Hub is told the token.
+    pub(super) fn file(&self, commit: &str, path: &str, limit: u64) -> Result<Vec<u8>> {
+        let what = format!("fetching {path}");
+        let mut url = format!("{}/resolve/{commit}/{}", self.page(), escaped(path));
+        for _ in 0..MAX_STOPS {
+            let call = Call { limit: limit.max(MAX_ANSWER), ..Self::get(&url, &what) };
+            let answer = self.send(&call)?;
+            match (answer.status, answer.header("location")) {
+                (200..=299, _) => return Ok(answer.body),
+                (300..=399, Some(to)) => {
+                    let next = next_stop(&url, to);
+                    url = next.ok_or_else(|| {
+                        self.error(Trouble::Network, &format!("{what}: is sent on to no address"))
+                    })?;
+                }
+                _ => return Err(self.refusal(&call, &answer)),
+            }
+        }
+        Err(self.error(Trouble::Network, &format!("{what}: is sent on {MAX_STOPS} times")))
     }
 
     /// The branch.
     pub(super) fn revision(&self) -> &str {
         &self.place.revision
     }
+}
+
+/// A path of a repository within an address.
+fn escaped(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
+    path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// Where an answer of `from` sends on to; a connection that was not to be read by others stays one.
+fn next_stop(from: &str, to: &str) -> Option<String> {
+    let here = origin(from)?;
+    let next = if to.starts_with('/') && !to.starts_with("//") { format!("{here}{to}") } else { to.to_owned() };
+    let there = origin(&next)?;
+    (there.starts_with("https:") || here.starts_with("http:")).then_some(next)
 }
 
 /// Path and query of `<...>; rel="next"` in a `Link` header.
@@ -529,7 +566,7 @@ pub(super) fn line_of_large(path: &str, sha256: &str, size: u64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::{Patience, Token};
+    use crate::hub::{Patience, RepoKind, Token};
 
     fn client(endpoint: &str) -> Client {
         let options = Options {
@@ -579,5 +616,17 @@ mod tests {
             assert!(!ok(bad, "main"), "{bad:?}");
         }
         assert!(!ok("org/name", "../x") && !ok("org/name", "") && !ok("org/name", "a?b"));
+    }
+
+    #[test]
+    fn where_an_answer_sends_on_to_is_followed_over_connections_as_good_only() {
+        let next = |from: &str, to: &str| next_stop(from, to);
+        assert_eq!(next("https://hub/a/b", "/c?d=1").as_deref(), Some("https://hub/c?d=1"));
+        assert_eq!(next("https://hub/a", "https://cdn/x").as_deref(), Some("https://cdn/x"));
+        assert_eq!(next("http://127.0.0.1:1/a", "https://cdn/x").as_deref(), Some("https://cdn/x"));
+        for bad in ["http://cdn/x", "//cdn/x", "ftp://cdn/x", "file:///etc/passwd", "x", ""] {
+            assert_eq!(next("https://hub/a", bad), None, "{bad}");
+        }
+        assert_eq!(escaped("a b/ü.json"), "a%20b/%C3%BC.json");
     }
 }

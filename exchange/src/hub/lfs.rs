@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use super::Trouble;
-use super::client::{Call, Client};
+use super::client::{Call, Client, MAX_ANSWER};
 use crate::Result;
 
 const MEDIA: &str = "application/vnd.git-lfs+json";
@@ -79,6 +79,7 @@ impl Client {
             once: false,
             headers: vec![("accept".into(), MEDIA.into()), ("content-type".into(), MEDIA.into())],
             body: Some(body.as_bytes()),
+            limit: MAX_ANSWER,
         })?;
         let answer = self.parse(what, &answer)?;
         let objects: BTreeMap<&str, &Value> = answer["objects"]
@@ -187,6 +188,6 @@ impl Client {
             headers.retain(|(n, _)| !["accept", "content-type"].contains(&n.to_ascii_lowercase().as_str()));
             headers.extend([("accept".into(), media.into()), ("content-type".into(), media.into())]);
         }
-        self.succeed(&Call { method, url, what: &what, writes: true, once, headers, body: Some(body) })
+        self.succeed(&Call { method, url, what: &what, writes: true, once, headers, body: Some(body), limit: MAX_ANSWER })
     }
 }

@@ -5,8 +5,8 @@
 //! files each go into one commit, and the index comes last: it never names an adapter that is not whole.
 //!
 //! What has to be sent is decided by comparing contents with the repository's own listing, so that a push goes on from any
-//! machine, wherever it was killed. Pulls fetch with the crate `hf-hub`. It cannot push, so the other half of the protocol is
-//! here, after its public descriptions:
+//! machine, wherever it was killed. The crate `hf-hub` cannot push, and tells the
+//! token to whatever host an answer sends it on to; so the protocol is spoken here, after its public descriptions:
 //!
 //! - huggingface/huggingface_hub, `src/huggingface_hub/_commit_api.py` and `lfs.py`: preupload, the commit's lines, `parentCommit`
 //!   (answered with 412 if somebody was faster), large files in one piece or in parts;

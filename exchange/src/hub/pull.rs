@@ -67,7 +67,7 @@ fn wanted(store: &Store, client: &Client, remote: &Remote) -> Result<(Vec<Line>,
         path: INDEX.into(),
         what: format!("of {} {what}; nothing was taken in", client.place),
     };
-    let bytes = Download::new(client, remote, store)?.get(INDEX, MAX_INDEX)?;
+    let bytes = Download::new(client, remote).get(INDEX, MAX_INDEX)?;
     let text = String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8".into()))?;
     let lines = read(&text).map_err(refuse)?;
     let here: BTreeSet<String> = store.adapters(&Filter::all())?.into_iter().map(|r| r.id).collect();
@@ -106,7 +106,7 @@ pub fn pull(
         bytes: wanted.iter().map(|l| l.weights_bytes).fold(0, u64::saturating_add),
         ..Progress::default()
     };
-    let download = Download::new(client, remote, store)?;
+    let download = Download::new(client, remote);
     for line in wanted {
         progress(at);
         client.stopped()?;

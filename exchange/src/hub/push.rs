@@ -144,7 +144,7 @@ pub fn push_plan<'a>(
             plan.batches.last_mut().expect("invariant: one was pushed").push((file, i == last));
         }
     }
-    plan.index = merged(store, records, client, remote)?;
+    plan.index = merged(records, client, remote)?;
     plan.commits = plan.batches.len() + usize::from(plan.index.is_some());
     plan.files_after = after.len();
     Ok(plan)
@@ -152,13 +152,12 @@ pub fn push_plan<'a>(
 
 /// The repository's index with our adapters, if that is another than it has.
 fn merged(
-    store: &Store,
     records: &[AdapterRecord],
     client: &Client,
     remote: &Remote,
 ) -> Result<Option<String>> {
     let old = if remote.files.contains_key(INDEX) {
-        Some(Download::new(client, remote, store)?.get(INDEX, MAX_INDEX)?)
+        Some(Download::new(client, remote).get(INDEX, MAX_INDEX)?)
     } else {
         None
     };
@@ -246,7 +245,7 @@ fn push_index(store: &Store, records: &[AdapterRecord], client: &Client, done: &
     loop {
         races += 1;
         let remote = client.look()?;
-        let Some(index) = merged(store, records, client, &remote)? else { return Ok(()) };
+        let Some(index) = merged(records, client, &remote)? else { return Ok(()) };
         let (table, card) = dataset::beside(&index)?;
         let mut made = vec![(INDEX, index.into_bytes()), (TABLE, table)];
         // A card that is there is somebody's own.

@@ -513,7 +513,8 @@ mod tests {
         let both = [r#""q_proj": 64"#, r#""layers\\.0\\.self_attn\\.q_proj": 2"#];
         for (order, alpha) in [([0, 1], 64.0), ([1, 0], 2.0)] {
             let text = format!(
-                r#"{{"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": "model\\.layers\\.0\\.self_attn\\.q_proj",
+                r#"{{"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": "model\\.layers\\.[01]\\.self_attn\\.q_proj",
+                    "rank_pattern": {{"layers\\.1\\..*q_proj": 1}},
                     "alpha_pattern": {{{}, {}}}}}"#,
                 both[order[0]], both[order[1]]
             );

@@ -243,11 +243,11 @@ fn ranged(request: &Request, bytes: &[u8], mut headers: Vec<(&'static str, Strin
 fn store(state: &mut State, request: &Request) -> Response {
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
     let oid = path.rsplit('/').next().unwrap().to_owned();
+    state.leaks +=
+        usize::from(request.head.to_lowercase().contains("authorization") || request.head.contains(TOKEN));
     if request.method == "GET" {
         return ranged(request, &state.objects[&oid], vec![]);
     }
-    state.leaks +=
-        usize::from(request.head.to_lowercase().contains("authorization") || request.head.contains(TOKEN));
     state.puts += 1;
     state.puts_again += usize::from(state.objects.contains_key(&oid));
     if let Some(part) = query.strip_prefix("part=") {
