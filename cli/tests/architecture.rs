@@ -14,7 +14,20 @@ const CRATES: [(&str, &[&str]); 9] = [
     ("dit", &["lm", "recipes", "registry", "factory", "readers"]),
     ("oracle_posttrain", &["lm", "recipes", "registry", "factory", "readers"]),
     ("compare", &["lm", "recipes", "registry", "factory", "readers", "dit", "oracle_posttrain"]),
-    ("cli", &["lm", "recipes", "registry", "exchange", "factory", "readers", "dit", "oracle_posttrain", "compare"]),
+    (
+        "cli",
+        &[
+            "lm",
+            "recipes",
+            "registry",
+            "exchange",
+            "factory",
+            "readers",
+            "dit",
+            "oracle_posttrain",
+            "compare",
+        ],
+    ),
 ];
 
 fn root() -> PathBuf {

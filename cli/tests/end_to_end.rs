@@ -207,8 +207,7 @@ fn a_users_own_family_goes_all_the_way() {
     // Settings are chosen on validation adapters, here how many adapters to train on: no test adapter takes part.
     let few = "schema = \"arms/1\"\n[[arm]]\nname = \"all\"\nmethod = \"dit\"\ntrain = { steps = 2 }\n[[arm]]\nname = \"few\"\nmethod = \"dit\"\ntrain = { steps = 2, at_most = { my-weather = 2 } }";
     std::fs::write(&file, few).unwrap();
-    let tuned =
-        place.json(&["compare", "run", "--tune", "--run", "tuned", "--arms", &file, "--seeds", "1"]);
+    let tuned = place.json(&["compare", "run", "--tune", "--run", "tuned", "--arms", &file, "--seeds", "1"]);
     let results = tuned["results"].as_array().unwrap();
     assert!(!results.is_empty() && results.iter().all(|r| r["split"] == "validation"), "{results:?}");
     assert!(tuned["warnings"][0].as_str().unwrap().contains("Tuning"), "{}", tuned["warnings"]);

@@ -44,8 +44,8 @@ impl<'a> Progress<'a> {
                 self.last = Some(Instant::now());
             }
             FitEvent::Step { step, of, loss, .. } if self.last.is_none_or(|l| l.elapsed() > EVERY) => {
-                let left = self.begin.elapsed().as_secs_f64() / *step as f64
-                    * of.saturating_sub(*step) as f64;
+                let left =
+                    self.begin.elapsed().as_secs_f64() / *step as f64 * of.saturating_sub(*step) as f64;
                 (self.say)(format!("{what}  step {step}/{of}  loss {loss:.2}  at most {left:.0}s left"));
                 self.last = Some(Instant::now());
             }

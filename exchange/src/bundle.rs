@@ -10,10 +10,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use registry::commit::{files, identity};
 use crate::peft::OWN;
-use registry::check_name;
 use crate::{Error, IfExists, Result};
+use registry::check_name;
+use registry::commit::{files, identity};
 use registry::{AdapterRecord, Digest, Store};
 
 const SCHEMA: &str = "bundle/1";
@@ -254,8 +254,8 @@ mod tests {
     use tar::EntryType::{Directory, Link, Regular, Symlink};
 
     use super::*;
-    use registry::Filter;
     use crate::tests::new_adapter;
+    use registry::Filter;
 
     const FINE: Weigh<'_> = &|_, _| Ok(());
 

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use exchange::Error;
 use exchange::hub::{
     Client, Options, Patience, Place, Pulled, Pushed, RepoKind, Token, pull, push, push_plan,
 };
-use exchange::Error;
 use registry::{AdapterRecord, Filter, NewAdapter, PeftConfig, Store};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 use exchange::peft::read;
 use exchange::{ImportShape, bundle};
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 use registry::{Filter, NewAdapter, PeftConfig, Store};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;

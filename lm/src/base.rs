@@ -25,6 +25,8 @@ pub struct Outline {
     pub precision: Precision,
     /// What its own files call it.
     pub title: String,
+    /// What a configuration of its own says beside the weights.
+    pub(crate) stated: String,
     /// blake3 of the weight files' bytes.
     pub(crate) weights: String,
 }
@@ -78,7 +80,7 @@ impl Outline {
     /// One digest of everything that decides this model's outputs: weights, tokenizer, template, system prompt,
     /// precision.
     pub fn digest(&self) -> String {
-        digest(&self.weights, &self.tokenizer, &self.chat, self.precision)
+        digest(&self.weights, &self.stated, &self.tokenizer, &self.chat, self.precision)
     }
 
     /// FLOPs of one token's products with the weights of `layers` layers: two for each.
@@ -142,14 +144,24 @@ impl BaseModel {
 impl Loaded {
     /// [`BaseModel::digest`] of the model that these files make at a precision.
     pub fn base_digest(&self, precision: Precision) -> String {
-        digest(&self.checkpoint.digest, &self.tokenizer, &self.chat, precision)
+        digest(&self.checkpoint.digest, &self.stated, &self.tokenizer, &self.chat, precision)
     }
 }
 
-fn digest(weights: &str, tokenizer: &Tokenizer, chat: &ChatTemplate, precision: Precision) -> String {
+fn digest(
+    weights: &str,
+    stated: &str,
+    tokenizer: &Tokenizer,
+    chat: &ChatTemplate,
+    precision: Precision,
+) -> String {
     let mut hasher = blake3::Hasher::new();
     let precision = format!("{precision:?}");
-    for part in [weights, tokenizer.digest(), chat.digest(), SYSTEM_PROMPT, &precision] {
+    // A model in one file has the digest that it always had.
+    let stated = Some(stated).filter(|s| !s.is_empty());
+    for part in
+        [weights, tokenizer.digest(), chat.digest(), SYSTEM_PROMPT, &precision].into_iter().chain(stated)
+    {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }

@@ -40,12 +40,15 @@ pub struct Loaded {
     pub chat: ChatTemplate,
     /// The model's name as its files give it.
     pub name: String,
+    /// What a file of its own says of the model beside the weights, which their digest does not see; empty where it is in one file
+    /// with them.
+    pub(crate) stated: String,
 }
 
 impl Loaded {
     pub(crate) fn into_outline(self, precision: Precision) -> Outline {
-        let Self { checkpoint: Checkpoint { config, digest, .. }, tokenizer, chat, name } = self;
-        Outline { config, tokenizer, chat, title: name.clone(), name, precision, weights: digest }
+        let Self { checkpoint: Checkpoint { config, digest, .. }, tokenizer, chat, name, stated } = self;
+        Outline { stated, config, tokenizer, chat, title: name.clone(), name, precision, weights: digest }
     }
 }
 

@@ -90,7 +90,11 @@ pub fn export(
     });
     // Newer transformers writes this key as `dtype` and reads either.
     config["torch_dtype"] = dtype.torch_name().into();
-    config.as_object_mut().map(|c| c.remove("dtype"));
+    if let Some(config) = config.as_object_mut() {
+        config.remove("dtype");
+        // Merged weights are plain: what the original's were is no longer true.
+        config.remove("quantization_config");
+    }
     files.insert("config.json".into(), pretty(&config));
     files.extend(extra.iter().map(|(name, bytes)| (name.clone(), bytes.clone())));
 
@@ -145,6 +149,9 @@ impl Plain<'_> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs_err::create_dir_all(folder)?;
+    }
     fs_err::write(path, bytes)?;
     Ok(fs_err::File::open(path)?.sync_all()?)
 }

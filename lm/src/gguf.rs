@@ -33,7 +33,16 @@ struct Header {
 /// All but the weights, of which only the digest is taken.
 pub(crate) fn outline(path: &Path, precision: Precision) -> Result<Outline> {
     let (mut file, Header { config, tokenizer, chat, name, .. }) = header(path)?;
-    Ok(Outline { config, tokenizer, chat, title: name.clone(), name, precision, weights: digest(&mut file)? })
+    Ok(Outline {
+        stated: String::new(),
+        config,
+        tokenizer,
+        chat,
+        title: name.clone(),
+        name,
+        precision,
+        weights: digest(&mut file)?,
+    })
 }
 
 /// Loads a model, its tokenizer and its chat template from one GGUF file.
@@ -61,7 +70,7 @@ pub(crate) fn load(path: &Path) -> Result<Loaded> {
     }
     let checkpoint = Checkpoint { config, tensors, digest: digest(&mut file)? };
     checkpoint.check(path)?;
-    Ok(Loaded { checkpoint, tokenizer, chat, name })
+    Ok(Loaded { stated: String::new(), checkpoint, tokenizer, chat, name })
 }
 
 fn digest(file: &mut (impl Read + Seek)) -> Result<String> {
@@ -142,13 +151,19 @@ const READ: [&str; 9] = [
 /// tensor left out is another model.
 fn refuse_unread(path: &Path, content: &Content) -> Result<()> {
     let meta = Metadata { path, values: &content.metadata };
-    let mut keys: Vec<&str> =
-        content.metadata.keys().filter_map(|k| k.strip_prefix("llama.")).filter(|k| !READ.contains(k)).collect();
+    let mut keys: Vec<&str> = content
+        .metadata
+        .keys()
+        .filter_map(|k| k.strip_prefix("llama."))
+        .filter(|k| !READ.contains(k))
+        .collect();
     keys.sort_unstable();
-    let head = || meta.number("llama.attention.key_length").ok().or_else(|| {
-        let heads = meta.number("llama.attention.head_count").ok().filter(|h| *h > 0)?;
-        Some(meta.number("llama.embedding_length").ok()? / heads)
-    });
+    let head = || {
+        meta.number("llama.attention.key_length").ok().or_else(|| {
+            let heads = meta.number("llama.attention.head_count").ok().filter(|h| *h > 0)?;
+            Some(meta.number("llama.embedding_length").ok()? / heads)
+        })
+    };
     for key in keys {
         let full = format!("llama.{key}");
         let fits = match key {
@@ -171,14 +186,20 @@ fn refuse_unread(path: &Path, content: &Content) -> Result<()> {
         if !fits {
             let value = content.metadata.get(&full).map_or_else(String::new, |v| format!("{v:?}"));
             let value: String = value.chars().take(60).collect();
-            return Err(bad(path, format!("metadata key {full} = {value} is not implemented, and would make another model")));
+            return Err(bad(
+                path,
+                format!("metadata key {full} = {value} is not implemented, and would make another model"),
+            ));
         }
     }
     let mut unknown: Vec<&String> =
         content.tensor_infos.keys().filter(|name| hugging_face_name(name).is_none()).collect();
     unknown.sort();
     if let Some(name) = unknown.first() {
-        return Err(bad(path, format!("tensor {name} is not implemented, and without it this would be another model")));
+        return Err(bad(
+            path,
+            format!("tensor {name} is not implemented, and without it this would be another model"),
+        ));
     }
     Ok(())
 }

@@ -28,9 +28,18 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
     for file in weight_files(folder)? {
         std::io::copy(&mut fs_err::File::open(file)?, &mut hasher)?;
     }
-    hasher.update(config.identity().as_bytes());
     let (tokenizer, chat, name) = language(folder)?;
-    Ok(Outline { config, tokenizer, chat, title: name.clone(), name, precision, weights: hasher.finalize().to_hex().to_string() })
+    let stated = config.identity();
+    Ok(Outline {
+        stated,
+        config,
+        tokenizer,
+        chat,
+        title: name.clone(),
+        name,
+        precision,
+        weights: hasher.finalize().to_hex().to_string(),
+    })
 }
 
 /// Loads a checkpoint folder.
@@ -61,11 +70,10 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
     if config.tie_word_embeddings {
         tensors.remove("lm_head.weight");
     }
-    hasher.update(config.identity().as_bytes());
     let checkpoint = Checkpoint { config, tensors, digest: hasher.finalize().to_hex().to_string() };
     checkpoint.check(folder)?;
     let (tokenizer, chat, name) = language(folder)?;
-    Ok(Loaded { checkpoint, tokenizer, chat, name })
+    Ok(Loaded { stated: checkpoint.config.identity(), checkpoint, tokenizer, chat, name })
 }
 
 fn language(folder: &Path) -> Result<(Tokenizer, ChatTemplate, String)> {
@@ -77,16 +85,21 @@ fn language(folder: &Path) -> Result<(Tokenizer, ChatTemplate, String)> {
 }
 
 /// Files that are the same whatever the weights are.
-const COMPANIONS: [&str; 8] = [
+const COMPANIONS: [&str; 10] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "tokenizer.model",
     "chat_template.jinja",
+    "chat_template.json",
     "generation_config.json",
 ];
+
+/// Folder of further chat templates.
+const TEMPLATES: &str = "additional_chat_templates";
 
 /// What a folder holds beside the weights.
 pub(crate) fn companions(folder: &Path) -> Result<Companions> {
@@ -95,6 +108,17 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
         let path = folder.join(name);
         if path.exists() {
             files.insert(name.to_owned(), fs_err::read(path)?);
+        }
+    }
+    let more = folder.join(TEMPLATES);
+    if more.is_dir() {
+        for entry in fs_err::read_dir(&more)? {
+            let path = entry?.path();
+            if path.is_file()
+                && let Some(name) = path.file_name().and_then(|n| n.to_str())
+            {
+                files.insert(format!("{TEMPLATES}/{name}"), fs_err::read(&path)?);
+            }
         }
     }
     Ok(Companions { config: json(&folder.join("config.json"))?, files, quantised: BTreeSet::new() })
@@ -165,11 +189,17 @@ fn rope_theta(path: &Path, config: &Value) -> Result<f64> {
     for (name, rope) in both.iter().filter(|(_, v)| says(v)) {
         let kind = rope["rope_type"].as_str().or(rope["type"].as_str()).unwrap_or("default");
         if kind != "default" {
-            return Err(bad(path, format!("{name}: rope scaling {kind:?} is not implemented; \"default\" is")));
+            return Err(bad(
+                path,
+                format!("{name}: rope scaling {kind:?} is not implemented; \"default\" is"),
+            ));
         }
         let rotated = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
         if rotated != 1.0 {
-            return Err(bad(path, format!("{name}: partial_rotary_factor = {rotated} is not implemented; 1 is")));
+            return Err(bad(
+                path,
+                format!("{name}: partial_rotary_factor = {rotated} is not implemented; 1 is"),
+            ));
         }
     }
     let rotated = config["partial_rotary_factor"].as_f64().unwrap_or(1.0);

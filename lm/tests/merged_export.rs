@@ -61,6 +61,32 @@ fn chat() -> Vec<Message> {
 }
 
 #[test]
+fn what_lies_beside_the_weights_comes_along_and_what_is_no_longer_true_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("base");
+    std::fs::create_dir_all(base.join("additional_chat_templates")).unwrap();
+    for entry in std::fs::read_dir(tiny_folder()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), base.join(entry.file_name())).unwrap();
+    }
+    let more = ["tokenizer.model", "chat_template.json", "additional_chat_templates/tools.jinja"];
+    for name in more {
+        std::fs::write(base.join(name), name).unwrap();
+    }
+    let path = base.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["quantization_config"] = serde_json::json!({"quant_method": "bitsandbytes"});
+    std::fs::write(&path, config.to_string()).unwrap();
+    let out = folder.path().join("merged");
+    written(&base, &Checkpoint::load(&base).unwrap(), ExportDtype::F32, SHARD_BYTES, &out);
+    for name in more {
+        assert_eq!(std::fs::read_to_string(out.join(name)).unwrap(), name);
+    }
+    let config = std::fs::read_to_string(out.join("config.json")).unwrap();
+    assert!(!config.contains("quantization_config"), "{config}");
+}
+
+#[test]
 fn what_is_written_loads_back_as_base_with_adapter() {
     let folder = tempfile::tempdir().unwrap();
     for base in bases(folder.path()) {

@@ -74,11 +74,11 @@ fn what(object: &str) -> &'static str {
 }
 
 /// Text of anybody's as code in Markdown, also in a table.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     format!("`{}`", text.replace(['`', '|', '\n', '\r'], " "))
 }
 
-fn is_repository(name: &str) -> bool {
+pub(crate) fn is_repository(name: &str) -> bool {
     let plain = |p: &str| {
         p.starts_with(|c: char| c.is_ascii_alphanumeric())
             && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))

@@ -8,7 +8,7 @@
 //! adapters/ab/abcdef.../adapter_model.safetensors, adapter_config.json, lorafab.json, ...
 //! ```
 
-mod card;
+pub(crate) mod card;
 mod table;
 
 use std::path::Path;
@@ -95,8 +95,8 @@ pub fn export(store: &Store, records: &[AdapterRecord], dir: &Path) -> Result<us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use registry::Filter;
     use crate::tests::new_adapter;
+    use registry::Filter;
 
     #[test]
     fn every_line_of_the_index_names_a_whole_adapter() {

@@ -540,7 +540,8 @@ fn escaped(path: &str) -> String {
 /// Where an answer of `from` sends on to; a connection that was not to be read by others stays one.
 fn next_stop(from: &str, to: &str) -> Option<String> {
     let here = origin(from)?;
-    let next = if to.starts_with('/') && !to.starts_with("//") { format!("{here}{to}") } else { to.to_owned() };
+    let next =
+        if to.starts_with('/') && !to.starts_with("//") { format!("{here}{to}") } else { to.to_owned() };
     let there = origin(&next)?;
     (there.starts_with("https:") || here.starts_with("http:")).then_some(next)
 }

@@ -188,6 +188,15 @@ impl Client {
             headers.retain(|(n, _)| !["accept", "content-type"].contains(&n.to_ascii_lowercase().as_str()));
             headers.extend([("accept".into(), media.into()), ("content-type".into(), media.into())]);
         }
-        self.succeed(&Call { method, url, what: &what, writes: true, once, headers, body: Some(body), limit: MAX_ANSWER })
+        self.succeed(&Call {
+            method,
+            url,
+            what: &what,
+            writes: true,
+            once,
+            headers,
+            body: Some(body),
+            limit: MAX_ANSWER,
+        })
     }
 }

@@ -113,7 +113,9 @@ pub fn pull(
         match adapter(store, &download, &line, weigh) {
             Ok(true) => out.added.push(line.id),
             Ok(false) => out.made_otherwise.push(line.id),
-            Err(e @ (Error::Refused { .. } | Error::Store(registry::Error::BadName(_)) | Error::Json { .. })) => {
+            Err(
+                e @ (Error::Refused { .. } | Error::Store(registry::Error::BadName(_)) | Error::Json { .. }),
+            ) => {
                 let why = client.fit(&e.to_string());
                 out.refused.push(Refusal { id: line.id, behaviour: line.behaviour, why });
             }

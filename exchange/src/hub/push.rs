@@ -151,11 +151,7 @@ pub fn push_plan<'a>(
 }
 
 /// The repository's index with our adapters, if that is another than it has.
-fn merged(
-    records: &[AdapterRecord],
-    client: &Client,
-    remote: &Remote,
-) -> Result<Option<String>> {
+fn merged(records: &[AdapterRecord], client: &Client, remote: &Remote) -> Result<Option<String>> {
     let old = if remote.files.contains_key(INDEX) {
         Some(Download::new(client, remote).get(INDEX, MAX_INDEX)?)
     } else {

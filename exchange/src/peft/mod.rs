@@ -3,6 +3,7 @@
 //! Import accounts for every key: each one belongs to a target module of a layer that exists, in the expected shape, and
 //! none is missing. Options that are not implemented are refused by name, never ignored.
 
+mod card;
 mod config;
 
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use config::Resolved;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-use registry::PeftConfig;
 use crate::{Error, Result};
+use registry::PeftConfig;
 use registry::{AdapterRecord, Digest, Store, write_atomic};
 
 /// What to do when the target folder exists.
@@ -90,7 +91,7 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
         });
     }
     if folder.exists() {
-        let mut own: Vec<String> = OWN.map(str::to_owned).to_vec();
+        let mut own: Vec<String> = OWN.into_iter().chain([card::FILE]).map(str::to_owned).collect();
         own.extend(record.extra_files.keys().cloned());
         let before = fs_err::read_to_string(folder.join("lorafab.json")).unwrap_or_default();
         let before: Value = serde_json::from_str(&before).unwrap_or_default();
@@ -116,6 +117,9 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
             Content::Made(bytes) => bytes,
         };
         write_atomic(&staging.path().join(name), &bytes)?;
+    }
+    if !record.extra_files.contains_key(card::FILE) {
+        write_atomic(&staging.path().join(card::FILE), card::text(record).as_bytes())?;
     }
     if folder.exists() {
         let old = staging.path().with_extension("old");
@@ -204,7 +208,12 @@ pub fn read(
     }
     let weights = read_weights(weights_path, bytes, &resolved, shape)?;
     let text = |key: &str| written.text(config_path, key);
-    Ok(Imported { peft: resolved.peft, weights, base: text("base_model_name_or_path")?, revision: text("revision")? })
+    Ok(Imported {
+        peft: resolved.peft,
+        weights,
+        base: text("base_model_name_or_path")?,
+        revision: text("revision")?,
+    })
 }
 
 /// Checks a folder of ours by itself, without its base model: the file's own tensors say what the model's shape is, and then every
@@ -528,7 +537,10 @@ mod tests {
         assert!(missing.contains("layers.2") && missing.contains("missing"), "{missing}");
         list["target_modules"] = json!(["c_attn"]);
         assert!(
-            read(path, list.to_string().as_bytes(), path, &file, &shape).unwrap_err().to_string().contains("none of the model's")
+            read(path, list.to_string().as_bytes(), path, &file, &shape)
+                .unwrap_err()
+                .to_string()
+                .contains("none of the model's")
         );
     }
 

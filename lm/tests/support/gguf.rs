@@ -88,9 +88,9 @@ pub(crate) fn file_with(dtype: GgmlDType, more: &[(&str, Value)], added: &[(&str
         ("tokenizer.ggml.eos_token_id", number(258)),
         ("tokenizer.chat_template", Value::String(TEMPLATE.into())),
     ];
-    let extra = added.iter().map(|(name, shape)| {
-        ((*name).to_owned(), (shape.clone(), noise(shape.iter().product(), 77)))
-    });
+    let extra = added
+        .iter()
+        .map(|(name, shape)| ((*name).to_owned(), (shape.clone(), noise(shape.iter().product(), 77))));
     let quantised: Vec<(String, QTensor)> = tensors()
         .into_iter()
         .chain(extra)

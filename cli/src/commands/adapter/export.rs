@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lm::{Adapter, Checkpoint, ExportDtype, Precision, SHARD_BYTES};
 use exchange::IfExists;
+use lm::{Adapter, Checkpoint, ExportDtype, Precision, SHARD_BYTES};
 use serde_json::json;
 
 use crate::context::Context;

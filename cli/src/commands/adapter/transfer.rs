@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lm::{Adapter, BaseModel, Batch, LowRank, Outline, Projection, Row, Want};
 use exchange::bundle::{Bundle, export};
 use exchange::peft::Imported;
 use exchange::{IfExists, ImportShape};
+use lm::{Adapter, BaseModel, Batch, LowRank, Outline, Projection, Row, Want};
 use registry::{AdapterRecord, Filter, NewAdapter, Role, Status, Store};
 use serde_json::json;
 
