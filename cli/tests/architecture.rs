@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-const CRATES: [(&str, &[&str]); 9] = [
+const CRATES: [(&str, &[&str]); 10] = [
     ("lm", &[]),
     ("recipes", &[]),
     ("registry", &[]),

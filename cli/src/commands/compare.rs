@@ -132,7 +132,7 @@ fn adapters(store: &Store, base: &Outline, filter: Option<&str>, tune: bool) -> 
         (&[Split::Validation][..], "of the validation split, to choose and stop by"),
         (&test[..], "held out, to test on"),
     ] {
-        if !of(splits) && !(tune && splits == test) {
+        if !(of(splits) || (tune && splits == test)) {
             return Err(CommandError::new(Kind::NotFound, format!("no adapter is {what}")).hint(MAKE_SOME));
         }
     }

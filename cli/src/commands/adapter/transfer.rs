@@ -294,7 +294,9 @@ mod tests {
                 };
                 let (config, weights) = as_peft(&diff, &shape).unwrap();
                 let path = Path::new("x");
-                let imported = exchange::peft::read(path, &config, path, &weights, &shape).unwrap();
+                let imported =
+                    exchange::peft::read(path, config.to_string().as_bytes(), path, &weights, &shape)
+                        .unwrap();
                 assert_eq!(imported.peft.r, r);
                 let norm = weigh(&imported.weights, imported.peft.lora_alpha / r as f32).unwrap();
                 let squares: f64 = (0..3).flat_map(|o| (0..4).map(move |i| expected(o, i).powi(2))).sum();
