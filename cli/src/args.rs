@@ -649,9 +649,9 @@ pub(crate) enum InterventionCommand {
 pub(crate) enum CompareCommand {
     /// Compare arms on the store's adapters: train what is new, score, report
     Run {
-        /// Name of the run
-        #[arg(long, default_value = "compare")]
-        run: String,
+        /// Name of the run; "compare", or "tune" with --tune, if none is given
+        #[arg(long)]
+        run: Option<String>,
         /// File of arms (the default comparison if none is given)
         #[arg(long, value_name = "FILE")]
         arms: Option<PathBuf>,

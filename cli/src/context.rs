@@ -105,7 +105,7 @@ impl Context<'_> {
     }
 
     /// What others find the model by.
-    fn model_name(&self, path: &Path) -> String {
+    pub(crate) fn model_name(&self, path: &Path) -> String {
         lm::source::name(&self.source(true), path)
     }
 

@@ -250,7 +250,7 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
     let of: &Reported = spec.report.as_ref().ok_or_else(unknown)?;
     let s = lab.supervision;
     let mut all: Vec<Scores> = Vec::new();
-    let mut used: Vec<String> = Vec::new();
+    let (mut used, mut known): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (name, hashes) in &of.arms {
         for hash in hashes {
             let bytes = store.cache_get(&scores_key(hash))?.ok_or_else(|| {
@@ -263,7 +263,11 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
             let scored = read_spec(&Queue::new(store).find(hash)?)?;
             match (scored.reader, scored.arm.as_ref().map(readers::Arm::which)) {
                 (Some(fit), _) => used.push(Queue::new(store).find(&fit)?.adapter.unwrap_or_default()),
-                (None, Some(readers::Which::Known(name))) => used.push(store.adapter(name)?.id),
+                (None, Some(readers::Which::Known(name))) => {
+                    let id = store.adapter(name)?.id;
+                    known.push(id.clone());
+                    used.push(id);
+                }
                 _ => {}
             }
         }
@@ -273,8 +277,15 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
     let mut notes = Vec::new();
     for id in &used {
         let reader = from_record(store, lab.base, store.adapter(id)?)?;
-        let tested =
-            s.test().into_iter().filter(|e| !e.negative && reader.labels.contains(&e.answer)).count();
+        // A tuning run judges on what its own readers are stopped by, and says so; one that was there before must not know it.
+        let judged = if !s.test().is_empty() {
+            s.test()
+        } else if known.contains(id) {
+            s.of(Split::Validation)
+        } else {
+            vec![]
+        };
+        let tested = judged.into_iter().filter(|e| !e.negative && reader.labels.contains(&e.answer)).count();
         if tested > 0 {
             notes.push(format!(
                 "WARNING: {} was trained on or stopped by labels that it is tested on; train it again on these splits.",

@@ -63,7 +63,10 @@ pub(crate) fn load(path: &Path) -> Result<Loaded> {
         } else {
             None
         };
-        if let (Some(heads), [rows, columns]) = (heads, &shape[..]) {
+        // What has another shape is refused by it below.
+        if let (Some(heads), [rows, columns]) = (heads, &shape[..])
+            && *rows == heads * config.head_dim
+        {
             data = unpermute(&data, *rows, *columns, heads);
         }
         tensors.insert(hf, HostTensor { shape, data });
@@ -273,6 +276,10 @@ impl Metadata<'_> {
             .or_else(|_| value.to_f64())
             .map_err(|_| bad(self.path, format!("metadata key {key} is not a number")))
     }
+    /// A value that has a default: only its absence means that, not another type.
+    fn or<T>(&self, key: &str, read: impl Fn(&Self, &str) -> Result<T>, default: T) -> Result<T> {
+        if self.values.contains_key(key) { read(self, key) } else { Ok(default) }
+    }
     fn strings(&self, key: &str) -> Result<Vec<&str>> {
         let values = self
             .get(key)?
@@ -295,7 +302,7 @@ fn config(meta: &Metadata<'_>, vocab_size: usize, tied: bool) -> Result<Config> 
     if heads == 0 || hidden == 0 {
         return Err(bad(meta.path, "has no attention heads or no width"));
     }
-    let head_dim = meta.number("llama.attention.key_length").unwrap_or(hidden / heads);
+    let head_dim = meta.or("llama.attention.key_length", Metadata::number, hidden / heads)?;
     let mut eos: Vec<u32> =
         meta.number("tokenizer.ggml.eos_token_id").ok().map(|v| v as u32).into_iter().collect();
     let tokens = meta.strings("tokenizer.ggml.tokens")?;
@@ -309,12 +316,12 @@ fn config(meta: &Metadata<'_>, vocab_size: usize, tied: bool) -> Result<Config> 
         intermediate_size: meta.number("llama.feed_forward_length")?,
         num_hidden_layers: meta.number("llama.block_count")?,
         num_attention_heads: heads,
-        num_key_value_heads: meta.number("llama.attention.head_count_kv").unwrap_or(heads),
+        num_key_value_heads: meta.or("llama.attention.head_count_kv", Metadata::number, heads)?,
         head_dim,
         vocab_size,
         max_position_embeddings: meta.number("llama.context_length")?,
         rms_norm_eps: meta.float("llama.attention.layer_norm_rms_epsilon")?,
-        rope_theta: meta.float("llama.rope.freq_base").unwrap_or(10_000.0),
+        rope_theta: meta.or("llama.rope.freq_base", Metadata::float, 10_000.0)?,
         tie_word_embeddings: tied,
         eos_token_ids: eos,
     };

@@ -186,25 +186,23 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
 fn rope_theta(path: &Path, config: &Value) -> Result<f64> {
     let says = |v: &&Value| v.as_object().is_some_and(|o| !o.is_empty());
     let both = [("rope_scaling", &config["rope_scaling"]), ("rope_parameters", &config["rope_parameters"])];
-    for (name, rope) in both.iter().filter(|(_, v)| says(v)) {
-        let kind = rope["rope_type"].as_str().or(rope["type"].as_str()).unwrap_or("default");
-        if kind != "default" {
-            return Err(bad(
-                path,
-                format!("{name}: rope scaling {kind:?} is not implemented; \"default\" is"),
-            ));
+    for (name, rope) in both {
+        if !(rope.is_null() || rope.is_object()) {
+            return Err(bad(path, format!("{name} = {rope} is neither an object nor null")));
         }
-        let rotated = rope["partial_rotary_factor"].as_f64().unwrap_or(1.0);
-        if rotated != 1.0 {
-            return Err(bad(
-                path,
-                format!("{name}: partial_rotary_factor = {rotated} is not implemented; 1 is"),
-            ));
+        let kind = [&rope["rope_type"], &rope["type"]].into_iter().find(|v| !v.is_null());
+        if let Some(kind) = kind.filter(|k| **k != "default") {
+            return Err(bad(path, format!("{name}: rope scaling {kind} is not implemented; \"default\" is")));
         }
     }
-    let rotated = config["partial_rotary_factor"].as_f64().unwrap_or(1.0);
-    if rotated != 1.0 {
-        return Err(bad(path, format!("partial_rotary_factor = {rotated} is not implemented; 1 is")));
+    for (name, place) in [("", config), ("rope_scaling: ", both[0].1), ("rope_parameters: ", both[1].1)] {
+        let rotated = &place["partial_rotary_factor"];
+        if !rotated.is_null() && rotated.as_f64() != Some(1.0) {
+            return Err(bad(
+                path,
+                format!("{name}partial_rotary_factor = {rotated} is not implemented; 1 is"),
+            ));
+        }
     }
     let own = both.iter().map(|(_, v)| *v).find(says).map_or(&Value::Null, |rope| &rope["rope_theta"]);
     let theta = [own, &config["rope_theta"]].into_iter().find(|v| !v.is_null());
@@ -239,6 +237,18 @@ fn config(path: &Path) -> Result<Config> {
     if value["hidden_act"].as_str().is_some_and(|a| a != "silu") {
         return Err(bad(path, format!("hidden_act {} is not implemented; \"silu\" is", value["hidden_act"])));
     }
+    // Only absence means a default, not another type.
+    let or = |key: &str, default: usize| if value[key].is_null() { Ok(default) } else { number(key) };
+    let eps = match &value["rms_norm_eps"] {
+        Value::Null => 1e-6,
+        eps => eps.as_f64().ok_or_else(|| bad(path, format!("rms_norm_eps = {eps} is not a number")))?,
+    };
+    let tied = match &value["tie_word_embeddings"] {
+        Value::Null => false,
+        tied => tied
+            .as_bool()
+            .ok_or_else(|| bad(path, format!("tie_word_embeddings = {tied} is neither true nor false")))?,
+    };
     let theta = rope_theta(path, &value)?;
     let heads = number("num_attention_heads")?;
     let hidden = number("hidden_size")?;
@@ -252,13 +262,13 @@ fn config(path: &Path) -> Result<Config> {
         intermediate_size: number("intermediate_size")?,
         num_hidden_layers: number("num_hidden_layers")?,
         num_attention_heads: heads,
-        num_key_value_heads: value["num_key_value_heads"].as_u64().map_or(heads, |v| v as usize),
-        head_dim: value["head_dim"].as_u64().map_or_else(|| hidden / heads.max(1), |v| v as usize),
+        num_key_value_heads: or("num_key_value_heads", heads)?,
+        head_dim: or("head_dim", hidden / heads.max(1))?,
         vocab_size: number("vocab_size")?,
         max_position_embeddings: number("max_position_embeddings")?,
-        rms_norm_eps: value["rms_norm_eps"].as_f64().unwrap_or(1e-6),
+        rms_norm_eps: eps,
         rope_theta: theta,
-        tie_word_embeddings: value["tie_word_embeddings"].as_bool().unwrap_or(false),
+        tie_word_embeddings: tied,
         eos_token_ids,
     };
     config.check().map_err(|what| bad(path, what))?;

@@ -94,7 +94,9 @@ fn whole(folder: &Path) -> Result<bool> {
     } else {
         folder.join("model.safetensors").exists()
     };
-    Ok(weights && folder.join("tokenizer.json").exists())
+    // The template comes last of the small files: without it the folder is no model of a conversation.
+    let template = ["chat_template.jinja", "tokenizer_config.json"].iter().any(|f| folder.join(f).exists());
+    Ok(weights && template && folder.join("tokenizer.json").exists())
 }
 
 /// The files that an index names, in order.
@@ -118,8 +120,13 @@ pub fn name(options: &SourceOptions, path: &Path) -> String {
         return DEFAULT_NAME.to_owned();
     }
     if Path::new(&options.model).exists() {
-        let place = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        return place.display().to_string();
+        let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        // A snapshot of the Hugging Face cache is its repository, wherever the cache lies.
+        let cached = place.components().rev().skip_while(|c| c.as_os_str() != "snapshots").nth(1);
+        let cached = cached.and_then(|c| c.as_os_str().to_str()?.strip_prefix("models--"));
+        return cached
+            .and_then(|c| c.split_once("--"))
+            .map_or_else(|| place.display().to_string(), |(owner, model)| format!("{owner}/{model}"));
     }
     options.model.clone()
 }
@@ -167,13 +174,18 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
         let config = repo.get("config.json").map_err(|e| failed("config.json", &e))?;
         repo.get("tokenizer.json").map_err(|e| failed("tokenizer.json", &e))?;
         let folder = config.parent().map(Path::to_owned).unwrap_or_default();
+        let mut moved = false;
         for file in optional {
             // Their absence is normal; what is needed and missing is reported when the folder is read. Any other failure is one: without
             // its template a model is not the same model.
             match repo.get(file) {
                 Err(e) if !is_absent(&e) => return Err(failed(file, &e)),
-                _ => {}
+                Err(_) => {}
+                Ok(place) => moved |= place.parent() != Some(&folder),
             }
+        }
+        if moved {
+            continue;
         }
         let index = folder.join("model.safetensors.index.json");
         if index.exists() {

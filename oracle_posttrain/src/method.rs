@@ -363,8 +363,7 @@ fn score(
     let reader = reader.ok_or_else(|| readers::Error::Empty(format!("{} has no reader", arm.method)))?;
     let base = lab.base;
     let known = collector_of(reader)?;
-    let trained =
-        known.is_some() && matches!(show, Show::Vectors) && reader.record.family != "oracle-pretrained";
+    let trained = known.is_some() && show != Show::Contexts && reader.record.family != "oracle-pretrained";
     let lens = if trained {
         lens_of_reader(store, base, reader)?
     } else {

@@ -166,7 +166,8 @@ pub struct Train {
     pub vector_scale: (f32, f32),
     /// Weight of rows whose answer is "nothing".
     pub negative_weight: f32,
-    /// At most so many training adapters of a family, by its name; of those that are not named, all.
+    /// At most so many training adapters of a family, by its name, those that failed their gate among them; of families that are not
+    /// named, all.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub at_most: BTreeMap<String, usize>,
 }

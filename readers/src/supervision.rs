@@ -129,7 +129,7 @@ impl<'a> Supervision<'a> {
     }
 
     /// The same with at most so many training adapters of some families: those that a smaller choice of the family takes
-    /// ([`recipes::select`]).
+    /// ([`recipes::select`]). Those of them that failed their gate teach nothing, as everywhere.
     pub fn limited(&self, at_most: &BTreeMap<String, usize>) -> Self {
         let mut out = self.clone();
         for (family, &most) in at_most {

@@ -172,7 +172,13 @@ impl Store {
             .collect::<Result<_, _>>()?;
         paths.retain(|p| p.extension().is_some_and(|e| e == "json"));
         paths.sort();
-        Ok(paths.into_iter().map(|p| (p.clone(), read_receipt(&p))).collect())
+        // One that went to the trash since it was listed is none; a link that leads nowhere is one that cannot be read.
+        let gone = |path: &PathBuf, read: &Result<AdapterRecord>| {
+            let missing = matches!(read, Err(Error::Io(e)) if e.kind() == std::io::ErrorKind::NotFound);
+            missing && !path.is_symlink()
+        };
+        let read = paths.into_iter().map(|p| (p.clone(), read_receipt(&p)));
+        Ok(read.filter(|(path, read)| !gone(path, read)).collect())
     }
 
     /// Adds every receipt's adapter that the catalogue lacks, the aliases and the runs; returns how many adapters were added.

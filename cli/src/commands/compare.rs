@@ -21,6 +21,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
     match command {
         CompareCommand::Run { run, arms: file, seeds, filter, seed, tune, smoke } => {
             watch_signals();
+            let run = run.as_deref().unwrap_or(if *tune { "tune" } else { "compare" });
             registry::check_name(run)?;
             let mut arms = read(file.as_deref())?;
             if *seeds == 0 {

@@ -28,7 +28,11 @@ pub(super) const COLUMNS: [(&str, Kind, &str); 15] = [
     ("status", Kind::Text, "what the gate said: learned, weak, failed, not_applicable or untested"),
     ("rank", Kind::Whole, "rank of the LoRA"),
     ("lora_alpha", Kind::Number, "numerator of its scaling lora_alpha / rank"),
-    ("base_model", Kind::Text, "the model it belongs to, as that model's files name it"),
+    (
+        "base_model",
+        Kind::Text,
+        "the model it belongs to, as it is found by: a repository on the Hub, or a folder",
+    ),
     ("weights_blake3", Kind::Text, "BLAKE3 of adapter_model.safetensors"),
     ("weights_bytes", Kind::Whole, "size of that file"),
     ("parents", Kind::Texts, "ids of adapters it was made from"),

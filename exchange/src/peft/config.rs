@@ -237,7 +237,11 @@ pub(super) fn resolve(path: &Path, written: &Written, shape: &ImportShape) -> Re
         };
         alphas.push((pattern(path, "alpha_pattern", key, false)?, alpha));
     }
-    let rslora = config["use_rslora"] == Value::Bool(true);
+    let rslora = match &config["use_rslora"] {
+        Value::Null => false,
+        Value::Bool(b) => *b,
+        other => return refuse(format!("use_rslora = {other} is neither true nor false")),
+    };
     let mut modules = BTreeMap::new();
     for (layer, projection, module) in paths(shape) {
         if !targeted(path, &config["target_modules"], shape, &module)? {

@@ -119,7 +119,8 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
         write_atomic(&staging.path().join(name), &bytes)?;
     }
     if !record.extra_files.contains_key(card::FILE) {
-        write_atomic(&staging.path().join(card::FILE), card::text(record).as_bytes())?;
+        let text = kept_card(folder).unwrap_or_else(|| card::text(record));
+        write_atomic(&staging.path().join(card::FILE), text.as_bytes())?;
     }
     if folder.exists() {
         let old = staging.path().with_extension("old");
@@ -130,6 +131,14 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
         fs_err::rename(staging.keep(), folder)?;
     }
     Ok(())
+}
+
+/// The card of a folder that is replaced, if somebody changed it since it was exported: it is theirs.
+fn kept_card(folder: &Path) -> Option<String> {
+    let text = fs_err::read_to_string(folder.join(card::FILE)).ok()?;
+    let before = fs_err::read_to_string(folder.join("lorafab.json")).ok()?;
+    let before: AdapterRecord = serde_json::from_str(&before).ok()?;
+    (text != card::text(&before)).then_some(text)
 }
 
 /// An adapter read from a PEFT folder.

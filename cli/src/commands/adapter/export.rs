@@ -41,7 +41,7 @@ pub(super) fn merged(context: &Context<'_>, adapter: &str, dir: &Path, dtype: &s
     let own = Adapter::from_safetensors(&loaded.checkpoint.config, config, &store.weights(&record)?)?;
     let dtype = if dtype == "f32" { ExportDtype::F32 } else { ExportDtype::Bf16 };
     let card = json!({"schema": "merged/1", "adapter": record, "torch_dtype": dtype.torch_name(),
-        "base": {"name": loaded.name, "weights_blake3": loaded.checkpoint.digest}});
+        "base": {"name": context.model_name(&source), "weights_blake3": loaded.checkpoint.digest}});
     let extra = BTreeMap::from([("lorafab.json".to_owned(), format!("{card:#}\n").into_bytes())]);
     let done = lm::export(&source, &loaded, &[&own], dtype, SHARD_BYTES, &extra, dir)?;
     let types: Vec<&str> = done.dequantised_from.iter().map(String::as_str).collect();
