@@ -11,10 +11,15 @@ use std::sync::{Arc, Mutex};
 
 use lm::source::{Secret, SourceOptions, locate};
 use lm::{BaseModel, Precision};
-use support::tiny_folder;
+use support::golden_folder;
 
 /// Serves the tiny checkpoint as `org/tiny`; returns its address and the request heads it saw.
 fn stub_hub(cut: bool) -> (String, Arc<Mutex<Vec<String>>>) {
+    stub_hub_failing(cut, Arc::default())
+}
+
+/// The same, and the sharded one as `org/tiny_untied`; requests for the file named by `fail` are answered with 503.
+fn stub_hub_failing(cut: bool, fail: Arc<Mutex<String>>) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -27,7 +32,16 @@ fn stub_hub(cut: bool) -> (String, Arc<Mutex<Vec<String>>>) {
             while reader.read_line(&mut head).is_ok_and(|n| n > 2) {}
             log.lock().unwrap().push(head.clone());
             let path = head.split_whitespace().nth(1).unwrap_or("").to_owned();
-            let file = path.strip_prefix("/org/tiny/resolve/main/").map(|f| tiny_folder().join(f));
+            let failing = fail.lock().unwrap().clone();
+            if !failing.is_empty() && path.ends_with(&format!("/{failing}")) {
+                let _ =
+                    stream.write_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                continue;
+            }
+            let file = ["tiny", "tiny_untied"].into_iter().find_map(|repo| {
+                let file = path.strip_prefix(&format!("/org/{repo}/resolve/main/"))?;
+                Some(golden_folder().join(repo).join(file))
+            });
             let body = file.and_then(|f| std::fs::read(f).ok());
             let Some(body) = body else {
                 let _ = stream
@@ -103,6 +117,54 @@ fn a_failed_fetch_names_what_was_tried_and_hides_the_token() {
     assert!(locate(&other, &mut |_| {}).unwrap_err().to_string().contains("offline"));
     other.model = "../../etc".into();
     assert!(locate(&other, &mut |_| {}).unwrap_err().to_string().contains("does not exist"));
+}
+
+/// Whichever file fails, what was fetched is no model yet, and the next run fetches what is missing.
+#[test]
+fn a_fetch_that_failed_at_any_file_is_not_whole_and_goes_on() {
+    let fail = Arc::new(Mutex::new(String::new()));
+    let (address, _) = stub_hub_failing(false, Arc::clone(&fail));
+    for file in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |endpoint: Option<String>, offline| SourceOptions {
+            model: "org/tiny_untied".into(),
+            offline,
+            ..options(folder.path(), endpoint)
+        };
+        *fail.lock().unwrap() = file.into();
+        let error = locate(&of(Some(address.clone()), false), &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains(file), "{file}: {error}");
+        let error = locate(&of(None, true), &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains("not in the Hugging Face cache"), "{file}: {error}");
+        fail.lock().unwrap().clear();
+        let path = locate(&of(Some(address.clone()), false), &mut |_| {}).unwrap();
+        BaseModel::load(&path, Precision::F32).unwrap();
+        assert_eq!(locate(&of(None, true), &mut |_| {}).unwrap(), path, "{file}");
+    }
+}
+
+#[test]
+fn a_model_is_named_as_others_find_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |model: &str| SourceOptions { model: model.into(), ..options(folder.path(), None) };
+    let name = |model: &str| lm::source::name(&of(model), Path::new(model));
+    assert_eq!(name("default"), "HuggingFaceTB/SmolLM2-135M-Instruct");
+    assert_eq!(name("org/model"), "org/model");
+    let snapshot = folder.path().join("models--org--my-model/snapshots/0123");
+    let plain = folder.path().join("plain");
+    for place in [&snapshot, &plain] {
+        std::fs::create_dir_all(place).unwrap();
+    }
+    assert_eq!(name(snapshot.to_str().unwrap()), "org/my-model");
+    assert_eq!(name(plain.to_str().unwrap()), plain.display().to_string());
 }
 
 #[test]
