@@ -26,6 +26,7 @@ pub mod generate;
 pub mod geometry;
 mod gguf;
 mod hf;
+mod hub;
 mod kernels;
 mod kv_cache;
 pub mod loss;

@@ -8,11 +8,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hf_hub::api::sync::ApiError;
 use sha2::{Digest, Sha256};
 
+use crate::hub::{Failed, Fetch};
 use crate::{Error, Result};
 
+/// The public Hub.
+const HUB: &str = "https://huggingface.co";
 /// The name that stands for the default model.
 pub const DEFAULT_MODEL: &str = "default";
 /// What it is called on the Hub: what adapters made for it name as their base. The file's own title names its quantisation.
@@ -81,11 +83,6 @@ pub fn locate(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result
     from_hub(options, progress)
 }
 
-/// Whether the Hub says that it has no such file.
-fn is_absent(e: &ApiError) -> bool {
-    matches!(e, ApiError::RequestError(e) if matches!(**e, ureq::Error::StatusCode(404)))
-}
-
 /// Whether a snapshot holds all that a model needs: an index is no weights, the files that it names are.
 fn whole(folder: &Path) -> Result<bool> {
     let index = folder.join("model.safetensors.index.json");
@@ -149,13 +146,6 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
         });
     }
     progress(&format!("fetching {name} from the Hugging Face Hub"));
-    let mut builder = hf_hub::api::sync::ApiBuilder::new()
-        .with_cache_dir(options.hub_cache.clone())
-        .with_progress(false)
-        .with_token(options.hub_token.as_ref().map(|t| t.0.clone()));
-    if let Some(endpoint) = &options.hub_endpoint {
-        builder = builder.with_endpoint(endpoint.clone());
-    }
     let failed = |file: &str, e: &dyn fmt::Display| {
         // The Hub client's messages carry addresses; a token in one would be a leak.
         let mut text = e.to_string();
@@ -167,7 +157,8 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
             hint: "check the name and the network; a gated model needs a token in HF_TOKEN".into(),
         }
     };
-    let repo = builder.build().map_err(|e| failed("anything", &e))?.model(name.clone());
+    let endpoint = options.hub_endpoint.as_deref().unwrap_or(HUB);
+    let repo = Fetch::new(endpoint, options.hub_token.clone(), name, cache);
     // Twice, for a repository that moved on between an interrupted fetch and this one: its files lie in two snapshots then, and the
     // second pass fetches what the newer one lacks.
     for _ in 0..2 {
@@ -179,8 +170,8 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
             // Their absence is normal; what is needed and missing is reported when the folder is read. Any other failure is one: without
             // its template a model is not the same model.
             match repo.get(file) {
-                Err(e) if !is_absent(&e) => return Err(failed(file, &e)),
-                Err(_) => {}
+                Err(Failed::Absent) => {}
+                Err(e) => return Err(failed(file, &e)),
                 Ok(place) => moved |= place.parent() != Some(&folder),
             }
         }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use lm::source::{Secret, SourceOptions, locate};
 use lm::{BaseModel, Precision};
+use sha2::{Digest, Sha256};
 use support::golden_folder;
 
 /// Serves the tiny checkpoint as `org/tiny`; returns its address and the request heads it saw.
@@ -148,6 +149,98 @@ fn a_fetch_that_failed_at_any_file_is_not_whole_and_goes_on() {
         let path = locate(&of(Some(address.clone()), false), &mut |_| {}).unwrap();
         BaseModel::load(&path, Precision::F32).unwrap();
         assert_eq!(locate(&of(None, true), &mut |_| {}).unwrap(), path, "{file}");
+    }
+}
+
+/// A Hub that keeps weights elsewhere, where every answer breaks off after at most `piece` bytes. Returns its address, what the storage
+/// was asked, and how many bytes it sent.
+fn stub_hub_with_storage(piece: usize) -> (String, Arc<Mutex<Vec<String>>>, Arc<Mutex<usize>>) {
+    let weights = std::fs::read(golden_folder().join("tiny/model.safetensors")).unwrap();
+    let digest: String = Sha256::digest(&weights).iter().map(|b| format!("{b:02x}")).collect();
+    let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let (hub, storage) = (listen(), listen());
+    let address = |l: &TcpListener| format!("http://{}", l.local_addr().unwrap());
+    let (here, there) = (address(&hub), format!("{}/object", address(&storage)));
+    let head_of = |stream: &std::net::TcpStream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut head = String::new();
+        while reader.read_line(&mut head).is_ok_and(|n| n > 2) {}
+        head
+    };
+    std::thread::spawn(move || {
+        for mut stream in hub.incoming().flatten() {
+            let head = head_of(&stream);
+            let file =
+                head.split_whitespace().nth(1).unwrap_or("").rsplit('/').next().unwrap_or("").to_owned();
+            let commit = "x-repo-commit: 0123456789abcdef0123456789abcdef01234567\r\nConnection: close";
+            let body = std::fs::read(golden_folder().join("tiny").join(&file));
+            let _ = match body {
+                Ok(_) if file.ends_with(".safetensors") => write!(
+                    stream,
+                    "HTTP/1.1 302 Found\r\nLocation: {there}\r\nX-Linked-Etag: \"{digest}\"\r\nETag: \"x\"\r\n{commit}\r\nContent-Length: 0\r\n\r\n"
+                ),
+                Ok(body) => write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nETag: \"{}\"\r\n{commit}\r\nContent-Length: {}\r\n\r\n",
+                    blake3::hash(&body).to_hex(),
+                    body.len()
+                )
+                .and_then(|()| stream.write_all(&body)),
+                Err(_) => {
+                    write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                }
+            };
+        }
+    });
+    let (asked, sent) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
+    let (log, count) = (Arc::clone(&asked), Arc::clone(&sent));
+    std::thread::spawn(move || {
+        for mut stream in storage.incoming().flatten() {
+            let head = head_of(&stream);
+            let range =
+                head.lines().find_map(|l| l.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
+            let start: usize =
+                range.map_or(0, |r| r.trim().trim_end_matches('-').parse().unwrap()).min(weights.len());
+            log.lock().unwrap().push(head);
+            let rest = &weights[start..];
+            let _ = write!(
+                stream,
+                "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {start}-{}/{}\r\nConnection: close\r\n\r\n",
+                rest.len(),
+                weights.len() - 1,
+                weights.len()
+            );
+            let part = &rest[..piece.min(rest.len())];
+            *count.lock().unwrap() += part.len();
+            let _ = stream.write_all(part);
+        }
+    });
+    (here, asked, sent)
+}
+
+/// Broken off again and again, a fetch goes on from what it has, ends whole, and tells the storage no token.
+#[test]
+fn a_fetch_that_breaks_off_goes_on_and_the_storage_is_not_told_the_token() {
+    let size = std::fs::metadata(golden_folder().join("tiny/model.safetensors")).unwrap().len() as usize;
+    for pieces in [1, 2, 7, 40] {
+        let folder = tempfile::tempdir().unwrap();
+        let (address, asked, sent) = stub_hub_with_storage(size.div_ceil(pieces));
+        let mut tries = 0;
+        let path = loop {
+            tries += 1;
+            assert!(tries <= pieces, "{pieces} pieces are not there after {tries} tries");
+            match locate(&options(folder.path(), Some(address.clone())), &mut |_| {}) {
+                Ok(path) => break path,
+                Err(e) => assert!(e.to_string().contains("model.safetensors"), "{e}"),
+            }
+            let mut offline = options(folder.path(), None);
+            offline.offline = true;
+            assert!(locate(&offline, &mut |_| {}).is_err(), "what is half there counts as whole");
+        };
+        BaseModel::load(&path, Precision::F32).unwrap();
+        assert_eq!((tries, *sent.lock().unwrap()), (pieces, size), "nothing is sent twice");
+        let told = |h: &String| h.to_lowercase().contains("authorization") || h.contains("verysecret");
+        assert!(!asked.lock().unwrap().iter().any(told));
     }
 }
 

@@ -1,0 +1,210 @@
+//! Single files of a model on the Hub, into the Hugging Face cache's own layout (`blobs/`, `snapshots/<commit>/`, `refs/`).
+//!
+//! The crate `hf-hub`, whose cache this is, tells the token to whatever host an answer sends it on to. Here each address on the way is
+//! asked by itself, and only the Hub is told. What was fetched before a kill lies in `blobs/*.part`, and the next try goes on from it.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hf_hub::CacheRepo;
+use sha2::{Digest, Sha256};
+use ureq::http::{HeaderMap, Uri};
+
+use crate::source::Secret;
+
+/// How often a file's address may be changed by answers.
+const MAX_STOPS: usize = 10;
+
+/// Why a file was not fetched.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The Hub has no such file.
+    Absent,
+    /// Anything else, in words without the token.
+    Other(String),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("there is no such file (404)"),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+fn other(why: impl fmt::Display) -> Failed {
+    Failed::Other(why.to_string())
+}
+
+/// A repository's files.
+pub(crate) struct Fetch {
+    agent: ureq::Agent,
+    endpoint: String,
+    token: Option<Secret>,
+    repo: String,
+    cache: CacheRepo,
+}
+
+/// Where a file is found, by the Hub's own answer.
+struct Known {
+    commit: String,
+    etag: String,
+    /// Whether the tag is the SHA-256 of the bytes.
+    sha256: bool,
+}
+
+/// Scheme and authority of an address, lower-case.
+fn origin(url: &str) -> Option<String> {
+    let uri: Uri = url.parse().ok()?;
+    let scheme = uri.scheme_str().filter(|s| ["http", "https"].contains(s))?;
+    Some(format!("{scheme}://{}", uri.authority()?.as_str().to_lowercase()))
+}
+
+/// Where an answer of `from` sends on to; a connection that was not to be read by others stays one.
+fn next_stop(from: &str, to: &str) -> Option<String> {
+    let here = origin(from)?;
+    let next =
+        if to.starts_with('/') && !to.starts_with("//") { format!("{here}{to}") } else { to.to_owned() };
+    let there = origin(&next)?;
+    (there.starts_with("https:") || here.starts_with("http:")).then_some(next)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+impl Known {
+    /// Only the Hub's own answers say it, and what they say becomes names of files.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let commit = header(headers, "x-repo-commit")?;
+        let linked = header(headers, "x-linked-etag");
+        let etag = linked.or_else(|| header(headers, "etag"))?.trim_start_matches("W/").trim_matches('"');
+        let name = |text: &str| {
+            (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        let sha256 = linked.is_some() && etag.len() == 64;
+        (name(commit) && name(etag)).then(|| Self { commit: commit.into(), etag: etag.into(), sha256 })
+    }
+}
+
+impl Fetch {
+    pub(crate) fn new(endpoint: &str, token: Option<Secret>, repo: &str, cache: CacheRepo) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(Duration::from_secs(30)))
+            .timeout_per_read(Some(Duration::from_mins(5)))
+            .user_agent(concat!("lorafab/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .into();
+        let endpoint = endpoint.trim_end_matches('/').to_owned();
+        Self { agent, endpoint, token, repo: repo.into(), cache }
+    }
+
+    /// A file of the newest revision: from the cache, or fetched into it.
+    pub(crate) fn get(&self, file: &str) -> Result<PathBuf, Failed> {
+        if let Some(path) = self.cache.get(file) {
+            return Ok(path);
+        }
+        let mut url = format!("{}/{}/resolve/main/{file}", self.endpoint, self.repo);
+        let mut known: Option<Known> = None;
+        for _ in 0..MAX_STOPS {
+            let ours = origin(&url).is_some() && origin(&url) == origin(&self.endpoint);
+            let part = known.as_ref().map(|k| self.cache.blob_path(&k.etag).with_extension("part"));
+            let have = part.as_ref().and_then(|p| p.metadata().ok()).map_or(0, |m| m.len());
+            let mut request = self.agent.get(&url).header("accept-encoding", "identity");
+            if let Some(token) = self.token.as_ref().filter(|_| ours) {
+                request = request.header("authorization", format!("Bearer {}", token.0));
+            }
+            if have > 0 {
+                request = request.header("range", format!("bytes={have}-"));
+            }
+            let response = request.call().map_err(other)?;
+            let (head, body) = response.into_parts();
+            if ours && known.is_none() {
+                known = Known::of(&head.headers);
+            }
+            match (head.status.as_u16(), header(&head.headers, "location")) {
+                (200 | 206, _) => {
+                    let known = known.ok_or_else(|| other("the answer names no revision and no digest"))?;
+                    return self.keep(file, &known, &head.headers, body);
+                }
+                (300..=399, Some(to)) => {
+                    url = next_stop(&url, to).ok_or_else(|| other("it is sent on to no address"))?;
+                }
+                (404, _) => return Err(Failed::Absent),
+                // What lies here is not a beginning of the file.
+                (416, _) if have > 0 => {
+                    if let Some(part) = part {
+                        fs_err::remove_file(part).map_err(other)?;
+                    }
+                }
+                (status, _) => return Err(other(format!("answered with status {status}"))),
+            }
+        }
+        Err(other(format!("it is sent on {MAX_STOPS} times")))
+    }
+
+    /// Writes a file's bytes aside, checks them, and puts them in their place.
+    fn keep(
+        &self,
+        file: &str,
+        known: &Known,
+        headers: &HeaderMap,
+        body: ureq::Body,
+    ) -> Result<PathBuf, Failed> {
+        let blob = self.cache.blob_path(&known.etag);
+        let part = blob.with_extension("part");
+        fs_err::create_dir_all(blob.parent().unwrap_or(Path::new("."))).map_err(other)?;
+        let mut out = std::fs::OpenOptions::new().append(true).create(true).open(&part).map_err(other)?;
+        // One at a time: another process waits, and then finds the file or its beginning.
+        out.lock().map_err(other)?;
+        let start = header(headers, "content-range")
+            .and_then(|r| r.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok())
+            .unwrap_or(0);
+        if start != out.metadata().map_err(other)?.len() {
+            if start > 0 {
+                return Err(other("the answer begins elsewhere than was asked; run again"));
+            }
+            out.set_len(0).map_err(other)?;
+        }
+        let length = header(headers, "content-length").and_then(|l| l.parse::<u64>().ok());
+        let mut body = body.into_with_config().limit(u64::MAX).reader();
+        let copied = std::io::copy(&mut body, &mut out).map_err(other)?;
+        if length.is_some_and(|l| l != copied) {
+            return Err(other("the connection was cut off"));
+        }
+        out.flush().and_then(|()| out.sync_all()).map_err(other)?;
+        if known.sha256 {
+            let mut hasher = Sha256::new();
+            let mut file = fs_err::File::open(&part).map_err(other)?;
+            let mut piece = vec![0; 1 << 20];
+            loop {
+                match file.read(&mut piece).map_err(other)? {
+                    0 => break,
+                    n => hasher.update(&piece[..n]),
+                }
+            }
+            let found: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+            if found != known.etag.to_lowercase() {
+                fs_err::remove_file(&part).map_err(other)?;
+                return Err(other("its bytes are not those that the Hub names"));
+            }
+        }
+        fs_err::rename(&part, &blob).map_err(other)?;
+        let folder = self.cache.pointer_path(&known.commit);
+        fs_err::create_dir_all(&folder).map_err(other)?;
+        let pointer = folder.join(file);
+        let target = Path::new("../../blobs").join(&known.etag);
+        match std::os::unix::fs::symlink(target, &pointer) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(other(e)),
+            _ => {}
+        }
+        self.cache.create_ref(&known.commit).map_err(other)?;
+        Ok(pointer)
+    }
+}
