@@ -72,6 +72,19 @@ fn next_stop(from: &str, to: &str) -> Option<String> {
     (there.starts_with("https:") || here.starts_with("http:")).then_some(next)
 }
 
+/// Digest of everything that is read, lower-case hex.
+pub(crate) fn sha256(mut from: impl Read) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match from.read(&mut piece)? {
+            0 => break,
+            n => hasher.update(&piece[..n]),
+        }
+    }
+    Ok(hasher.finalize().iter().fold(String::new(), |s, b| s + &format!("{b:02x}")))
+}
+
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|v| v.to_str().ok())
 }
@@ -180,16 +193,7 @@ impl Fetch {
         }
         out.flush().and_then(|()| out.sync_all()).map_err(other)?;
         if known.sha256 {
-            let mut hasher = Sha256::new();
-            let mut file = fs_err::File::open(&part).map_err(other)?;
-            let mut piece = vec![0; 1 << 20];
-            loop {
-                match file.read(&mut piece).map_err(other)? {
-                    0 => break,
-                    n => hasher.update(&piece[..n]),
-                }
-            }
-            let found: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+            let found = sha256(fs_err::File::open(&part).map_err(other)?).map_err(other)?;
             if found != known.etag.to_lowercase() {
                 fs_err::remove_file(&part).map_err(other)?;
                 return Err(other("its bytes are not those that the Hub names"));

