@@ -8,7 +8,7 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("lm", &[]),
     ("recipes", &[]),
     ("registry", &[]),
-    ("exchange", &["registry"]),
+    ("exchange", &["lm", "registry"]),
     ("factory", &["lm", "recipes", "registry"]),
     ("readers", &["lm", "recipes", "registry", "factory"]),
     ("dit", &["lm", "recipes", "registry", "factory", "readers"]),

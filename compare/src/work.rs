@@ -298,7 +298,7 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
         created_at: String::new(),
         model: format!(
             "{} ({:?})",
-            lab.base.name.rsplit('/').next().unwrap_or_default(),
+            lab.base.placeless_name().rsplit('/').next().unwrap_or_default(),
             lab.base.decoder.precision()
         ),
         smoke: spec.smoke,

@@ -28,15 +28,6 @@ pub enum Error {
         /// One sentence, which never holds a token.
         what: String,
     },
-    /// A JSON document cannot be read.
-    #[error("{what}: {source}")]
-    Json {
-        /// Which document.
-        what: String,
-        /// The parser's message.
-        #[source]
-        source: serde_json::Error,
-    },
 }
 
 /// This crate's result.

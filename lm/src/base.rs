@@ -45,6 +45,11 @@ impl Outline {
         Self { name, ..self }
     }
 
+    /// The name wherever the model lies: a place on this machine is none, there it is what the model's own files call it.
+    pub fn placeless_name(&self) -> &str {
+        if Path::new(&self.name).is_absolute() { &self.title } else { &self.name }
+    }
+
     /// Whether a name that somebody gave the base of an adapter can be this model's: its name or title, or, wherever it lies,
     /// the same last part of a path.
     pub fn is_called(&self, name: &str) -> bool {

@@ -6,13 +6,13 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hf_hub::CacheRepo;
 use sha2::{Digest, Sha256};
-use ureq::http::{HeaderMap, Uri};
+use ureq::http::HeaderMap;
 
 use crate::source::Secret;
+use crate::web::{agent, next_stop, origin};
 
 /// How often a file's address may be changed by answers.
 const MAX_STOPS: usize = 10;
@@ -56,22 +56,6 @@ struct Known {
     sha256: bool,
 }
 
-/// Scheme and authority of an address, lower-case.
-fn origin(url: &str) -> Option<String> {
-    let uri: Uri = url.parse().ok()?;
-    let scheme = uri.scheme_str().filter(|s| ["http", "https"].contains(s))?;
-    Some(format!("{scheme}://{}", uri.authority()?.as_str().to_lowercase()))
-}
-
-/// Where an answer of `from` sends on to; a connection that was not to be read by others stays one.
-fn next_stop(from: &str, to: &str) -> Option<String> {
-    let here = origin(from)?;
-    let next =
-        if to.starts_with('/') && !to.starts_with("//") { format!("{here}{to}") } else { to.to_owned() };
-    let there = origin(&next)?;
-    (there.starts_with("https:") || here.starts_with("http:")).then_some(next)
-}
-
 /// Digest of everything that is read, lower-case hex.
 pub(crate) fn sha256(mut from: impl Read) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
@@ -105,17 +89,8 @@ impl Known {
 
 impl Fetch {
     pub(crate) fn new(endpoint: &str, token: Option<Secret>, repo: &str, cache: CacheRepo) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(Duration::from_secs(30)))
-            .timeout_per_read(Some(Duration::from_mins(5)))
-            .user_agent(concat!("lorafab/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        Self { agent, endpoint, token, repo: repo.into(), cache }
+        Self { agent: agent(), endpoint, token, repo: repo.into(), cache }
     }
 
     /// A file of the newest revision: from the cache, or fetched into it.

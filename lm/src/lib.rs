@@ -38,6 +38,7 @@ pub mod sampler;
 pub mod score;
 pub mod source;
 pub mod tokenizer;
+pub mod web;
 
 pub use adapter::{Adapter, AdapterConfig, Projection};
 pub use base::{BaseModel, Outline, SYSTEM_PROMPT};

@@ -80,7 +80,7 @@ pub fn ao_config(base: &BaseModel, collector: &Collector, config: &FitConfig) ->
     let read = &collector.layers;
     let percents: Vec<usize> = read.iter().map(|l| (l * 100).div_ceil(layers)).collect();
     let value = serde_json::json!({
-        "schema_version": 1, "model_name": base.name,
+        "schema_version": 1, "model_name": base.placeless_name(),
         "layer_combinations": [percents], "act_layer_combinations": [read],
         "special_token": PLACEHOLDER, "prefix_template": "Layer: {layer}\\n{special_token} * {num_positions} \\n",
         "hook_onto_layer": INJECTION_LAYER, "steering_coefficient": collector.coefficient,

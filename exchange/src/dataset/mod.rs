@@ -40,7 +40,7 @@ pub(crate) fn beside(index: &str) -> Result<(Vec<u8>, String)> {
         .lines()
         .map(serde_json::from_str)
         .collect::<std::result::Result<_, _>>()
-        .map_err(|source| Error::Json { what: "index.jsonl".into(), source })?;
+        .map_err(|source| registry::Error::Json { what: "index.jsonl".into(), source })?;
     Ok((parquet(&lines)?, card::card(&lines)))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use lm::web::{agent, next_stop, origin};
 use serde_json::{Value, json};
 use ureq::http::{Request, Uri};
 
@@ -132,13 +133,6 @@ fn git_oid(bytes: &[u8]) -> String {
     hex(&sha1::Sha1::new().chain_update(head.as_bytes()).chain_update(bytes).finalize())
 }
 
-/// Scheme and authority of an address, lower-case.
-fn origin(url: &str) -> Option<String> {
-    let uri: Uri = url.parse().ok()?;
-    let scheme = uri.scheme_str().filter(|s| ["http", "https"].contains(s))?;
-    Some(format!("{scheme}://{}", uri.authority()?.as_str().to_lowercase()))
-}
-
 impl Client {
     /// Gets ready to speak with a Hub about one repository; nothing is sent.
     ///
@@ -151,18 +145,7 @@ impl Client {
                 what: format!("the Hub's address {:?} is not http(s)://HOST", options.endpoint),
             });
         };
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            // No redirect: a body is not sent twice, and the token goes nowhere else.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(Duration::from_secs(30)))
-            .timeout_per_read(Some(Duration::from_mins(5)))
-            .timeout_per_write(Some(Duration::from_mins(2)))
-            .user_agent(concat!("lorafab/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
-        Ok(Self { agent, options, place, origin })
+        Ok(Self { agent: agent(), options, place, origin })
     }
 
     /// An address below this repository's part of the API.
@@ -537,15 +520,6 @@ fn escaped(path: &str) -> String {
     path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// Where an answer of `from` sends on to; a connection that was not to be read by others stays one.
-fn next_stop(from: &str, to: &str) -> Option<String> {
-    let here = origin(from)?;
-    let next =
-        if to.starts_with('/') && !to.starts_with("//") { format!("{here}{to}") } else { to.to_owned() };
-    let there = origin(&next)?;
-    (there.starts_with("https:") || here.starts_with("http:")).then_some(next)
-}
-
 /// Path and query of `<...>; rel="next"` in a `Link` header.
 fn next_page(link: &str) -> Option<String> {
     let next = link.split(',').find(|l| l.contains("rel=\"next\""))?;
@@ -620,14 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn where_an_answer_sends_on_to_is_followed_over_connections_as_good_only() {
-        let next = |from: &str, to: &str| next_stop(from, to);
-        assert_eq!(next("https://hub/a/b", "/c?d=1").as_deref(), Some("https://hub/c?d=1"));
-        assert_eq!(next("https://hub/a", "https://cdn/x").as_deref(), Some("https://cdn/x"));
-        assert_eq!(next("http://127.0.0.1:1/a", "https://cdn/x").as_deref(), Some("https://cdn/x"));
-        for bad in ["http://cdn/x", "//cdn/x", "ftp://cdn/x", "file:///etc/passwd", "x", ""] {
-            assert_eq!(next("https://hub/a", bad), None, "{bad}");
-        }
+    fn a_path_within_an_address_is_escaped() {
         assert_eq!(escaped("a b/ü.json"), "a%20b/%C3%BC.json");
     }
 }

@@ -114,7 +114,8 @@ pub fn pull(
             Ok(true) => out.added.push(line.id),
             Ok(false) => out.made_otherwise.push(line.id),
             Err(
-                e @ (Error::Refused { .. } | Error::Store(registry::Error::BadName(_)) | Error::Json { .. }),
+                e @ (Error::Refused { .. }
+                | Error::Store(registry::Error::BadName(_) | registry::Error::Json { .. })),
             ) => {
                 let why = client.fit(&e.to_string());
                 out.refused.push(Refusal { id: line.id, behaviour: line.behaviour, why });
@@ -136,7 +137,7 @@ fn adapter(store: &mut Store, download: &Download<'_>, line: &Line, weigh: Weigh
     let card = path(OWN[2]);
     let refuse = |what: String| Error::Refused { path: card.clone().into(), what };
     let record: AdapterRecord = serde_json::from_slice(&download.get(&card, MAX_CARD)?)
-        .map_err(|source| Error::Json { what: card.clone(), source })?;
+        .map_err(|source| registry::Error::Json { what: card.clone(), source })?;
     check_record(&record).map_err(refuse)?;
     if record.id != line.id
         || record.weights != line.weights_blake3

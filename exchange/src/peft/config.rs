@@ -80,7 +80,7 @@ impl Written {
             #[serde(default)]
             alpha_pattern: Entries,
         }
-        let unread = |source| Error::Json { what: path.display().to_string(), source };
+        let unread = |source| registry::Error::Json { what: path.display().to_string(), source };
         let value: Value = serde_json::from_slice(text).map_err(unread)?;
         if !value.is_object() {
             return Err(Error::Refused { path: path.into(), what: "is not an object".into() });

@@ -67,7 +67,7 @@ pub(crate) enum Content<'a> {
 /// The files of an exported folder.
 pub(crate) fn contents(record: &AdapterRecord) -> Result<Vec<(&str, Content<'_>)>> {
     let card = serde_json::to_string_pretty(record)
-        .map_err(|source| Error::Json { what: "adapter record".into(), source })?;
+        .map_err(|source| registry::Error::Json { what: "adapter record".into(), source })?;
     let texts = [adapter_config(&record.peft), card].map(|text| Content::Made(text.into_bytes()));
     let own = OWN.into_iter().zip(std::iter::once(Content::Blob(&record.weights)).chain(texts));
     let further = record.extra_files.iter().map(|(name, digest)| (name.as_str(), Content::Blob(digest)));
