@@ -35,7 +35,10 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             if file.is_none() {
                 arms = arms.about(&about);
             }
-            arms.check(&outline, &about)?;
+            arms.check(&outline, &about).map_err(|e| match file {
+                Some(file) => Wrong::at(file.display().to_string(), e.to_string()),
+                None => e,
+            })?;
             for (i, new) in settle(&store, &outline, &mut arms)? {
                 arms.arms[i].reader = Some(store.commit_adapter(new)?.id);
             }
