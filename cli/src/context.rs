@@ -11,6 +11,7 @@ use crate::args::Global;
 use crate::error::{CommandError, Kind, Result};
 use crate::hint::spelled;
 use crate::output::tell;
+use crate::places::{self, HubPlaces, variable};
 
 /// Set by the first Ctrl-C or SIGTERM.
 pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
@@ -21,27 +22,17 @@ pub(crate) struct Context<'a> {
 
 /// Where the Hub is, and who we are there.
 pub(crate) struct Hub {
-    /// Folder of the Hub's own tools.
-    pub(crate) home: PathBuf,
+    /// Where its own tools keep what they fetched.
+    pub(crate) cache: PathBuf,
     pub(crate) endpoint: Option<String>,
     pub(crate) token: Option<Secret>,
-}
-
-pub(crate) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|v| !v.is_empty())
-}
-
-fn home() -> PathBuf {
-    variable("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from)
 }
 
 impl Context<'_> {
     /// `--store`, else `$LORAFAB_STORE` (by clap), else the XDG data folder.
     pub(crate) fn store_path(&self) -> PathBuf {
         self.global.store.clone().unwrap_or_else(|| {
-            variable("XDG_DATA_HOME")
-                .map_or_else(|| home().join(".local/share"), PathBuf::from)
-                .join("lorafab")
+            places::own_store(&variable)
         })
     }
 
@@ -69,28 +60,28 @@ impl Context<'_> {
     }
 
     pub(crate) fn cache_path() -> PathBuf {
-        variable("LORAFAB_CACHE").map_or_else(
-            || {
-                variable("XDG_CACHE_HOME")
-                    .map_or_else(|| home().join(".cache"), PathBuf::from)
-                    .join("lorafab")
-            },
-            PathBuf::from,
-        )
+        places::own_cache(&variable)
     }
 
     /// The Hub, as the variables of its own tools name it.
     pub(crate) fn hub() -> Hub {
-        let home = variable("HF_HOME").map_or_else(|| home().join(".cache/huggingface"), PathBuf::from);
+        let HubPlaces { cache, token_file } = HubPlaces::of(&variable);
         let token = variable("HF_TOKEN")
-            .or_else(|| fs_err::read_to_string(home.join("token")).ok())
+            .or_else(|| variable("HUGGING_FACE_HUB_TOKEN"))
+            .or_else(|| fs_err::read_to_string(token_file).ok())
             .map(|t| t.trim().to_owned())
             .filter(|t| !t.is_empty());
-        Hub { home, endpoint: variable("HF_ENDPOINT"), token: token.map(Secret) }
+        Hub { cache, endpoint: variable("HF_ENDPOINT"), token: token.map(Secret) }
+    }
+
+    /// Whether the network is not to be touched.
+    pub(crate) fn offline(&self) -> bool {
+        let said = variable("TRANSFORMERS_OFFLINE").map(|v| v.to_uppercase());
+        self.global.offline || said.is_some_and(|v| ["1", "ON", "YES", "TRUE"].contains(&v.as_str()))
     }
 
     pub(crate) fn model_path(&self) -> Result<PathBuf> {
-        self.model_path_with(self.global.offline)
+        self.model_path_with(self.offline())
     }
 
     /// The outline of a model that is here already; nothing is fetched.
@@ -114,7 +105,7 @@ impl Context<'_> {
         SourceOptions {
             model: self.global.model.clone(),
             cache_dir: Self::cache_path(),
-            hub_cache: variable("HF_HUB_CACHE").map_or_else(|| hub.home.join("hub"), PathBuf::from),
+            hub_cache: hub.cache,
             hub_endpoint: hub.endpoint,
             hub_token: hub.token,
             offline,

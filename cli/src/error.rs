@@ -7,7 +7,7 @@ use crate::hint::spelled;
 use crate::output::tell;
 
 /// What a failed command says. The kind decides the exit code.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct CommandError {
     pub(crate) kind: Kind,
     pub(crate) message: String,

@@ -1,7 +1,7 @@
 //! Commands in hints, as this user has to type them.
 
 use crate::args::Global;
-use crate::context::variable;
+use crate::places::variable;
 
 /// What follows `lorafab` where a command is meant.
 const NOUNS: [&str; 9] =

@@ -6,6 +6,7 @@ mod context;
 mod error;
 mod hint;
 mod output;
+mod places;
 
 use clap::Parser;
 

@@ -85,7 +85,17 @@ impl Outline {
     /// One digest of everything that decides this model's outputs: weights, tokenizer, template, system prompt,
     /// precision.
     pub fn digest(&self) -> String {
-        digest(&self.weights, &self.stated, &self.tokenizer, &self.chat, self.precision)
+        self.digest_at(self.precision)
+    }
+
+    /// [`Outline::digest`] of the same model at another precision.
+    pub fn digest_at(&self, precision: Precision) -> String {
+        digest(&self.weights, &self.stated, &self.tokenizer, &self.chat, precision)
+    }
+
+    /// At which precision this model has that digest; none if it is another model's.
+    pub fn precision_of(&self, digest: &str) -> Option<Precision> {
+        Precision::ALL.into_iter().find(|p| self.digest_at(*p) == digest)
     }
 
     /// FLOPs of one token's products with the weights of `layers` layers: two for each.
@@ -150,6 +160,11 @@ impl Loaded {
     /// [`BaseModel::digest`] of the model that these files make at a precision.
     pub fn base_digest(&self, precision: Precision) -> String {
         digest(&self.checkpoint.digest, &self.stated, &self.tokenizer, &self.chat, precision)
+    }
+
+    /// As [`Outline::precision_of`].
+    pub fn precision_of(&self, digest: &str) -> Option<Precision> {
+        Precision::ALL.into_iter().find(|p| self.base_digest(*p) == digest)
     }
 }
 

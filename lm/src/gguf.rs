@@ -195,6 +195,7 @@ fn refuse_unread(path: &Path, content: &Content) -> Result<()> {
             ));
         }
     }
+    refuse_unread_text(&meta)?;
     let mut unknown: Vec<&String> =
         content.tensor_infos.keys().filter(|name| hugging_face_name(name).is_none()).collect();
     unknown.sort();
@@ -203,6 +204,61 @@ fn refuse_unread(path: &Path, content: &Content) -> Result<()> {
             path,
             format!("tensor {name} is not implemented, and without it this would be another model"),
         ));
+    }
+    Ok(())
+}
+
+/// Keys of the tokenizer that are read, or say nothing of what a text's tokens are: marks for tasks of other kinds, and what is put
+/// before and after a raw text (here all texts are turns of a conversation, and its template puts what it needs).
+const READ_OF_TEXT: [&str; 24] = [
+    "add_bos_token",
+    "add_eos_token",
+    "add_sep_token",
+    "bos_token_id",
+    "cls_token_id",
+    "eom_token_id",
+    "eos_token_id",
+    "eot_token_id",
+    "fim_mid_token_id",
+    "fim_pad_token_id",
+    "fim_pre_token_id",
+    "fim_rep_token_id",
+    "fim_sep_token_id",
+    "fim_suf_token_id",
+    "mask_token_id",
+    "merges",
+    "model",
+    "padding_token_id",
+    "pre",
+    "scores",
+    "seperator_token_id",
+    "token_type",
+    "tokens",
+    "unknown_token_id",
+];
+
+/// The same for everything that a file says of its tokenizer, and for what would make it another kind of file.
+fn refuse_unread_text(meta: &Metadata<'_>) -> Result<()> {
+    let off = |key: &str| meta.get(key)?.to_bool().map_err(|_| bad(meta.path, format!("metadata key {key} is not a truth value")));
+    let mut keys: Vec<&String> = meta.values.keys().collect();
+    keys.sort_unstable();
+    for key in keys {
+        let fits = match key.as_str() {
+            "general.type" => meta.string(key)? == "model",
+            // One of several files: the others' tensors are not here.
+            "split.count" => meta.number(key)? <= 1,
+            "tokenizer.ggml.add_space_prefix" | "tokenizer.ggml.remove_extra_whitespaces" => !off(key)?,
+            // Types of segments: of one there is no choice.
+            "tokenizer.ggml.token_type_count" => meta.number(key)? <= 1,
+            _ => key.strip_prefix("tokenizer.ggml.").is_none_or(|k| READ_OF_TEXT.contains(&k)),
+        };
+        if !fits {
+            let value: String = format!("{:?}", meta.values[key]).chars().take(60).collect();
+            return Err(bad(
+                meta.path,
+                format!("metadata key {key} = {value} is not implemented, and would make another model"),
+            ));
+        }
     }
     Ok(())
 }
@@ -303,8 +359,10 @@ fn config(meta: &Metadata<'_>, vocab_size: usize, tied: bool) -> Result<Config> 
         return Err(bad(meta.path, "has no attention heads or no width"));
     }
     let head_dim = meta.or("llama.attention.key_length", Metadata::number, hidden / heads)?;
-    let mut eos: Vec<u32> =
-        meta.number("tokenizer.ggml.eos_token_id").ok().map(|v| v as u32).into_iter().collect();
+    let mut eos: Vec<u32> = Vec::new();
+    for key in ["eos", "eot", "eom"].map(|name| format!("tokenizer.ggml.{name}_token_id")) {
+        eos.extend(meta.or(&key, |m, k| m.number(k).map(|id| Some(id as u32)), None)?);
+    }
     let tokens = meta.strings("tokenizer.ggml.tokens")?;
     if let Some(id) = tokens.iter().position(|t| *t == "<|im_end|>") {
         eos.push(id as u32);
@@ -371,6 +429,25 @@ fn as_typed(x: f64) -> f64 {
     if f64::from(short as f32) == x { short } else { x }
 }
 
+/// Kinds of tokens, by llama.cpp's numbers (`enum llama_token_type`).
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+
+/// The kind of each token; a file without kinds has none but pieces of text.
+fn kinds(meta: &Metadata<'_>, tokens: usize) -> Result<Vec<i64>> {
+    const KEY: &str = "tokenizer.ggml.token_type";
+    if !meta.values.contains_key(KEY) {
+        return Ok(Vec::new());
+    }
+    let refuse = |what: String| bad(meta.path, format!("metadata key {KEY} {what}"));
+    let values = meta.get(KEY)?.to_vec().map_err(|_| refuse("is not a list".into()))?;
+    if values.len() != tokens {
+        return Err(refuse(format!("has {} entries for {tokens} tokens", values.len())));
+    }
+    let kind = |v: &Value| v.to_i32().map(i64::from).or_else(|_| v.to_u32().map(i64::from));
+    values.iter().map(|v| kind(v).map_err(|_| refuse("holds something that is not a kind".into()))).collect()
+}
+
 /// Builds a byte-level BPE tokenizer from the file's vocabulary and merges.
 fn tokenizer(meta: &Metadata<'_>) -> Result<Tokenizer> {
     Tokenizer::from_json(&tokenizer_json(meta)?).map_err(|what| bad(meta.path, format!("tokenizer: {what}")))
@@ -379,7 +456,11 @@ fn tokenizer(meta: &Metadata<'_>) -> Result<Tokenizer> {
 /// The same as the contents of a `tokenizer.json`.
 fn tokenizer_json(meta: &Metadata<'_>) -> Result<Json> {
     let kind = meta.string("tokenizer.ggml.model")?;
-    let pre = meta.string("tokenizer.ggml.pre").unwrap_or("default");
+    let pre = if meta.values.contains_key("tokenizer.ggml.pre") {
+        meta.string("tokenizer.ggml.pre")?
+    } else {
+        "default"
+    };
     let digits = json!({"type": "Digits", "individual_digits": true});
     let bytes =
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
@@ -399,14 +480,12 @@ fn tokenizer_json(meta: &Metadata<'_>) -> Result<Json> {
     let merges = meta.strings("tokenizer.ggml.merges")?;
     let vocab: serde_json::Map<String, Json> =
         tokens.iter().enumerate().map(|(i, t)| ((*t).to_owned(), i.into())).collect();
-    let kinds =
-        meta.get("tokenizer.ggml.token_type").ok().and_then(|v| v.to_vec().ok().cloned()).unwrap_or_default();
-    let added: Vec<Json> = kinds
-        .iter()
+    let added: Vec<Json> = kinds(meta, tokens.len())?
+        .into_iter()
         .enumerate()
-        .filter(|(i, kind)| kind.to_i32().is_ok_and(|k| k == 3) && *i < tokens.len())
-        .map(|(i, _)| {
-            json!({"id": i, "content": tokens[i], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+        .filter(|(_, kind)| [CONTROL, USER_DEFINED].contains(kind))
+        .map(|(i, kind)| {
+            json!({"id": i, "content": tokens[i], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": kind == CONTROL})
         })
         .collect();
     Ok(json!({

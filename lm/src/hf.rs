@@ -229,12 +229,17 @@ fn config(path: &Path) -> Result<Config> {
             .map(|v| v as usize)
             .ok_or_else(|| bad(path, format!("{key} is missing or not a whole number")))
     };
+    // By this name transformers chooses the code.
+    let kind = &value["model_type"];
+    if !kind.is_null() && kind != "llama" {
+        return Err(bad(path, format!("model_type {kind} is not implemented; \"llama\" is")));
+    }
     for key in ["attention_bias", "mlp_bias"] {
-        if value[key].as_bool() == Some(true) {
-            return Err(bad(path, format!("{key} = true is not implemented")));
+        if !(value[key].is_null() || value[key] == false) {
+            return Err(bad(path, format!("{key} = {} is not implemented; false is", value[key])));
         }
     }
-    if value["hidden_act"].as_str().is_some_and(|a| a != "silu") {
+    if !value["hidden_act"].is_null() && value["hidden_act"] != "silu" {
         return Err(bad(path, format!("hidden_act {} is not implemented; \"silu\" is", value["hidden_act"])));
     }
     // Only absence means a default, not another type.
@@ -252,11 +257,16 @@ fn config(path: &Path) -> Result<Config> {
     let theta = rope_theta(path, &value)?;
     let heads = number("num_attention_heads")?;
     let hidden = number("hidden_size")?;
-    let eos_token_ids = match &value["eos_token_id"] {
-        Value::Number(n) => n.as_u64().map(|v| v as u32).into_iter().collect(),
-        Value::Array(ids) => ids.iter().filter_map(Value::as_u64).map(|v| v as u32).collect(),
-        _ => Vec::new(),
+    let ends = match &value["eos_token_id"] {
+        Value::Null => &[],
+        Value::Array(ids) => &ids[..],
+        one => std::slice::from_ref(one),
     };
+    let eos_token_ids = ends
+        .iter()
+        .map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()))
+        .collect::<Option<Vec<u32>>>()
+        .ok_or_else(|| bad(path, format!("eos_token_id = {} is no token", value["eos_token_id"])))?;
     let config = Config {
         hidden_size: hidden,
         intermediate_size: number("intermediate_size")?,

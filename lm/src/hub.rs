@@ -11,6 +11,7 @@ use hf_hub::CacheRepo;
 use sha2::{Digest, Sha256};
 use ureq::http::HeaderMap;
 
+use crate::Result;
 use crate::source::Secret;
 use crate::web::{agent, next_stop, origin};
 
@@ -88,9 +89,9 @@ impl Known {
 }
 
 impl Fetch {
-    pub(crate) fn new(endpoint: &str, token: Option<Secret>, repo: &str, cache: CacheRepo) -> Self {
+    pub(crate) fn new(endpoint: &str, token: Option<Secret>, repo: &str, cache: CacheRepo) -> Result<Self> {
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        Self { agent: agent(), endpoint, token, repo: repo.into(), cache }
+        Ok(Self { agent: agent()?, endpoint, token, repo: repo.into(), cache })
     }
 
     /// A file of the newest revision: from the cache, or fetched into it.

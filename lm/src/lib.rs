@@ -34,6 +34,7 @@ pub mod merge;
 pub mod optim;
 pub mod pickled;
 pub mod rng;
+mod roots;
 pub mod sampler;
 pub mod score;
 pub mod source;

@@ -156,7 +156,7 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
         }
     };
     let endpoint = options.hub_endpoint.as_deref().unwrap_or(HUB);
-    let repo = Fetch::new(endpoint, options.hub_token.clone(), name, cache);
+    let repo = Fetch::new(endpoint, options.hub_token.clone(), name, cache)?;
     // Twice, for a repository that moved on between an interrupted fetch and this one: its files lie in two snapshots then, and the
     // second pass fetches what the newer one lacks.
     for _ in 0..2 {

@@ -3,11 +3,22 @@
 use std::time::Duration;
 
 use ureq::http::Uri;
+use ureq::tls::TlsConfig;
+
+use crate::{Error, Result, roots};
 
 /// An agent that takes every status for an answer and every redirect for one, too: a body is not sent twice, and a token goes nowhere
-/// else.
-pub fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
+/// else. It trusts whom the environment names (`SSL_CERT_FILE`, `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE`), or else the system.
+///
+/// # Errors
+/// If what the environment names holds no certificate.
+pub fn agent() -> Result<ureq::Agent> {
+    let roots = roots::trusted(&|name| std::env::var(name).ok()).map_err(|what| Error::Source {
+        what,
+        hint: "name a file of PEM certificates, or unset the variable: then the system's are trusted".into(),
+    })?;
+    Ok(ureq::Agent::config_builder()
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
@@ -16,7 +27,7 @@ pub fn agent() -> ureq::Agent {
         .timeout_per_write(Some(Duration::from_mins(2)))
         .user_agent(concat!("lorafab/", env!("CARGO_PKG_VERSION")))
         .build()
-        .into()
+        .into())
 }
 
 /// Scheme and authority of an address, lower-case.

@@ -107,6 +107,16 @@ fn what_a_file_says_is_read_or_refused_by_its_name() {
         ("llama.expert_count", Value::U32(8)),
         ("llama.vocab_size", Value::U32(7)),
         ("llama.logit_scale", Value::F32(0.5)),
+        ("tokenizer.ggml.add_space_prefix", Value::Bool(true)),
+        ("tokenizer.ggml.add_space_prefix", Value::U32(0)),
+        ("tokenizer.ggml.remove_extra_whitespaces", Value::Bool(true)),
+        ("tokenizer.ggml.precompiled_charsmap", Value::Array(vec![Value::U8(1)])),
+        ("tokenizer.ggml.eos_token_id", text("2")),
+        ("tokenizer.ggml.pre", Value::U32(1)),
+        ("tokenizer.ggml.token_type", Value::Array(vec![Value::I32(1)])),
+        ("tokenizer.ggml.token_type", text("all")),
+        ("general.type", text("adapter")),
+        ("split.count", Value::U16(2)),
     ] {
         let message = load(&file_with(GgmlDType::F32, &[(key, value)], &[]), folder.path()).unwrap_err();
         assert!(message.to_string().contains(key), "{key}: {message}");
@@ -137,8 +147,25 @@ fn what_a_file_says_is_read_or_refused_by_its_name() {
         ("llama.vocab_size", Value::U32(259)),
         ("llama.expert_count", Value::U32(0)),
         ("general.quantization_version", Value::U32(2)),
+        ("general.type", text("model")),
+        ("tokenizer.ggml.add_bos_token", Value::Bool(true)),
+        ("tokenizer.ggml.add_space_prefix", Value::Bool(false)),
     ];
     assert!(load(&file_with(GgmlDType::F32, &harmless, &[]), folder.path()).is_ok());
+}
+
+/// Tokens that the file says are whole are whole, and each of its ends is one.
+#[test]
+fn tokens_of_the_users_own_and_every_end_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let kinds = |user: usize| {
+        let kind = |i| Value::I32(if i == user { 4 } else { 1 + 2 * i32::from(i >= 257) });
+        Value::Array((0..259).map(kind).collect())
+    };
+    let more = [("tokenizer.ggml.token_type", kinds(256)), ("tokenizer.ggml.eot_token_id", Value::U32(257))];
+    let loaded = load(&file_with(GgmlDType::F32, &more, &[]), folder.path()).unwrap();
+    assert_eq!(loaded.tokenizer.special_tokens().get("ab"), Some(&256));
+    assert_eq!(loaded.checkpoint.config.eos_token_ids, [257, 258]);
 }
 
 proptest! {

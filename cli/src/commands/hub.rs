@@ -50,7 +50,7 @@ fn client(place: &HubPlace) -> Result<(Client, bool)> {
 pub(crate) const TOKEN: &str = "put one with the right to write into HF_TOKEN or $HF_HOME/token (https://huggingface.co/settings/tokens)";
 
 fn offline(context: &Context<'_>, repository: &str) -> Result {
-    if context.global.offline {
+    if context.offline() {
         return Err(CommandError::new(
             Kind::Usage,
             format!("{repository} is on the Hub, and offline mode forbids the network"),
@@ -82,7 +82,7 @@ fn push(
     }
     watch_signals();
     // What is there can be seen with a token only, or by everyone; a plan without a look is for an empty repository.
-    let look = !context.global.offline && (token || !dry_run);
+    let look = !context.offline() && (token || !dry_run);
     let remote = if look { client.look()? } else { Remote::default() };
     if look {
         context.say(&format!("comparing {} with {}", count(records.len(), "adapter"), client.page()));

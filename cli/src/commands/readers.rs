@@ -1,7 +1,7 @@
 //! What `dit`, `oracle` and `compare` share: the store's adapters as supervision, readers by name, one question by hand.
 
 use ::readers::{Arm, Reader, Supervision, episode_options, from_record, newest_of_each};
-use lm::{Adapter, BaseModel};
+use lm::{Adapter, BaseModel, Outline, Precision};
 use recipes::Split;
 use registry::{AdapterRecord, Filter, Role, Store};
 use serde_json::json;
@@ -53,21 +53,48 @@ pub(crate) fn ask(
     let store = context.existing_store()?;
     let record = store.adapter(&args.adapter)?;
     let base = context.base()?;
-    if record.lineage.get("base").is_none_or(|b| *b != base.digest()) {
-        return Err(CommandError::new(
-            Kind::Usage,
-            format!("{} was made for another base model or precision", record.behaviour),
-        )
-        .hint("pass the --model and --precision that it was made with"));
-    }
+    let made = made_at_precision(&base, &record)?;
     let diff = ::factory::load_adapter(&store, &base, &record)?;
     let reader = find(&store, &base, args.reader.as_deref(), families)?;
+    let trained = made_at_precision(&base, &reader.record)?;
+    say_precisions(context, base.precision, [made, trained]);
     let answer = answer(&store, &base, &reader, &diff, &args.question)?;
     if context.global.json {
-        return print_json(&json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id,
-            "question": args.question, "answer": answer}));
+        let mut found = json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id,
+            "question": args.question, "answer": answer});
+        if [made, trained] != [base.precision; 2] {
+            found["precision"] = json!({"here": base.precision, "made_with": {record.id: made, reader.record.id: trained}});
+        }
+        return print_json(&found);
     }
     print(&answer)
+}
+
+/// The precision that an adapter or a reader was made at, for this base model. It is used at others, too: the products of a machine
+/// without bf16 differ from those it was made with by roundings.
+///
+/// # Errors
+/// If it was made for another base model.
+pub(crate) fn made_at_precision(base: &Outline, record: &AdapterRecord) -> Result<Precision> {
+    record.lineage.get("base").and_then(|b| base.precision_of(b)).ok_or_else(|| {
+        CommandError::new(Kind::Usage, format!("{} was made for another base model", record.behaviour))
+            .hint("pass the --model that it was made with")
+    })
+}
+
+/// Says once what is used at another precision than it was made at.
+pub(crate) fn say_precisions(
+    context: &Context<'_>,
+    here: Precision,
+    made: impl IntoIterator<Item = Precision>,
+) {
+    if let Some(other) = made.into_iter().find(|p| *p != here) {
+        context.say(&format!(
+            "note: made with {} products, used with {}: answers can differ in a word from those with {0}",
+            other.name(),
+            here.name()
+        ));
+    }
 }
 
 /// The reader of that id, or the newest of those families; one that a smoke run made only where there is no other.
@@ -86,25 +113,23 @@ pub(crate) fn find(store: &Store, base: &BaseModel, id: Option<&str>, families: 
             format!("{} is no reader for this: wanted {}", record.behaviour, families.join(" or ")),
         ));
     }
-    if record.lineage.get("base").is_none_or(|b| *b != base.digest()) {
-        return Err(CommandError::new(
-            Kind::Usage,
-            format!("{} was trained for another base model or precision", record.behaviour),
-        )
-        .hint("pass the --model and --precision that it was trained with"));
-    }
+    made_at_precision(base, &record)?;
     Ok(from_record(store, base, record)?)
 }
 
 fn newest(store: &Store, base: &BaseModel, families: &[&str]) -> Result<AdapterRecord> {
-    let digest = base.digest();
+    let own = base.digest();
+    let any = Precision::ALL.map(|p| base.digest_at(p));
     store
         .adapters(&Filter::all())?
         .into_iter()
         .filter(|r| {
-            families.contains(&r.family.as_str()) && r.lineage.get("base").is_some_and(|b| *b == digest)
+            families.contains(&r.family.as_str()) && r.lineage.get("base").is_some_and(|b| any.contains(b))
         })
-        .max_by_key(|r| (!r.tags.contains_key(::readers::reader::SMOKE), r.created_at.clone()))
+        .max_by_key(|r| {
+            let smoke = r.tags.contains_key(::readers::reader::SMOKE);
+            (!smoke, r.lineage.get("base") == Some(&own), r.created_at.clone())
+        })
         .ok_or_else(|| {
             CommandError::new(
                 Kind::NotFound,

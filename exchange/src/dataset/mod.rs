@@ -5,7 +5,7 @@
 //! README.md                            data-set card: what the Hub shows, and what the columns are
 //! index.jsonl                          what `adapter list --json` says of each, with its folder
 //! index.parquet                        the same as typed columns
-//! adapters/ab/abcdef.../adapter_model.safetensors, adapter_config.json, lorafab.json, ...
+//! adapters/ab/abcdef.../adapter_model.safetensors, adapter_config.json, lorafab.json, README.md, ...
 //! ```
 
 pub(crate) mod card;
@@ -15,9 +15,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::peft::{self, IfExists};
+use crate::peft;
 use crate::{Error, Result};
-use registry::{AdapterRecord, Store, write_atomic};
+use registry::{AdapterRecord, Store};
 
 /// Files that a repository on the Hub should stay below (its own recommendation).
 pub const HUB_FILES: usize = 100_000;
@@ -75,8 +75,9 @@ pub fn export(store: &Store, records: &[AdapterRecord], dir: &Path) -> Result<us
     let mut lines: Vec<Value> = Vec::new();
     let mut files = 3;
     for r in records {
-        peft::export(store, r, &staging.path().join(folder(&r.id)), IfExists::Fail)?;
-        files += 3 + r.extra_files.len();
+        let place = staging.path().join(folder(&r.id));
+        fs_err::create_dir_all(&place)?;
+        files += peft::write_files(store, r, &place, None)?.len();
         lines.push(entry(r));
     }
     let mut jsonl = String::new();
@@ -84,9 +85,11 @@ pub fn export(store: &Store, records: &[AdapterRecord], dir: &Path) -> Result<us
         jsonl.push_str(&line.to_string());
         jsonl.push('\n');
     }
-    write_atomic(&staging.path().join("index.jsonl"), jsonl.as_bytes())?;
-    write_atomic(&staging.path().join(TABLE), &parquet(&lines)?)?;
-    write_atomic(&staging.path().join(CARD), card::card(&lines).as_bytes())?;
+    fs_err::write(staging.path().join("index.jsonl"), jsonl)?;
+    fs_err::write(staging.path().join(TABLE), parquet(&lines)?)?;
+    fs_err::write(staging.path().join(CARD), card::card(&lines))?;
+    // Thousands of small files: all at once, before the folder has its name.
+    rustix::fs::syncfs(fs_err::File::open(staging.path())?.file()).map_err(std::io::Error::from)?;
     fs_err::rename(staging.keep(), dir)?;
     fs_err::File::open(parent)?.sync_all()?;
     Ok(files)
@@ -107,8 +110,8 @@ mod tests {
         }
         let out = folder.path().join("set");
         let records = store.adapters(&Filter::all()).unwrap();
-        // Weights, configuration, card and note.json of each; both indexes and the data set's card.
-        assert_eq!(export(&store, &records, &out).unwrap(), 11);
+        // Weights, configuration, record, card and note.json of each; both indexes and the data set's card.
+        assert_eq!(export(&store, &records, &out).unwrap(), 13);
         let index = fs_err::read_to_string(out.join("index.jsonl")).unwrap();
         for (line, record) in index.lines().zip(&records) {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -145,7 +145,8 @@ impl Client {
                 what: format!("the Hub's address {:?} is not http(s)://HOST", options.endpoint),
             });
         };
-        Ok(Self { agent: agent(), options, place, origin })
+        let agent = agent().map_err(|e| Error::Hub { trouble: Trouble::Network, what: e.to_string() })?;
+        Ok(Self { agent, options, place, origin })
     }
 
     /// An address below this repository's part of the API.

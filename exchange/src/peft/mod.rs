@@ -5,6 +5,7 @@
 
 mod card;
 mod config;
+mod open;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{Error, Result};
 use registry::PeftConfig;
-use registry::{AdapterRecord, Digest, Store, write_atomic};
+use registry::{AdapterRecord, Digest, Store};
 
 /// What to do when the target folder exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,17 +112,11 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent)?;
     let staging = tempfile::Builder::new().prefix(".export-").tempdir_in(parent)?;
-    for (name, content) in contents(record)? {
-        let bytes = match content {
-            Content::Blob(digest) => store.get_blob(digest)?,
-            Content::Made(bytes) => bytes,
-        };
-        write_atomic(&staging.path().join(name), &bytes)?;
+    let names = write_files(store, record, staging.path(), kept_card(folder).as_deref())?;
+    for name in names {
+        fs_err::File::open(staging.path().join(name))?.sync_all()?;
     }
-    if !record.extra_files.contains_key(card::FILE) {
-        let text = kept_card(folder).unwrap_or_else(|| card::text(record));
-        write_atomic(&staging.path().join(card::FILE), text.as_bytes())?;
-    }
+    fs_err::File::open(staging.path())?.sync_all()?;
     if folder.exists() {
         let old = staging.path().with_extension("old");
         fs_err::rename(folder, &old)?;
@@ -130,7 +125,32 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
     } else {
         fs_err::rename(staging.keep(), folder)?;
     }
+    fs_err::File::open(parent)?.sync_all()?;
     Ok(())
+}
+
+/// Writes the files of an exported folder into one that is there and still nobody's, not yet durably; returns their names.
+pub(crate) fn write_files<'a>(
+    store: &Store,
+    record: &'a AdapterRecord,
+    folder: &Path,
+    card: Option<&str>,
+) -> Result<Vec<&'a str>> {
+    let mut names = Vec::new();
+    for (name, content) in contents(record)? {
+        let bytes = match content {
+            Content::Blob(digest) => store.get_blob(digest)?,
+            Content::Made(bytes) => bytes,
+        };
+        fs_err::write(folder.join(name), &bytes)?;
+        names.push(name);
+    }
+    if !record.extra_files.contains_key(card::FILE) {
+        let text = card.map_or_else(|| card::text(record), str::to_owned);
+        fs_err::write(folder.join(card::FILE), text)?;
+        names.push(card::FILE);
+    }
+    Ok(names)
 }
 
 /// The card of a folder that is replaced, if somebody changed it since it was exported: it is theirs.
@@ -159,33 +179,34 @@ pub struct Imported {
 /// # Errors
 /// One sentence that names the file and what is wrong with it.
 pub fn import(folder: &Path, shape: &ImportShape) -> Result<Imported> {
-    let config_path = folder.join("adapter_config.json");
-    let weights_path = folder.join("adapter_model.safetensors");
-    if !weights_path.exists() && folder.join("adapter_model.bin").exists() {
-        return Err(Error::Refused {
-            path: folder.into(),
-            what: "holds only a pickle (adapter_model.bin), which is never executed; save it as safetensors"
-                .into(),
-        });
-    }
-    for path in [&config_path, &weights_path] {
-        if !path.exists() {
+    let [weights_name, config_name, _] = OWN;
+    let (config_path, weights_path) = (folder.join(config_name), folder.join(weights_name));
+    let lies = |name: &str| folder.join(name).symlink_metadata().is_ok();
+    if !lies(weights_name) {
+        let index = format!("{weights_name}.index.json");
+        if lies(&index) {
             return Err(Error::Refused {
-                path: path.clone(),
-                what: "does not exist; an adapter is a folder with adapter_config.json and adapter_model.safetensors"
-                    .into(),
+                path: folder.join(index),
+                what: format!(
+                    "is the index of an adapter in several files, which is not read; save it as one {weights_name}"
+                ),
             });
         }
-        let meta = fs_err::symlink_metadata(path)?;
-        if !meta.is_file() || meta.len() > MAX_BYTES {
+        if lies("adapter_model.bin") {
             return Err(Error::Refused {
-                path: path.clone(),
-                what: "is a link, not a plain file, or absurdly large".into(),
+                path: folder.into(),
+                what: "holds only a pickle (adapter_model.bin), which is never executed; save it as safetensors".into(),
             });
         }
     }
-    let config = fs_err::read(&config_path)?;
-    let bytes = fs_err::read(&weights_path)?;
+    let bytes = |path: &Path, name: &str| {
+        open::read(folder, name, MAX_BYTES)?.ok_or_else(|| Error::Refused {
+            path: path.into(),
+            what: "does not exist; an adapter is a folder with adapter_config.json and adapter_model.safetensors".into(),
+        })
+    };
+    let config = bytes(&config_path, config_name)?;
+    let bytes = bytes(&weights_path, weights_name)?;
     read(&config_path, &config, &weights_path, &bytes, shape)
 }
 

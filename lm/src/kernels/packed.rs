@@ -24,6 +24,17 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
+
+    /// The name in `--precision`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     /// bf16 where the CPU multiplies it natively, else f32.
     pub fn fastest() -> Self {
         if simd_level() == SimdLevel::Avx512Bf16 { Self::Bf16 } else { Self::F32 }

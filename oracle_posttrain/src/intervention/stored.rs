@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use registry::{Digest, Store};
+use registry::Digest;
 use safetensors::{Dtype, SafeTensors};
 
 use super::{Spec, SpecError};
@@ -13,7 +13,7 @@ use super::{Spec, SpecError};
 /// With the field's path: a digest that names no file of the store, no tensor of it, rows that it does not have, values that
 /// are not finite F32 of `hidden_size`.
 pub fn stored(
-    store: &Store,
+    blob: impl Fn(&Digest) -> Result<Vec<u8>, String>,
     spec: &Spec,
     hidden_size: usize,
 ) -> Result<BTreeMap<String, Vec<Vec<f32>>>, SpecError> {
@@ -21,15 +21,15 @@ pub fn stored(
     let mut out = BTreeMap::new();
     for (id, wanted) in &spec.vectors {
         let at = format!("vectors.{id}");
-        let blob = format!("{at}.blob");
+        let place = format!("{at}.blob");
         if !files.contains_key(wanted.blob.as_str()) {
             let digest = Digest::try_from(wanted.blob.clone())
-                .map_err(|_| SpecError::new(&blob, format!("{:?} is no digest", wanted.blob)))?;
-            let bytes = store.get_blob(&digest).map_err(|e| SpecError::new(&blob, e.to_string()))?;
+                .map_err(|_| SpecError::new(&place, format!("{:?} is no digest", wanted.blob)))?;
+            let bytes = blob(&digest).map_err(|what| SpecError::new(&place, what))?;
             files.insert(&wanted.blob, bytes);
         }
         let file = SafeTensors::deserialize(&files[wanted.blob.as_str()])
-            .map_err(|e| SpecError::new(&blob, format!("is no safetensors file: {e}")))?;
+            .map_err(|e| SpecError::new(&place, format!("is no safetensors file: {e}")))?;
         let name = format!("{at}.tensor");
         let tensor = file
             .tensor(&wanted.tensor)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use exchange::IfExists;
-use lm::{Adapter, Checkpoint, ExportDtype, Precision, SHARD_BYTES};
+use lm::{Adapter, Checkpoint, ExportDtype, SHARD_BYTES};
 use serde_json::json;
 
 use crate::context::Context;
@@ -29,8 +29,7 @@ pub(super) fn merged(context: &Context<'_>, adapter: &str, dir: &Path, dtype: &s
     let source = context.model_path()?;
     context.say(&format!("loading {}", source.display()));
     let loaded = Checkpoint::load(&source)?;
-    let made_for = record.lineage.get("base");
-    if ![Precision::F32, Precision::Bf16].iter().any(|p| made_for == Some(&loaded.base_digest(*p))) {
+    if record.lineage.get("base").is_none_or(|b| loaded.precision_of(b).is_none()) {
         return Err(CommandError::new(
             Kind::Usage,
             format!("{} was made for another base model", record.behaviour),

@@ -25,7 +25,7 @@ pub(crate) fn job(
     label: &str,
     options: &SubmitOptions,
 ) -> Result<NewJob> {
-    let ready = prepare(store, outline, spec, cap, to_come)?;
+    let ready = prepare(Ok(store), outline, spec, cap, to_come)?;
     // It waits for the adapters that it names, whether or not it was told to.
     let mut needs = options.needs.clone();
     for hash in ready.specs_to_come() {
@@ -83,15 +83,15 @@ fn done(store: &Store, base: &BaseModel, job: &Job, stop: &AtomicBool) -> Result
     let spec = Spec::from_value(job.spec["intervention"].clone()).map_err(|e| wrong(e.to_string()))?;
     // It was held to its cap when it was queued.
     let cap = Cap { flops: f64::INFINITY, bytes: f64::INFINITY };
-    let ready = prepare(store, base, spec, cap, &ToCome::new())?;
+    let ready = prepare(Ok(store), base, spec, cap, &ToCome::new())?;
     let plan = &ready.plan;
     let folder = store.run_dir(&format!("{KIND}-{}", &plan.digest()[..16]))?;
-    let outputs = ready.run(store, base, stop)?;
+    let outputs = ready.run(Ok(store), base, stop)?;
     let text = |value: &serde_json::Value| serde_json::to_vec_pretty(value).expect("invariant: plain data");
     write_atomic(&folder.join("intervention.json"), &text(&job.spec["intervention"]))?;
     if !outputs.vectors.is_empty() {
         write_atomic(&folder.join("vectors.safetensors"), &to_safetensors(&outputs)?)?;
     }
-    write_atomic(&folder.join("outputs.json"), &text(&to_json(base, plan, &outputs)?))?;
+    write_atomic(&folder.join("outputs.json"), &text(&to_json(base, &ready, &outputs)?))?;
     Ok(folder.display().to_string())
 }

@@ -7,14 +7,14 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use lm::{Adapter, BaseModel, Outline};
+use lm::{Adapter, BaseModel, Outline, Precision};
 use oracle_posttrain::intervention::{self, Cap, Outputs, Plan, Spec, Step, Surroundings};
 use oracle_posttrain::lens::MOMENTS_FILE;
 use readers::Reader;
-use registry::{AdapterRecord, Store, write_atomic};
+use registry::{AdapterRecord, Digest, Store, write_atomic};
 use serde_json::{Value, json};
 
-use super::readers::{ANSWER_TOKENS, find};
+use super::readers::{ANSWER_TOKENS, find, made_at_precision, say_precisions};
 use crate::args::{CapArgs, InterventionCommand};
 use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
@@ -27,8 +27,9 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
         InterventionCommand::Check { spec, cap } => {
             // Of the model only its outline is read: what is wrong is said before any weight is loaded.
             let outline = context.outline()?;
-            let ready =
-                prepare(&context.existing_store()?, &outline, read(spec)?, cap.cap(), &ToCome::new())?;
+            let store = context.existing_store();
+            let ready = prepare(store.as_ref(), &outline, read(spec)?, cap.cap(), &ToCome::new())?;
+            ready.say_precisions(context, outline.precision);
             let (cost, digest) = (ready.plan.cost(), ready.plan.digest());
             if context.global.json {
                 return print_json(&json!({"schema": "intervention-check/1", "digest": digest, "cost": cost,
@@ -43,10 +44,11 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
             ))
         }
         InterventionCommand::Run { spec, cap, vectors } => {
-            let store = context.existing_store()?;
+            let store = context.existing_store();
             let spec = read(spec)?;
             let outline = context.outline()?;
-            let ready = prepare(&store, &outline, spec, cap.cap(), &ToCome::new())?;
+            let ready = prepare(store.as_ref(), &outline, spec, cap.cap(), &ToCome::new())?;
+            ready.say_precisions(context, outline.precision);
             if let Some(file) = vectors.as_deref().filter(|_| ready.plan.spec().out.is_empty()) {
                 return Err(CommandError::new(
                     Kind::Usage,
@@ -55,12 +57,11 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
                 .hint("list their ids, e.g. \"out\": [\"d\"]"));
             }
             watch_signals();
-            let outputs = ready.run(&store, &context.base()?, &STOP)?;
-            let plan = &ready.plan;
+            let outputs = ready.run(store.as_ref(), &context.base()?, &STOP)?;
             if let Some(file) = vectors {
                 write_atomic(file, &to_safetensors(&outputs)?)?;
             }
-            let found = to_json(&outline, plan, &outputs)?;
+            let found = to_json(&outline, &ready, &outputs)?;
             if context.global.json { print_json(&found) } else { print(&to_text(&found)) }
         }
         InterventionCommand::Show { adapter, question, reader } => {
@@ -110,6 +111,15 @@ pub(super) struct Ready {
     pub(super) plan: Plan,
     records: BTreeMap<String, AdapterRecord>,
     stored: BTreeMap<String, Vec<Vec<f32>>>,
+    /// Adapters made at another precision than they are used at.
+    made_at: BTreeMap<String, Precision>,
+}
+
+/// The store, or why there is none: a spec that names nothing in it needs none.
+pub(super) type Shelf<'a> = std::result::Result<&'a Store, &'a CommandError>;
+
+fn open(shelf: Shelf<'_>) -> Result<&Store> {
+    shelf.map_err(Clone::clone)
 }
 
 /// Adapters that earlier jobs will have made, by behaviour: their specifications' hashes.
@@ -121,14 +131,14 @@ const BY_SPEC: &str = "spec:";
 /// Checks a spec against the store and the model's outline. Adapters may be named as elsewhere (id, its beginning, alias,
 /// behaviour), or by behaviour if they are to come; from here on they go by their ids, or their specifications'.
 pub(super) fn prepare(
-    store: &Store,
+    store: Shelf<'_>,
     outline: &Outline,
     mut spec: Spec,
     cap: Cap,
     to_come: &ToCome,
 ) -> Result<Ready> {
-    let digest = outline.digest();
     let mut records = BTreeMap::new();
+    let mut made_at = BTreeMap::new();
     let mut adapters = BTreeSet::new();
     for (i, step) in spec.steps.iter_mut().enumerate() {
         let model = match step {
@@ -144,8 +154,8 @@ pub(super) fn prepare(
                 continue;
             }
             let record = match name.strip_prefix(BY_SPEC) {
-                None => store.adapter(name).map_err(CommandError::from),
-                Some(hash) => store.adapter_by_spec(hash)?.ok_or_else(|| {
+                None => open(store)?.adapter(name).map_err(CommandError::from),
+                Some(hash) => open(store)?.adapter_by_spec(hash)?.ok_or_else(|| {
                     CommandError::new(
                         Kind::NotFound,
                         format!("no adapter was made from specification {hash}"),
@@ -153,12 +163,10 @@ pub(super) fn prepare(
                 }),
             };
             let record = record.map_err(|e| CommandError { message: format!("{at}: {}", e.message), ..e })?;
-            if record.lineage.get("base").is_none_or(|b| *b != digest) {
-                return Err(CommandError::new(
-                    Kind::Usage,
-                    format!("{at}: {name:?} was made for another base model or precision"),
-                )
-                .hint("pass the --model and --precision that it was made with"));
+            let made = made_at_precision(outline, &record)
+                .map_err(|e| CommandError { message: format!("{at}: {}", e.message), ..e })?;
+            if made != outline.precision {
+                made_at.insert(record.id.clone(), made);
             }
             name.clone_from(&record.id);
             adapters.insert(record.id.clone());
@@ -166,7 +174,10 @@ pub(super) fn prepare(
         }
     }
     let wrong = |e: intervention::SpecError| CommandError::new(Kind::Usage, e.to_string());
-    let stored = intervention::stored(store, &spec, outline.config.hidden_size).map_err(wrong)?;
+    let blob = |digest: &Digest| {
+        store.map_err(|e| e.message.clone())?.get_blob(digest).map_err(|e| e.to_string())
+    };
+    let stored = intervention::stored(blob, &spec, outline.config.hidden_size).map_err(wrong)?;
     let vectors = stored.iter().map(|(id, v)| (id.clone(), v.len())).collect();
     let around = Surroundings { outline, adapters: &adapters, vectors: &vectors, cap };
     let plan = intervention::check(&spec, around).map_err(|e| {
@@ -174,7 +185,7 @@ pub(super) fn prepare(
         let e = wrong(e);
         if costly { e.hint("raise it with --max-tflop or --max-mb, if that is meant") } else { e }
     })?;
-    Ok(Ready { plan, records, stored })
+    Ok(Ready { plan, records, stored, made_at })
 }
 
 impl Ready {
@@ -189,11 +200,15 @@ impl Ready {
         models.flat_map(|m| &m.adapters).filter_map(|a| a.strip_prefix(BY_SPEC)).collect()
     }
 
-    pub(super) fn run(&self, store: &Store, base: &BaseModel, stop: &AtomicBool) -> Result<Outputs> {
+    fn say_precisions(&self, context: &Context<'_>, precision: Precision) {
+        say_precisions(context, precision, self.made_at.values().copied());
+    }
+
+    pub(super) fn run(&self, store: Shelf<'_>, base: &BaseModel, stop: &AtomicBool) -> Result<Outputs> {
         let loaded: BTreeMap<String, Adapter> = self
             .records
             .iter()
-            .map(|(id, record)| Ok((id.clone(), ::factory::load_adapter(store, base, record)?)))
+            .map(|(id, record)| Ok((id.clone(), ::factory::load_adapter(open(store)?, base, record)?)))
             .collect::<Result<_>>()?;
         let adapters = loaded.iter().map(|(id, a)| (id.clone(), a)).collect();
         let mut outputs = intervention::run(base, &[&self.plan], &adapters, &[&self.stored], stop)?;
@@ -202,7 +217,8 @@ impl Ready {
 }
 
 /// `intervention-output/1`: replies, logit lenses, and of vectors their number and norms.
-pub(super) fn to_json(outline: &Outline, plan: &Plan, outputs: &Outputs) -> Result<Value> {
+pub(super) fn to_json(outline: &Outline, ready: &Ready, outputs: &Outputs) -> Result<Value> {
+    let plan = &ready.plan;
     let norm = |v: &Vec<f32>| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let mut lenses = BTreeMap::new();
     for (id, vectors) in &outputs.tokens {
@@ -223,8 +239,12 @@ pub(super) fn to_json(outline: &Outline, plan: &Plan, outputs: &Outputs) -> Resu
         .iter()
         .map(|(id, v)| (id, json!({"n": v.len(), "norms": v.iter().map(norm).collect::<Vec<_>>()})))
         .collect();
-    Ok(json!({"schema": "intervention-output/1", "digest": plan.digest(), "cost": plan.cost(),
-        "replies": outputs.replies, "unembed_topk": lenses, "vectors": vectors}))
+    let mut out = json!({"schema": "intervention-output/1", "digest": plan.digest(), "cost": plan.cost(),
+        "replies": outputs.replies, "unembed_topk": lenses, "vectors": vectors});
+    if !ready.made_at.is_empty() {
+        out["precision"] = json!({"here": outline.precision, "made_with": ready.made_at});
+    }
+    Ok(out)
 }
 
 fn to_text(found: &Value) -> String {
