@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lm::source::{Secret, SourceOptions, locate};
+use lm::source::{Name, Secret, SourceOptions, locate};
 use lm::{BaseModel, Outline, Precision, SimdLevel, force_simd_level};
 use registry::Store;
 
@@ -37,7 +37,14 @@ impl Context<'_> {
     }
 
     pub(crate) fn store(&self) -> Result<Store> {
-        Ok(Store::open(&self.store_path())?)
+        let store = Store::open(&self.store_path())?;
+        if store.may_be_old() {
+            self.say(&format!(
+                "warning: {} may not be written here, nor the log of its latest changes be read: this may be an old view of it",
+                store.root().display()
+            ));
+        }
+        Ok(store)
     }
 
     /// Whether there is a store with a catalogue.
@@ -96,7 +103,7 @@ impl Context<'_> {
     }
 
     /// What others find the model by.
-    pub(crate) fn model_name(&self, path: &Path) -> String {
+    pub(crate) fn model_name(&self, path: &Path) -> Name {
         lm::source::name(&self.source(true), path)
     }
 

@@ -121,6 +121,9 @@ impl From<registry::Error> for CommandError {
             registry::Error::NewerSchema { .. } => {
                 Some("use the lorafab that made this store, or another --store".to_owned())
             }
+            registry::Error::HiddenLog(_) => {
+                Some("ask its owner for the right to read catalogue.sqlite-wal and -shm".to_owned())
+            }
             registry::Error::OlderSchema { .. } => {
                 Some("open it once where it can be written, or copy it".to_owned())
             }
@@ -131,6 +134,7 @@ impl From<registry::Error> for CommandError {
                 "keep the store on a local disk (--store DIR) and share work through: lorafab factory slurm".to_owned(),
             ),
             registry::Error::NotInTrash { found, .. } if *found > 1 => Some("give more of the id".to_owned()),
+            registry::Error::LongPath { .. } => Some("name a shorter place with --store DIR".to_owned()),
             registry::Error::ReadOnly(_) => Some("copy it, or name another with --store DIR".to_owned()),
             registry::Error::Full(_) => Some(FULL.to_owned()),
             registry::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => Some(FULL.to_owned()),

@@ -67,6 +67,7 @@ const WORDS: [&str; 16] = [
 fn adapters_from_elsewhere_never_panic() {
     let shape = ImportShape {
         base_model: "m".into(),
+        revision: None,
         layers: 2,
         projections: BTreeMap::from([("q_proj".to_owned(), (4, 3)), ("down_proj".to_owned(), (3, 4))]),
     };

@@ -41,6 +41,7 @@ pub fn peft_config(base: &BaseModel, adapter: &Adapter) -> PeftConfig {
     let config = adapter.config();
     PeftConfig {
         base_model: base.name.clone(),
+        revision: base.revision.clone(),
         r: config.rank,
         lora_alpha: config.alpha,
         target_modules: config.target_modules.iter().map(|p| p.name().to_owned()).collect(),

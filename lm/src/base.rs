@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 use crate::checkpoint::is_folder;
+use crate::source::Name;
 use crate::{ChatTemplate, Checkpoint, Config, Decoder, Loaded, Precision, Result, Tokenizer, gguf, hf};
 
 /// The system prompt of every conversation, for weight diffs and readers alike. Given, so that no template inserts its
@@ -21,6 +22,8 @@ pub struct Outline {
     pub chat: ChatTemplate,
     /// What others find it by: a repository on the Hub, a folder; if nobody said, what its own files call it.
     pub name: String,
+    /// Which revision of a repository it is: the commit.
+    pub revision: Option<String>,
     /// How products with the weights are computed.
     pub precision: Precision,
     /// What its own files call it.
@@ -41,8 +44,8 @@ impl Outline {
     }
 
     /// The same under the name that others find it by.
-    pub fn named(self, name: String) -> Self {
-        Self { name, ..self }
+    pub fn named(self, name: Name) -> Self {
+        Self { name: name.name, revision: name.revision, ..self }
     }
 
     /// The name wherever the model lies: a place on this machine is none, there it is what the model's own files call it.
@@ -146,7 +149,7 @@ impl BaseModel {
     }
 
     /// The same under the name that others find it by.
-    pub fn named(self, name: String) -> Self {
+    pub fn named(self, name: Name) -> Self {
         Self { outline: self.outline.named(name), ..self }
     }
 

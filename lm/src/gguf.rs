@@ -40,6 +40,7 @@ pub(crate) fn outline(path: &Path, precision: Precision) -> Result<Outline> {
         chat,
         title: name.clone(),
         name,
+        revision: None,
         precision,
         weights: digest(&mut file)?,
     })

@@ -37,6 +37,7 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
         chat,
         title: name.clone(),
         name,
+        revision: None,
         precision,
         weights: hasher.finalize().to_hex().to_string(),
     })

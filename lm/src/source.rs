@@ -109,21 +109,40 @@ fn shards(index: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What others find the model by, which `locate` found at `path`: its name on the Hub, or where it lies.
-pub fn name(options: &SourceOptions, path: &Path) -> String {
+/// What others find a model by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// Its repository on the Hub, or where it lies.
+    pub name: String,
+    /// Which commit of the repository.
+    pub revision: Option<String>,
+}
+
+/// What others find the model by, which `locate` found at `path`. A snapshot of a Hugging Face cache is its repository, wherever
+/// the cache lies.
+pub fn name(options: &SourceOptions, path: &Path) -> Name {
     if options.model == DEFAULT_MODEL {
-        return DEFAULT_NAME.to_owned();
+        return Name { name: DEFAULT_NAME.to_owned(), revision: None };
     }
-    if Path::new(&options.model).exists() {
-        let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        // A snapshot of the Hugging Face cache is its repository, wherever the cache lies.
-        let cached = place.components().rev().skip_while(|c| c.as_os_str() != "snapshots").nth(1);
-        let cached = cached.and_then(|c| c.as_os_str().to_str()?.strip_prefix("models--"));
-        return cached
-            .and_then(|c| c.split_once("--"))
-            .map_or_else(|| place.display().to_string(), |(owner, model)| format!("{owner}/{model}"));
+    let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let (repository, commit) = snapshot(&place).unzip();
+    let revision = commit.filter(|c| c.len() == 40 && c.bytes().all(|b| b.is_ascii_hexdigit()));
+    let given = Path::new(&options.model).exists();
+    let name = repository.unwrap_or_else(|| {
+        if given { place.display().to_string() } else { options.model.clone() }
+    });
+    Name { name, revision }
+}
+
+/// Repository and commit of a snapshot's folder in a Hugging Face cache.
+fn snapshot(place: &Path) -> Option<(String, String)> {
+    let mut names = place.components().rev().map(|c| c.as_os_str().to_str());
+    let commit = names.next()??;
+    if names.next()?? != "snapshots" {
+        return None;
     }
-    options.model.clone()
+    let (owner, model) = names.next()??.strip_prefix("models--")?.split_once("--")?;
+    Some((format!("{owner}/{model}"), commit.to_owned()))
 }
 
 fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {

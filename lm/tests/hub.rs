@@ -250,16 +250,22 @@ fn a_fetch_that_breaks_off_goes_on_and_the_storage_is_not_told_the_token() {
 fn a_model_is_named_as_others_find_it() {
     let folder = tempfile::tempdir().unwrap();
     let of = |model: &str| SourceOptions { model: model.into(), ..options(folder.path(), None) };
-    let name = |model: &str| lm::source::name(&of(model), Path::new(model));
-    assert_eq!(name("default"), "HuggingFaceTB/SmolLM2-135M-Instruct");
-    assert_eq!(name("org/model"), "org/model");
-    let snapshot = folder.path().join("models--org--my-model/snapshots/0123");
+    let name = |model: &str, path: &Path| {
+        let name = lm::source::name(&of(model), path);
+        (name.name, name.revision)
+    };
+    let default = name("default", Path::new("/somewhere.gguf"));
+    assert_eq!(default, ("HuggingFaceTB/SmolLM2-135M-Instruct".into(), None));
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let snapshot = folder.path().join("models--org--my-model/snapshots").join(commit);
     let plain = folder.path().join("plain");
     for place in [&snapshot, &plain] {
         std::fs::create_dir_all(place).unwrap();
     }
-    assert_eq!(name(snapshot.to_str().unwrap()), "org/my-model");
-    assert_eq!(name(plain.to_str().unwrap()), plain.display().to_string());
+    for model in ["org/my-model", snapshot.to_str().unwrap()] {
+        assert_eq!(name(model, &snapshot), ("org/my-model".into(), Some(commit.into())));
+    }
+    assert_eq!(name(plain.to_str().unwrap(), &plain), (plain.display().to_string(), None));
 }
 
 #[test]

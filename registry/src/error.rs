@@ -49,6 +49,9 @@ pub enum Error {
         /// Version needed.
         known: i64,
     },
+    /// The store can only be read, and its contents are still in a log that cannot.
+    #[error("catalogue {0}: all that was written is still in its log (-wal), which cannot be read here")]
+    HiddenLog(PathBuf),
     /// Other processes kept the catalogue locked.
     #[error("catalogue {path} was busy for {seconds} seconds")]
     Busy {
@@ -64,6 +67,16 @@ pub enum Error {
         path: PathBuf,
         /// Type of the file system.
         kind: String,
+    },
+    /// The store's path is longer than SQLite can open.
+    #[error("store {path}: with it the catalogue's path has {length} bytes; SQLite opens paths of up to {longest}")]
+    LongPath {
+        /// The store.
+        path: PathBuf,
+        /// Bytes of the catalogue's path.
+        length: usize,
+        /// Most that there may be.
+        longest: usize,
     },
     /// A tag that cannot be set.
     #[error("tag {key:?} {}", if *taken { "is the name of a column or metric" } else { "has an unusable value (at most 1000 characters, no control characters)" })]

@@ -40,6 +40,9 @@ pub enum Status {
 pub struct PeftConfig {
     /// Name of the base model.
     pub base_model: String,
+    /// Which revision of it, for one from the Hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Rank.
     pub r: usize,
     /// Numerator of the scaling.
@@ -118,6 +121,7 @@ impl PeftConfig {
     pub fn of_rank(base_model: &str, r: usize, target_modules: &[&str]) -> Self {
         Self {
             base_model: base_model.into(),
+            revision: None,
             r,
             lora_alpha: r as f32,
             target_modules: target_modules.iter().map(|m| (*m).to_owned()).collect(),

@@ -16,6 +16,10 @@ pub struct Store {
     connection: Connection,
     /// Opened for reading because nothing more fits on the disk.
     full: bool,
+    /// Whether this process may not write.
+    read_only: bool,
+    /// Whether what others wrote lately lies where it cannot be seen.
+    old: bool,
 }
 
 /// The store's folders, and proof that files can be made in them.
@@ -82,6 +86,21 @@ fn file_system(mounts: &str, folder: &Path) -> Option<String> {
         .map(|(_, (_, kind))| kind)
 }
 
+/// Longest path that SQLite opens (`SQLITE_MAX_PATHLEN` of its files for Unix), less what it adds to the names of files beside it.
+const LONGEST: usize = 512 - "-journal".len();
+
+/// Refuses a place that SQLite cannot open, before anything is made there.
+fn check_length(root: &Path) -> Result<()> {
+    let length = |place: &Path| place.join("catalogue.sqlite").as_os_str().len();
+    let place = std::path::absolute(root)?;
+    // A link can make it shorter.
+    let shortest = std::fs::canonicalize(root).map_or_else(|_| length(&place), |real| length(&real));
+    if shortest > LONGEST {
+        return Err(Error::LongPath { path: place, length: shortest, longest: LONGEST });
+    }
+    Ok(())
+}
+
 impl Store {
     /// Opens a store, making it if need be. One that exists and cannot be written (no right, no
     /// room) is opened for reading.
@@ -89,6 +108,7 @@ impl Store {
     /// # Errors
     /// If the folder cannot be made, lies on a network file system, or was written by a newer lorafab.
     pub fn open(root: &Path) -> Result<Self> {
+        check_length(root)?;
         if let Err(e) = make_folders(root) {
             let full = e.kind() == ErrorKind::StorageFull;
             let unwritable =
@@ -148,27 +168,57 @@ impl Store {
             transaction.pragma_update(None, "user_version", known).map_err(wrap)?;
             transaction.commit().map_err(wrap)?;
         }
-        Ok(Self { root: root.to_owned(), connection, full: false })
+        Ok(Self { root: root.to_owned(), connection, full: false, read_only: false, old: false })
     }
 
-    /// A store that this process may not write. Its catalogue is taken as it stands: without the right to write beside
-    /// it, nobody's unfinished writes can be seen.
+    /// A store that this process may not write. What is in the write-ahead log is seen where SQLite can read it without writing: where
+    /// the log and its index are there and may be read (SQLite documentation, "Write-Ahead Logging", read-only databases).
+    /// Without a log the database is all there is, and is taken as it stands.
     fn open_read_only(root: &Path, full: bool) -> Result<Self> {
         let path = root.join("catalogue.sqlite");
         let wrap = |source| Error::Sqlite { path: path.clone(), source };
         let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        let connection =
-            Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags).map_err(wrap)?;
-        let found: i64 = connection.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(wrap)?;
+        let open = |how: &str| -> rusqlite::Result<(Connection, i64)> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            let connection = Connection::open_with_flags(format!("file:{escaped}?{how}"), flags)?;
+            connection.busy_handler(Some(wait_for_writer))?;
+            let version = connection.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+            Ok((connection, version))
+        };
+        let log = || {
+            let log = std::fs::metadata(root.join("catalogue.sqlite-wal"));
+            log.map_or_else(|e| e.kind() != ErrorKind::NotFound, |m| m.len() > 0)
+        };
+        let ((connection, found), old) = match open("mode=ro") {
+            Ok(opened) => (opened, false),
+            // A log that was there before and after it was not seen is one that matters.
+            Err(_) => {
+                let before = log();
+                (open("immutable=1").map_err(wrap)?, before || log())
+            }
+        };
         let known = MIGRATIONS.len() as i64;
         if found > known {
             return Err(Error::NewerSchema { path, found, known });
         }
+        if found == 0 && old {
+            return Err(Error::HiddenLog(path));
+        }
         if found < known {
             return Err(Error::OlderSchema { path, found, known });
         }
-        Ok(Self { root: root.to_owned(), connection, full })
+        Ok(Self { root: root.to_owned(), connection, full, read_only: true, old })
+    }
+
+    /// Whether this process sees the catalogue as it was some time ago: it may not write, and may not read the log of what others
+    /// wrote since.
+    pub fn may_be_old(&self) -> bool {
+        self.old
+    }
+
+    /// Whether this process may not write, and so cannot keep others from doing so while it looks.
+    pub(crate) fn read_only(&self) -> bool {
+        self.read_only
     }
 
     /// The store folder.

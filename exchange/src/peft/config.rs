@@ -260,6 +260,7 @@ pub(super) fn resolve(path: &Path, written: &Written, shape: &ImportShape) -> Re
     let scaling = modules.values().next().map_or(1.0, |m| m.scaling);
     let peft = PeftConfig {
         base_model: shape.base_model.clone(),
+        revision: shape.revision.clone(),
         r: rank,
         lora_alpha: (scaling * rank as f64) as f32,
         target_modules: modules.keys().map(|(_, p)| p.clone()).collect(),
@@ -297,5 +298,52 @@ fn targeted(path: &Path, targets: &Value, shape: &ImportShape, module: &str) -> 
             Ok(found)
         }
         other => refuse(format!("target_modules = {other} is neither a list nor a pattern")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of PEFT itself, by the script `tests/golden/patterns.py`.
+    #[test]
+    fn modules_have_the_ranks_and_scales_that_peft_gives_them() {
+        #[derive(Deserialize)]
+        struct Case {
+            config: String,
+            modules: BTreeMap<String, (usize, f64)>,
+        }
+        let text = include_str!("../../tests/golden/patterns.json");
+        let golden: Value = serde_json::from_str(text).unwrap();
+        let size = |key: &str| golden["shape"][key].as_u64().unwrap() as usize;
+        let (wide, inner) = (size("hidden_size"), size("intermediate_size"));
+        let head = wide / size("num_attention_heads") * size("num_key_value_heads");
+        let projections = [
+            ("q_proj", (wide, wide)),
+            ("k_proj", (wide, head)),
+            ("v_proj", (wide, head)),
+            ("o_proj", (wide, wide)),
+            ("gate_proj", (wide, inner)),
+            ("up_proj", (wide, inner)),
+            ("down_proj", (inner, wide)),
+        ];
+        let shape = ImportShape {
+            base_model: "m".into(),
+            revision: None,
+            layers: size("num_hidden_layers"),
+            projections: projections.into_iter().map(|(n, s)| (n.to_owned(), s)).collect(),
+        };
+        let cases: Vec<Case> = serde_json::from_value(golden["cases"].clone()).unwrap();
+        assert!(cases.len() > 10);
+        for Case { config, modules } in cases {
+            let path = Path::new("adapter_config.json");
+            let found = resolve(path, &Written::parse(path, config.as_bytes()).unwrap(), &shape).unwrap();
+            let found: BTreeMap<String, (usize, f64)> = found
+                .modules
+                .iter()
+                .map(|((layer, p), m)| (super::super::module_path(*layer, p), (m.rank, m.scaling)))
+                .collect();
+            assert_eq!(found, modules, "{config}");
+        }
     }
 }

@@ -10,6 +10,7 @@ mod open;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use card::{CARD, merged_card};
 use config::Resolved;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ pub enum IfExists {
 pub struct ImportShape {
     /// Name recorded for the base model.
     pub base_model: String,
+    /// And for its revision.
+    pub revision: Option<String>,
     /// Decoder layers.
     pub layers: usize,
     /// `(in, out)` of each projection.
@@ -50,7 +53,7 @@ pub fn adapter_config(peft: &PeftConfig) -> String {
         "r": peft.r, "lora_alpha": peft.lora_alpha, "lora_dropout": 0.0, "target_modules": peft.target_modules,
         "bias": "none", "fan_in_fan_out": false, "use_rslora": false, "use_dora": false, "rank_pattern": {}, "alpha_pattern": {},
         "modules_to_save": null, "layers_to_transform": null, "layers_pattern": null, "inference_mode": true,
-        "init_lora_weights": true, "revision": null,
+        "init_lora_weights": true, "revision": peft.revision,
     });
     serde_json::to_string_pretty(&value).expect("invariant: plain data")
 }
@@ -92,7 +95,7 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
         });
     }
     if folder.exists() {
-        let mut own: Vec<String> = OWN.into_iter().chain([card::FILE]).map(str::to_owned).collect();
+        let mut own: Vec<String> = OWN.into_iter().chain([card::CARD]).map(str::to_owned).collect();
         own.extend(record.extra_files.keys().cloned());
         let before = fs_err::read_to_string(folder.join("lorafab.json")).unwrap_or_default();
         let before: Value = serde_json::from_str(&before).unwrap_or_default();
@@ -145,17 +148,17 @@ pub(crate) fn write_files<'a>(
         fs_err::write(folder.join(name), &bytes)?;
         names.push(name);
     }
-    if !record.extra_files.contains_key(card::FILE) {
+    if !record.extra_files.contains_key(card::CARD) {
         let text = card.map_or_else(|| card::text(record), str::to_owned);
-        fs_err::write(folder.join(card::FILE), text)?;
-        names.push(card::FILE);
+        fs_err::write(folder.join(card::CARD), text)?;
+        names.push(card::CARD);
     }
     Ok(names)
 }
 
 /// The card of a folder that is replaced, if somebody changed it since it was exported: it is theirs.
 fn kept_card(folder: &Path) -> Option<String> {
-    let text = fs_err::read_to_string(folder.join(card::FILE)).ok()?;
+    let text = fs_err::read_to_string(folder.join(card::CARD)).ok()?;
     let before = fs_err::read_to_string(folder.join("lorafab.json")).ok()?;
     let before: AdapterRecord = serde_json::from_str(&before).ok()?;
     (text != card::text(&before)).then_some(text)
@@ -261,8 +264,8 @@ pub(crate) fn check_alone(
     let refuse = |what: String| Error::Refused { path: weights_path.clone(), what };
     let file = SafeTensors::deserialize(weights)
         .map_err(|e| refuse(format!("is not a readable safetensors file: {e}")))?;
-    let mut shape =
-        ImportShape { base_model: record.peft.base_model.clone(), layers: 0, projections: BTreeMap::new() };
+    let (base_model, revision) = (record.peft.base_model.clone(), record.peft.revision.clone());
+    let mut shape = ImportShape { base_model, revision, layers: 0, projections: BTreeMap::new() };
     for (name, view) in file.tensors() {
         let words: Vec<&str> = name.strip_prefix(PREFIX).unwrap_or_default().split('.').collect();
         let ["model", "layers", layer, _, projection, factor, "weight"] = words[..] else {
@@ -426,15 +429,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let shape = ImportShape {
             base_model: "m".into(),
+            revision: None,
             layers: 1,
             projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]),
         };
-        let config = PeftConfig {
-            base_model: "m".into(),
-            r: 2,
-            lora_alpha: 4.0,
-            target_modules: ["q_proj".to_owned()].into(),
-        };
+        let config = PeftConfig { lora_alpha: 4.0, ..PeftConfig::of_rank("m", 2, &["q_proj"]) };
         let put = |config: &str, weights: &[u8]| {
             fs_err::write(folder.path().join("adapter_config.json"), config).unwrap();
             fs_err::write(folder.path().join("adapter_model.safetensors"), weights).unwrap();
@@ -502,6 +501,7 @@ mod tests {
     fn patterns_of_targets_ranks_and_alphas_mean_what_peft_means() {
         let shape = ImportShape {
             base_model: "m".into(),
+            revision: None,
             layers: 3,
             projections: BTreeMap::from([("q_proj".to_owned(), (4, 3)), ("down_proj".to_owned(), (3, 4))]),
         };
@@ -587,6 +587,7 @@ mod tests {
         export(&store, &record, &out, IfExists::Replace).unwrap();
         let shape = ImportShape {
             base_model: "m".into(),
+            revision: None,
             layers: 1,
             projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]),
         };

@@ -39,9 +39,12 @@ pub(super) fn merged(context: &Context<'_>, adapter: &str, dir: &Path, dtype: &s
     let config = factory::load::adapter_config(&record.peft)?;
     let own = Adapter::from_safetensors(&loaded.checkpoint.config, config, &store.weights(&record)?)?;
     let dtype = if dtype == "f32" { ExportDtype::F32 } else { ExportDtype::Bf16 };
+    let base = context.model_name(&source);
     let card = json!({"schema": "merged/1", "adapter": record, "torch_dtype": dtype.torch_name(),
-        "base": {"name": context.model_name(&source), "weights_blake3": loaded.checkpoint.digest}});
-    let extra = BTreeMap::from([("lorafab.json".to_owned(), format!("{card:#}\n").into_bytes())]);
+        "base": {"name": base.name, "revision": base.revision, "weights_blake3": loaded.checkpoint.digest}});
+    let readme = exchange::peft::merged_card(&record, &base.name);
+    let extra = [("lorafab.json", format!("{card:#}\n")), (exchange::peft::CARD, readme)];
+    let extra = BTreeMap::from(extra.map(|(name, text)| (name.to_owned(), text.into_bytes())));
     let done = lm::export(&source, &loaded, &[&own], dtype, SHARD_BYTES, &extra, dir)?;
     let types: Vec<&str> = done.dequantised_from.iter().map(String::as_str).collect();
     if !types.is_empty() {

@@ -163,6 +163,7 @@ fn as_peft(
 pub(in crate::commands) fn shape(base: &Outline) -> ImportShape {
     ImportShape {
         base_model: base.name.clone(),
+        revision: base.revision.clone(),
         layers: base.config.num_hidden_layers,
         projections: Projection::ALL
             .iter()
@@ -273,6 +274,7 @@ mod tests {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/pickled");
         let shape = ImportShape {
             base_model: "m".into(),
+        revision: None,
             layers: 1,
             projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]),
         };
