@@ -6,8 +6,9 @@ mod stub;
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use stub::{Fault, Stub, TOKEN};
 
@@ -122,6 +123,34 @@ fn a_collection_goes_to_the_hub_and_comes_back_whoever_is_killed() {
     assert_eq!(p.json("b", &["adapter", "list"]), here);
     assert_eq!(p.json("b", &["adapter", "verify"])["outcomes"].as_array().unwrap().len(), 8);
     assert_eq!(p.json("b", &["registry", "check"])["report"]["problems"], serde_json::json!([]));
+    // Killed at a random moment, a pull goes on from what is there. `LORAFAB_CRASH=long` for 200.
+    let long = std::env::var("LORAFAB_CRASH").is_ok_and(|v| v == "long");
+    let begin = Instant::now();
+    p.json("timed", &["hub", "pull", "org/set"]);
+    let time = begin.elapsed().as_micros() as u64;
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(17);
+    let mut killed = 0;
+    for i in 0..if long { 200 } else { 10 } {
+        let store = format!("pull-{i}");
+        let mut child = p
+            .command(&store, &[("HF_TOKEN", TOKEN)], &["hub", "pull", "org/set"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_micros(random.random_range(0..time)));
+        killed += usize::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let pulled = p.json(&store, &["hub", "pull", "org/set"]);
+        let n = |key: &str| pulled[key].as_array().unwrap().len();
+        assert_eq!(n("added") + n("known"), 8, "{i}: {pulled}");
+        assert_eq!(p.json(&store, &["adapter", "list"]), here, "{i}");
+        assert_eq!(p.json(&store, &["registry", "check"])["report"]["problems"], serde_json::json!([]), "{i}");
+        std::fs::remove_dir_all(p.folder.path().join(&store)).unwrap();
+    }
+    println!("{killed} pulls were killed");
+    assert!(killed > 4, "{killed}");
     // The token of the Hub's own tools does as well.
     let tools = p.folder.path().join("tools");
     std::fs::create_dir(&tools).unwrap();
