@@ -4,19 +4,21 @@
 
 use std::path::{Path, PathBuf};
 
-const CRATES: [(&str, &[&str]); 10] = [
-    ("lm", &[]),
-    ("recipes", &[]),
-    ("registry", &[]),
-    ("exchange", &["lm", "registry"]),
-    ("factory", &["lm", "recipes", "registry"]),
-    ("readers", &["lm", "recipes", "registry", "factory"]),
-    ("dit", &["lm", "recipes", "registry", "factory", "readers"]),
-    ("oracle_posttrain", &["lm", "recipes", "registry", "factory", "readers"]),
-    ("compare", &["lm", "recipes", "registry", "factory", "readers", "dit", "oracle_posttrain"]),
+const CRATES: [(&str, &[&str]); 11] = [
+    ("fence", &[]),
+    ("lm", &["fence"]),
+    ("recipes", &["fence"]),
+    ("registry", &["fence"]),
+    ("exchange", &["fence", "lm", "registry"]),
+    ("factory", &["fence", "lm", "recipes", "registry"]),
+    ("readers", &["fence", "lm", "recipes", "registry", "factory"]),
+    ("dit", &["fence", "lm", "recipes", "registry", "factory", "readers"]),
+    ("oracle_posttrain", &["fence", "lm", "recipes", "registry", "factory", "readers"]),
+    ("compare", &["fence", "lm", "recipes", "registry", "factory", "readers", "dit", "oracle_posttrain"]),
     (
         "cli",
         &[
+            "fence",
             "lm",
             "recipes",
             "registry",

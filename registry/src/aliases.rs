@@ -204,7 +204,7 @@ fn ids(c: &rusqlite::Connection) -> rusqlite::Result<BTreeSet<String>> {
 
 /// The file's aliases; none if there is no file.
 fn read_file(path: &Path) -> Result<BTreeMap<String, String>> {
-    match fs_err::read_to_string(path) {
+    match fence::open::read_own_text(path, fence::open::TABLE) {
         Ok(text) => serde_json::from_str(&text)
             .map_err(|source| Error::Json { what: path.display().to_string(), source }),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),

@@ -226,6 +226,11 @@ pub fn identity(spec_hash: &str, weights: &Digest, extra_files: &BTreeMap<String
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
+/// The beginning of an id, as it is shown.
+pub fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
 /// The blobs that a record names.
 pub fn files(record: &AdapterRecord) -> impl Iterator<Item = &Digest> {
     std::iter::once(&record.weights).chain(record.extra_files.values())
@@ -237,7 +242,7 @@ pub(crate) fn receipt_text(record: &AdapterRecord) -> String {
 }
 
 pub(crate) fn read_receipt(path: &std::path::Path) -> Result<AdapterRecord> {
-    let text = fs_err::read_to_string(path)?;
+    let text = fence::open::read_own_text(path, fence::open::SMALL)?;
     let json = |source| Error::Json { what: path.display().to_string(), source };
     let mut value: serde_json::Value = serde_json::from_str(&text).map_err(json)?;
     serde_json::from_value(value["adapter"].take()).map_err(json)

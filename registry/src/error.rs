@@ -24,6 +24,14 @@ pub enum Error {
     /// There is no room left for a write.
     #[error("the disk that holds {0} is full: nothing was half-written")]
     Full(PathBuf),
+    /// The catalogue is not as lorafab makes it.
+    #[error("catalogue {path}: its {what} is not as lorafab makes it, so nothing in it is run")]
+    ForeignSchema {
+        /// The database file.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
     /// The catalogue is damaged beyond reading.
     #[error("catalogue {0} is not a readable database")]
     BadCatalogue(PathBuf),

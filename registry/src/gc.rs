@@ -97,7 +97,10 @@ impl Store {
         out: &mut Vec<PathBuf>,
     ) -> Result<()> {
         for entry in fs_err::read_dir(folder)? {
-            let path = entry?.path();
+            let entry = entry?;
+            // A link is a leftover itself, never a way to another place.
+            let entry_is_folder = entry.file_type()?.is_dir();
+            let path = entry.path();
             let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
             let state = path.extension().is_some_and(|e| e == "fit" || e == "checkpoint");
             let least = if state { in_progress.max(grace) } else { in_progress };
@@ -105,7 +108,7 @@ impl Store {
                 if !self.is_checkpoint_of_open_job(&path)? {
                     out.push(path);
                 }
-            } else if path.is_dir() && !all {
+            } else if entry_is_folder && !all {
                 self.leftovers(&path, (in_progress, grace), all, out)?;
             }
         }
@@ -158,7 +161,8 @@ impl Store {
 
 /// Removes a file or folder; one that is gone is no error.
 fn remove(path: &std::path::Path) -> Result<()> {
-    let removed = if path.is_dir() { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) };
+    let folder = std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
+    let removed = if folder { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) };
     match removed {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
         _ => Ok(()),
@@ -167,8 +171,9 @@ fn remove(path: &std::path::Path) -> Result<()> {
 
 fn size(path: &std::path::Path) -> Result<u64> {
     let size = || -> std::io::Result<u64> {
-        if !path.is_dir() {
-            return Ok(fs_err::symlink_metadata(path)?.len());
+        let found = fs_err::symlink_metadata(path)?;
+        if !found.is_dir() {
+            return Ok(found.len());
         }
         fs_err::read_dir(path)?.map(|e| e?.metadata().map(|m| m.len())).sum()
     };

@@ -7,7 +7,7 @@ use rusqlite::OptionalExtension;
 use rusqlite::types::Value as Sql;
 use serde::Serialize;
 
-use crate::commit::parse;
+use crate::commit::{parse, short};
 use crate::{AdapterRecord, Digest, Error, Filter, Result, Store};
 
 /// How a listing is ordered and cut.
@@ -122,7 +122,7 @@ impl Store {
             [] => Err(Error::NotFound { id: id.into(), suggestion: self.suggestion(id)? }),
             many => {
                 let names: Vec<String> =
-                    many.iter().take(5).map(|r| format!("{} ({})", &r.id[..12], r.behaviour)).collect();
+                    many.iter().take(5).map(|r| format!("{} ({})", short(&r.id), r.behaviour)).collect();
                 Err(Error::Ambiguous { id: id.into(), candidates: names.join(", ") })
             }
         }
@@ -200,9 +200,17 @@ impl Store {
     pub(crate) fn blobs(&self) -> Result<Vec<(Digest, std::path::PathBuf, u64)>> {
         let mut out = Vec::new();
         for folder in fs_err::read_dir(self.root().join("blobs"))? {
-            for file in fs_err::read_dir(folder?.path())? {
+            let folder = folder?;
+            // A link, or a file that lies here, holds no blob of this store.
+            if !folder.file_type()?.is_dir() {
+                continue;
+            }
+            for file in fs_err::read_dir(folder.path())? {
                 let file = file?;
-                if let Ok(digest) = Digest::try_from(file.file_name().to_string_lossy().into_owned()) {
+                let plain = file.file_type()?.is_file();
+                if let Some(digest) =
+                    Digest::try_from(file.file_name().to_string_lossy().into_owned()).ok().filter(|_| plain)
+                {
                     out.push((digest, file.path(), file.metadata()?.len()));
                 }
             }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Digest;
 
@@ -133,6 +134,7 @@ impl PeftConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterRecord {
     /// Digest of the spec hash and the files: the adapter's identity.
+    #[serde(deserialize_with = "an_id")]
     pub id: String,
     /// Identity of the work that made it.
     pub spec_hash: String,
@@ -165,11 +167,43 @@ pub struct AdapterRecord {
     /// Digests and versions.
     pub lineage: BTreeMap<String, String>,
     /// Further files.
+    #[serde(deserialize_with = "plain_names")]
     pub extra_files: BTreeMap<String, Digest>,
     /// When it was committed (RFC 3339, UTC); part of no digest.
     pub created_at: String,
     /// The work that made it.
     pub spec: serde_json::Value,
+}
+
+/// An id comes to be a file's name, and the beginning of it a word on terminals: what [`crate::commit::identity`] makes, nothing else.
+fn an_id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let id = String::deserialize(from)?;
+    let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+    if id.len() == 32 && id.bytes().all(hex) {
+        return Ok(id);
+    }
+    let start: String = id.chars().take(40).collect();
+    Err(D::Error::custom(format!("{start:?} is no id of an adapter (32 hexadecimal digits)")))
+}
+
+/// Most further files of an adapter.
+pub const MOST_FILES: usize = 96;
+
+/// What an export writes beside an adapter's weights: names of files that are plain, and not of its own.
+fn plain_names<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Digest>, D::Error> {
+    let files = BTreeMap::<String, Digest>::deserialize(from)?;
+    if files.len() > MOST_FILES {
+        return Err(D::Error::custom(format!("names {} further files; an adapter has at most {MOST_FILES}", files.len())));
+    }
+    for name in files.keys() {
+        if fence::Plain::new(name).is_none() {
+            let start: String = name.chars().take(60).collect();
+            return Err(D::Error::custom(format!(
+                "names a further file {start:?}, which is not a name of letters, digits, '-', '_' and '.'"
+            )));
+        }
+    }
+    Ok(files)
 }
 
 impl AdapterRecord {

@@ -144,7 +144,8 @@ fn on_disk(root: &Path) -> (BTreeMap<String, Edges>, BTreeMap<String, String>) {
     for entry in fs_err::read_dir(root.join("runs")).into_iter().flatten().flatten() {
         let path = entry.path().join("config.json");
         let Ok(run) = entry.file_name().into_string() else { continue };
-        if check_name(&run).is_err() || !path.exists() {
+        let own = entry.file_type().is_ok_and(|t| t.is_dir());
+        if check_name(&run).is_err() || !own || !path.exists() {
             continue;
         }
         match read(&path) {
@@ -157,7 +158,7 @@ fn on_disk(root: &Path) -> (BTreeMap<String, Edges>, BTreeMap<String, String>) {
 }
 
 fn read(path: &Path) -> Result<Edges> {
-    let text = fs_err::read_to_string(path)?;
+    let text = fence::open::read_own_text(path, fence::open::TABLE)?;
     let value = serde_json::from_str(&text)
         .map_err(|source| Error::Json { what: path.display().to_string(), source })?;
     edges_of(value, path)

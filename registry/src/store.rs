@@ -22,10 +22,33 @@ pub struct Store {
     old: bool,
 }
 
+/// A store's folders.
+const FOLDERS: [&str; 5] = ["blobs", "done", "staging", "runs", "trash"];
+/// Its files that SQLite opens by their names.
+const CATALOGUE: [&str; 4] =
+    ["catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-shm", "catalogue.sqlite-journal"];
+
+/// Refuses a store that would have something written, read or removed in another place: the folders are its own, and the
+/// catalogue's files plain ones.
+fn check_own(root: &Path) -> Result<()> {
+    for name in FOLDERS {
+        fence::folder(&root.join(name))?;
+    }
+    for path in CATALOGUE.map(|name| root.join(name)) {
+        let plain = std::fs::symlink_metadata(&path).map_or(Ok(true), |m| match m.is_file() {
+            true => Ok(true),
+            false => Err(fence::open::error(&path, ErrorKind::InvalidInput, "is a link or no plain file; a store's catalogue is its own")),
+        });
+        plain?;
+    }
+    Ok(())
+}
+
 /// The store's folders, and proof that files can be made in them.
 fn make_folders(root: &Path) -> std::io::Result<()> {
-    for folder in ["blobs", "done", "staging", "runs", "trash"] {
-        fs_err::create_dir_all(root.join(folder))?;
+    fs_err::create_dir_all(root)?;
+    for folder in FOLDERS {
+        fence::place::make_folder(&root.join(folder))?;
     }
     tempfile::tempfile_in(root.join("staging"))?;
     tempfile::tempfile_in(root)?;
@@ -109,6 +132,7 @@ impl Store {
     /// If the folder cannot be made, lies on a network file system, or was written by a newer lorafab.
     pub fn open(root: &Path) -> Result<Self> {
         check_length(root)?;
+        check_own(root)?;
         if let Err(e) = make_folders(root) {
             let full = e.kind() == ErrorKind::StorageFull;
             let unwritable =
@@ -147,6 +171,7 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL").map_err(wrap)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(wrap)?;
         connection.pragma_update(None, "foreign_keys", "ON").map_err(wrap)?;
+        connection.pragma_update(None, "trusted_schema", "OFF").map_err(wrap)?;
         // Pages of the log before it is copied into the database, and kibibytes of page cache: for a hundred thousand jobs.
         connection.pragma_update(None, "wal_autocheckpoint", 8000).map_err(wrap)?;
         connection.pragma_update(None, "cache_size", -64_000).map_err(wrap)?;
@@ -160,6 +185,10 @@ impl Store {
             if found > known {
                 return Err(Error::NewerSchema { path, found, known });
             }
+            // Before its triggers could run.
+            if found > 0 {
+                compare_schema(&transaction, &path, usize::try_from(found).unwrap_or(0))?;
+            }
             for step in &MIGRATIONS[usize::try_from(found).unwrap_or(0)..] {
                 transaction.execute_batch(step).map_err(wrap)?;
             }
@@ -168,6 +197,7 @@ impl Store {
             transaction.pragma_update(None, "user_version", known).map_err(wrap)?;
             transaction.commit().map_err(wrap)?;
         }
+        check_schema(&connection, &path)?;
         Ok(Self { root: root.to_owned(), connection, full: false, read_only: false, old: false })
     }
 
@@ -182,6 +212,7 @@ impl Store {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
             let connection = Connection::open_with_flags(format!("file:{escaped}?{how}"), flags)?;
             connection.busy_handler(Some(wait_for_writer))?;
+            connection.pragma_update(None, "trusted_schema", "OFF")?;
             let version = connection.query_row("PRAGMA user_version", [], |r| r.get(0))?;
             Ok((connection, version))
         };
@@ -207,6 +238,7 @@ impl Store {
         if found < known {
             return Err(Error::OlderSchema { path, found, known });
         }
+        check_schema(&connection, &path)?;
         Ok(Self { root: root.to_owned(), connection, full, read_only: true, old })
     }
 
@@ -285,7 +317,7 @@ impl Store {
     pub fn run_dir(&self, run: &str) -> Result<PathBuf> {
         check_name(run)?;
         let path = self.root.join("runs").join(run);
-        fs_err::create_dir_all(&path)?;
+        fence::place::make_folder(&path)?;
         Ok(path)
     }
 
@@ -324,11 +356,36 @@ impl Store {
 
 /// Whether a text can be a file's name: letters, digits, `-`, `_` and `.`, not hidden, at most 100.
 pub fn check_name(name: &str) -> Result<()> {
-    let good = !name.is_empty()
-        && name.len() <= 100
-        && !name.starts_with('.')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if good { Ok(()) } else { Err(Error::BadName(name.into())) }
+    fence::Plain::new(name).map(drop).ok_or_else(|| Error::BadName(name.into()))
+}
+
+/// What a catalogue has of tables, indexes, triggers and views, by name, with the text that made it.
+fn objects(c: &Connection) -> rusqlite::Result<Vec<(String, String, String)>> {
+    c.prepare("SELECT type, name, COALESCE(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name LIMIT 1000")?
+        .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
+        .collect()
+}
+
+/// Refuses a catalogue of somebody else's making: its triggers and views would run with our statements.
+fn compare_schema(c: &Connection, path: &Path, steps: usize) -> Result<()> {
+    let wrap = |source| Error::Sqlite { path: path.to_owned(), source };
+    let ours = Connection::open_in_memory().map_err(wrap)?;
+    for step in &MIGRATIONS[..steps.min(MIGRATIONS.len())] {
+        ours.execute_batch(step).map_err(wrap)?;
+    }
+    let (ours, theirs) = (objects(&ours).map_err(wrap)?, objects(c).map_err(wrap)?);
+    let odd = theirs.iter().find(|o| !ours.contains(o)).or_else(|| ours.iter().find(|o| !theirs.contains(o)));
+    match odd {
+        None => Ok(()),
+        Some((kind, name, _)) => Err(Error::ForeignSchema {
+            path: path.to_owned(),
+            what: format!("{kind} {:?}", name.chars().take(60).collect::<String>()),
+        }),
+    }
+}
+
+fn check_schema(c: &Connection, path: &Path) -> Result<()> {
+    compare_schema(c, path, MIGRATIONS.len())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
-use crate::commit::{files, insert, parse, receipt_text, row_text};
+use crate::commit::{files, insert, parse, receipt_text, row_text, short};
 use crate::store::check_name;
 use crate::{AdapterRecord, Error, Result, Role, Store, index, write_atomic};
 
@@ -131,7 +131,7 @@ impl Store {
             .optional()
         })?;
         if let Some(held) =
-            alias.map(|a| format!("alias {:?}", a.name)).or(child.map(|c| format!("adapter {}", &c[..12])))
+            alias.map(|a| format!("alias {:?}", a.name)).or(child.map(|c| format!("adapter {}", short(&c))))
         {
             return Err(Error::InUse { id: record.behaviour.clone(), held });
         }

@@ -72,6 +72,12 @@ pub(crate) enum Content<'a> {
 pub(crate) fn contents(record: &AdapterRecord) -> Result<Vec<(&str, Content<'_>)>> {
     let card = serde_json::to_string_pretty(record)
         .map_err(|source| registry::Error::Json { what: "adapter record".into(), source })?;
+    if let Some(name) = record.extra_files.keys().find(|n| OWN.contains(&n.as_str())) {
+        return Err(Error::Refused {
+            path: name.into(),
+            what: format!("is a further file of {}, and would be written over the adapter's own", record.behaviour),
+        });
+    }
     let texts = [adapter_config(&record.peft), card].map(|text| Content::Made(text.into_bytes()));
     let own = OWN.into_iter().zip(std::iter::once(Content::Blob(&record.weights)).chain(texts));
     let further = record.extra_files.iter().map(|(name, digest)| (name.as_str(), Content::Blob(digest)));

@@ -93,7 +93,7 @@ fn standard(found: &[AdapterRecord]) -> String {
         .iter()
         .map(|r| {
             vec![
-                r.id[..12].to_owned(),
+                registry::commit::short(&r.id).to_owned(),
                 r.behaviour.clone(),
                 r.split.clone().unwrap_or("–".into()),
                 r.field("status").unwrap_or_default(),
