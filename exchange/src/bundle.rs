@@ -18,16 +18,30 @@ use registry::{AdapterRecord, Digest, Store};
 
 const SCHEMA: &str = "bundle/1";
 const MANIFEST: &str = "manifest.json";
-/// Largest manifest: about 10,000 adapters.
-const MAX_MANIFEST: u64 = 256 << 20;
+/// Most adapters of a bundle.
+const MAX_ADAPTERS: usize = 10_000;
+/// Largest manifest: of so many adapters.
+const MAX_MANIFEST: u64 = 64 << 20;
+/// Largest record of an adapter: a reader's, which names ten thousand parents or holds the texts it was trained on.
+pub(crate) const MAX_RECORD: usize = 16 << 20;
+/// Largest bundle.
+const MAX_BUNDLE: u64 = 1 << 40;
 /// Largest file of an adapter.
 pub(crate) const MAX_FILE: u64 = 4 << 30;
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Serialize)]
 struct Manifest {
     schema: String,
     adapters: Vec<AdapterRecord>,
+}
+
+/// The same as it is read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written<'a> {
+    schema: String,
+    #[serde(borrow)]
+    adapters: Vec<&'a serde_json::value::RawValue>,
 }
 
 /// What reading a bundle did.
@@ -51,6 +65,12 @@ pub fn export(store: &Store, records: &[AdapterRecord], path: &Path, if_exists: 
         });
     }
     let manifest = Manifest { schema: SCHEMA.into(), adapters: records.to_vec() };
+    let text = serde_json::to_vec_pretty(&manifest).expect("invariant: plain data");
+    // What is written can be read.
+    self::manifest(&text).and_then(|_| records.iter().try_for_each(check_record)).map_err(|what| Error::Refused {
+        path: path.into(),
+        what: format!("would be a bundle that cannot be read: {what}"),
+    })?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(folder)?;
     let shared = std::fs::Permissions::from_mode(0o666);
@@ -62,7 +82,7 @@ pub fn export(store: &Store, records: &[AdapterRecord], path: &Path, if_exists: 
         header.set_mode(0o644);
         Ok(tar.append_data(&mut header, name, bytes)?)
     };
-    put(MANIFEST, &serde_json::to_vec_pretty(&manifest).expect("invariant: plain data"))?;
+    put(MANIFEST, &text)?;
     let digests: BTreeSet<&Digest> = records.iter().flat_map(files).collect();
     for digest in digests {
         put(&format!("blobs/{digest}"), &store.get_blob(digest)?)?;
@@ -76,41 +96,66 @@ pub fn export(store: &Store, records: &[AdapterRecord], path: &Path, if_exists: 
     Ok(())
 }
 
-/// Looks at an adapter's weights; says why it is not to be taken in.
-pub type Weigh<'a> = &'a dyn Fn(&AdapterRecord, &[u8]) -> Result<(), String>;
+/// Looks at an adapter and its files by name, its weights among them; says why it is not to be taken in.
+pub type Look<'a> = &'a dyn Fn(&AdapterRecord, &BTreeMap<String, Vec<u8>>) -> Result<(), String>;
 
-/// A bundle that was read whole and found good, on its way into a store.
+/// A bundle that was read whole and found good, on its way into a store. Its files stay where they are until then.
 #[derive(Debug)]
 pub struct Bundle {
+    path: std::path::PathBuf,
+    file: std::fs::File,
     adapters: Vec<AdapterRecord>,
-    blobs: BTreeMap<Digest, Vec<u8>>,
+    /// Where each blob lies, and how long it is.
+    places: BTreeMap<Digest, (u64, u64)>,
 }
 
 impl Bundle {
-    /// Reads and checks a bundle, without a store; `weigh` looks at each adapter's weights.
+    /// Reads and checks a bundle, without a store; `look` is shown each adapter.
     ///
     /// # Errors
     /// One sentence about the first thing that is wrong.
-    pub fn read(path: &Path, weigh: Weigh<'_>) -> Result<Self> {
-        let mut file = std::io::BufReader::new(fs_err::File::open(path)?);
-        let (Manifest { adapters, .. }, blobs) = read(path, &mut file)?;
-        for record in &adapters {
+    pub fn read(path: &Path, look: Look<'_>) -> Result<Self> {
+        let (file, _) = fence::open::open(path, MAX_BUNDLE)?;
+        let (adapters, places) = read(path, &mut std::io::BufReader::new(&file))?;
+        let bundle = Self { path: path.into(), file, adapters, places };
+        for record in &bundle.adapters {
             let refuse = |what: String| Error::Refused {
                 path: path.into(),
                 what: format!("{}: {what}", record.behaviour),
             };
             check_record(record).map_err(refuse)?;
-            let weights = &blobs[&record.weights];
-            if weights.len() as u64 != record.weights_bytes {
+            let found = bundle.places[&record.weights].1;
+            if found != record.weights_bytes {
                 return Err(refuse(format!(
-                    "says that its weights have {} bytes; they have {}",
-                    record.weights_bytes,
-                    weights.len()
+                    "says that its weights have {} bytes; they have {found}",
+                    record.weights_bytes
                 )));
             }
-            weigh(record, weights).map_err(refuse)?;
+            let own = std::iter::once((OWN[0].to_owned(), &record.weights));
+            let further = record.extra_files.iter().map(|(name, digest)| (name.clone(), digest));
+            let files = own
+                .chain(further)
+                .map(|(name, digest)| Ok((name, bundle.blob(digest)?)))
+                .collect::<Result<BTreeMap<_, _>>>()?;
+            look(record, &files).map_err(refuse)?;
         }
-        Ok(Self { adapters, blobs })
+        Ok(bundle)
+    }
+
+    /// A file's bytes, as they are now.
+    fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
+        use std::os::unix::fs::FileExt;
+        let refuse = |what: String| Error::Refused { path: self.path.clone(), what };
+        let (offset, length) = self.places[digest];
+        let mut bytes = Vec::new();
+        let room = usize::try_from(length).ok().and_then(|n| bytes.try_reserve_exact(n).ok().map(|()| n));
+        let n = room.ok_or_else(|| refuse(format!("file {digest} has {length} bytes, more than fit in memory")))?;
+        bytes.resize(n, 0);
+        self.file.read_exact_at(&mut bytes, offset)?;
+        if Digest::of(&bytes) != *digest {
+            return Err(refuse(format!("file {digest} changed while it was read")));
+        }
+        Ok(bytes)
     }
 
     /// Takes its adapters into a store.
@@ -118,22 +163,37 @@ impl Bundle {
     /// # Errors
     /// If the store refuses. If the disk fills up on the way, the adapters before are there, and doing it again adds the others.
     pub fn take_in(self, store: &mut Store) -> Result<Unbundled> {
-        for bytes in self.blobs.values() {
-            store.put_blob(bytes)?;
-        }
         let mut out = Unbundled::default();
-        for record in self.adapters {
-            let added = store.admit(&record)?;
-            if added { out.added.push(record.id) } else { out.known.push(record.id) }
+        for record in &self.adapters {
+            for digest in files(record) {
+                store.put_blob(&self.blob(digest)?)?;
+            }
+            let added = store.admit(record)?;
+            if added { out.added.push(record.id.clone()) } else { out.known.push(record.id.clone()) }
         }
         Ok(out)
     }
 }
 
+/// Largest rank of an adapter.
+const MAX_RANK: usize = 4096;
+
+/// Whether a record's specification hash is that of its specification: by it a store knows what it need not make.
+fn made_from(record: &AdapterRecord) -> bool {
+    // An adapter of the factory is the same whatever words its recipe has beside its behaviour (`factory::AdapterSpec::hash`).
+    let mut spec = record.spec.clone();
+    if let Some(digest) = spec.pointer_mut("/behaviour/recipe_digest") {
+        *digest = "".into();
+    }
+    [&record.spec, &spec].into_iter().any(|s| !s.is_null() && registry::spec_hash(s) == record.spec_hash)
+}
+
 /// Checks a record from elsewhere: the fields that come to be paths, terminal output or keys, and that its id is that of its files.
 pub(crate) fn check_record(record: &AdapterRecord) -> Result<(), String> {
-    // Whatever text it holds is shown on terminals some day.
-    let mut left = vec![serde_json::to_value(record).expect("invariant: plain data")];
+    // What it is called and filed under is one line. What it was made from (`spec`) may hold any text.
+    let mut named = serde_json::to_value(AdapterRecord { spec: serde_json::Value::Null, ..record.clone() })
+        .expect("invariant: plain data");
+    let mut left = vec![named.take()];
     while let Some(value) = left.pop() {
         let texts: Vec<String> = match value {
             serde_json::Value::String(s) => vec![s],
@@ -149,9 +209,9 @@ pub(crate) fn check_record(record: &AdapterRecord) -> Result<(), String> {
             _ => vec![],
         };
         for text in texts {
-            if text.len() > 100_000 || text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+            if text.len() > 10_000 || text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
                 let shown: String = text.chars().take(40).collect();
-                return Err(format!("holds a text with control characters or over 100,000 long: {shown:?}"));
+                return Err(format!("holds a name with control characters or over 10,000 long: {shown:?}"));
             }
         }
     }
@@ -166,10 +226,16 @@ pub(crate) fn check_record(record: &AdapterRecord) -> Result<(), String> {
     if record.behaviour.is_empty() || record.family.is_empty() {
         return Err("has no name".into());
     }
-    if record.metrics.values().any(|v| !v.is_finite())
-        || !record.peft.lora_alpha.is_finite()
-        || record.peft.r == 0
-    {
+    if record.behaviour.bytes().all(|c| c.is_ascii_hexdigit()) {
+        return Err(format!("its behaviour {:?} could be taken for the beginning of an id", record.behaviour));
+    }
+    if !made_from(record) {
+        return Err("its spec_hash is not that of its spec".into());
+    }
+    if !(1..=MAX_RANK).contains(&record.peft.r) || record.peft.target_modules.is_empty() {
+        return Err(format!("its rank {} is none, or it has no target module", record.peft.r));
+    }
+    if record.metrics.values().any(|v| !v.is_finite()) || !record.peft.lora_alpha.is_finite() {
         return Err("holds a number that is none".into());
     }
     if identity(&record.spec_hash, &record.weights, &record.extra_files) != record.id {
@@ -178,69 +244,93 @@ pub(crate) fn check_record(record: &AdapterRecord) -> Result<(), String> {
     Ok(())
 }
 
-/// The manifest and every file that it names.
-fn read(path: &Path, input: &mut dyn Read) -> Result<(Manifest, BTreeMap<Digest, Vec<u8>>)> {
+/// The adapters of the manifest, and where every file lies that it names.
+fn read(path: &Path, input: &mut dyn Read) -> Result<(Vec<AdapterRecord>, BTreeMap<Digest, (u64, u64)>)> {
     let refuse = |what: String| Error::Refused { path: path.into(), what };
     let mut archive = tar::Archive::new(input);
-    let mut manifest: Option<Manifest> = None;
+    let mut adapters: Option<Vec<AdapterRecord>> = None;
     let mut wanted: BTreeMap<Digest, u64> = BTreeMap::new();
-    let mut blobs = BTreeMap::new();
+    let mut places = BTreeMap::new();
     let entries =
         archive.entries().map_err(|e| refuse(format!("is not a readable tar file: {e}")))?.raw(true);
     for entry in entries {
         let mut entry = entry.map_err(|e| refuse(format!("is not a readable tar file: {e}")))?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let shown: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).take(100).collect();
+        let name: String = String::from_utf8_lossy(&entry.path_bytes()).chars().take(200).collect();
         if entry.header().entry_type() != tar::EntryType::Regular {
             return Err(refuse(format!(
-                "entry {shown:?} is no plain file: links and folders have no place in a bundle"
+                "entry {name:?} is no plain file: links and folders have no place in a bundle"
             )));
         }
-        let size = entry.header().entry_size().map_err(|e| refuse(format!("entry {shown:?}: {e}")))?;
+        let size = entry.header().entry_size().map_err(|e| refuse(format!("entry {name:?}: {e}")))?;
         // The size that is declared is the most that is read.
-        let mut take = |most: u64| -> Result<Vec<u8>> {
-            if size > most {
-                return Err(refuse(format!("entry {shown:?} has {size} bytes, more than {most}")));
+        let most = if adapters.is_none() { Some(MAX_MANIFEST) } else { None };
+        let digest = name.strip_prefix("blobs/").and_then(|d| Digest::try_from(d.to_owned()).ok());
+        let blob = digest.and_then(|d| wanted.remove_entry(&d));
+        let most = match (most, &blob) {
+            (Some(_), _) if name != MANIFEST => {
+                return Err(refuse(format!("begins with {name:?}, not with {MANIFEST}")));
             }
-            let mut bytes = Vec::new();
-            let n = entry
-                .by_ref()
-                .take(size)
-                .read_to_end(&mut bytes)
-                .map_err(|e| refuse(format!("entry {shown:?}: {e}")))?;
-            if n as u64 == size { Ok(bytes) } else { Err(refuse(format!("entry {shown:?} is cut short"))) }
+            (Some(most), _) => most,
+            (None, Some((_, most))) => *most,
+            (None, None) => {
+                return Err(refuse(format!(
+                    "entry {name:?} is not named in the manifest, or is there twice"
+                )));
+            }
         };
-        if manifest.is_none() {
-            if name != MANIFEST {
-                return Err(refuse(format!("begins with {shown:?}, not with {MANIFEST}")));
-            }
-            let found: Manifest = serde_json::from_slice(&take(MAX_MANIFEST)?)
-                .map_err(|e| refuse(format!("{MANIFEST}: {e}")))?;
-            if found.schema != SCHEMA {
-                return Err(refuse(format!("has schema {:?}, this lorafab reads {SCHEMA:?}", found.schema)));
-            }
-            for record in &found.adapters {
+        if size > most {
+            return Err(refuse(format!("entry {name:?} has {size} bytes, more than {most}")));
+        }
+        let cut = |e: &dyn std::fmt::Display| refuse(format!("entry {name:?} cannot be read: {e}"));
+        let Some((digest, _)) = blob else {
+            let mut text = Vec::new();
+            entry.by_ref().take(size).read_to_end(&mut text).map_err(|e| cut(&e))?;
+            let found = manifest(&text).map_err(&refuse)?;
+            for record in &found {
                 wanted.extend(files(record).map(|d| (d.clone(), MAX_FILE)));
                 wanted.insert(record.weights.clone(), record.weights_bytes.min(MAX_FILE));
             }
-            manifest = Some(found);
+            adapters = Some(found);
             continue;
-        }
-        let digest = name.strip_prefix("blobs/").and_then(|d| Digest::try_from(d.to_owned()).ok());
-        let Some((digest, most)) = digest.and_then(|d| wanted.remove_entry(&d)) else {
-            return Err(refuse(format!("entry {shown:?} is not named in the manifest, or is there twice")));
         };
-        let bytes = take(most)?;
-        if Digest::of(&bytes) != digest {
-            return Err(refuse(format!("entry {shown:?} is not what its name says")));
+        let offset = entry.raw_file_position();
+        let mut hasher = blake3::Hasher::new();
+        let n = std::io::copy(&mut entry.by_ref().take(size), &mut hasher).map_err(|e| cut(&e))?;
+        if n != size {
+            return Err(refuse(format!("entry {name:?} is cut short")));
         }
-        blobs.insert(digest, bytes);
+        if hasher.finalize().to_hex().as_str() != digest.as_str() {
+            return Err(refuse(format!("entry {name:?} is not what its name says")));
+        }
+        places.insert(digest, (offset, size));
     }
-    let Some(manifest) = manifest else { return Err(refuse("is an empty tar file".into())) };
+    let Some(adapters) = adapters else { return Err(refuse("is an empty tar file".into())) };
     match wanted.into_keys().next() {
         Some(missing) => Err(refuse(format!("file {missing} is missing"))),
-        None => Ok((manifest, blobs)),
+        None => Ok((adapters, places)),
     }
+}
+
+/// The records of a manifest. Each is read by itself: a text takes many times its length as a tree.
+fn manifest(text: &[u8]) -> Result<Vec<AdapterRecord>, String> {
+    let unread = |e: serde_json::Error| format!("{MANIFEST}: {e}");
+    let Written { schema, adapters } = serde_json::from_slice(text).map_err(unread)?;
+    if schema != SCHEMA {
+        return Err(format!("has schema {:?}, this lorafab reads {SCHEMA:?}", schema.chars().take(60).collect::<String>()));
+    }
+    if adapters.len() > MAX_ADAPTERS {
+        return Err(format!("names {} adapters, more than {MAX_ADAPTERS}", adapters.len()));
+    }
+    adapters
+        .iter()
+        .map(|record| {
+            let length = record.get().len();
+            if length > MAX_RECORD {
+                return Err(format!("{MANIFEST}: a record has {length} bytes, more than {MAX_RECORD}"));
+            }
+            serde_json::from_str(record.get()).map_err(unread)
+        })
+        .collect()
 }
 
 /// For fuzzing: whether bytes are a bundle.
@@ -257,10 +347,10 @@ mod tests {
     use crate::tests::new_adapter;
     use registry::Filter;
 
-    const FINE: Weigh<'_> = &|_, _| Ok(());
+    const FINE: Look<'_> = &|_, _| Ok(());
 
-    fn import(store: &mut Store, path: &Path, weigh: Weigh<'_>) -> Result<Unbundled> {
-        Bundle::read(path, weigh)?.take_in(store)
+    fn import(store: &mut Store, path: &Path, look: Look<'_>) -> Result<Unbundled> {
+        Bundle::read(path, look)?.take_in(store)
     }
 
     #[test]
@@ -339,7 +429,12 @@ mod tests {
             hostile(&store, &r, &[])
         };
         refused(&changed(&|r| r.value = "a\u{1b}[2J".into()), "control characters");
-        refused(&changed(&|r| r.spec_hash = "other".into()), "its id is not");
+        refused(&changed(&|r| r.spec_hash = "other".into()), "its spec_hash is not");
+        refused(&changed(&|r| r.spec = serde_json::Value::Null), "its spec_hash is not");
+        refused(&changed(&|r| r.id = "0".repeat(32)), "its id is not");
+        refused(&changed(&|r| r.id = "../../x".into()), "is no id");
+        refused(&changed(&|r| r.behaviour = "abcd1234".into()), "beginning of an id");
+        refused(&changed(&|r| r.peft.r = 0), "its rank 0");
         refused(
             &changed(&|r| r.extra_files = [("../x".to_owned(), r.extra_files["note.json"].clone())].into()),
             "not a name",

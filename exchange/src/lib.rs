@@ -27,6 +27,7 @@ mod tests {
             split: Some("train".into()),
             status: Status::Learned,
             extra_files: BTreeMap::from([("note.json".to_owned(), b"{}".to_vec())]),
+            spec: spec.clone(),
             ..NewAdapter::bare(&registry::spec_hash(&spec), behaviour, peft, weights)
         }
     }

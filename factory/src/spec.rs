@@ -56,7 +56,7 @@ pub const ADAPTER_JOB: &str = "adapter";
 
 /// The file of an adapter that holds the recipe it came from, as canonical JSON: what readers are asked about it, and what
 /// else it could have been, stay known wherever the adapter goes.
-pub(crate) const RECIPE_FILE: &str = "recipe.json";
+pub const RECIPE_FILE: &str = "recipe.json";
 
 /// Where a submitted recipe waits for its adapters.
 pub(crate) fn recipe_key(digest: &str) -> String {
@@ -72,8 +72,7 @@ pub fn recipes_of(store: &Store, records: &[AdapterRecord]) -> Result<Vec<Recipe
     files
         .into_iter()
         .map(|digest| {
-            serde_json::from_slice(&store.get_blob(digest)?)
-                .map_err(|source| registry::Error::Json { what: RECIPE_FILE.into(), source }.into())
+            Ok(Recipe::from_canonical(RECIPE_FILE, &store.get_blob(digest)?)?)
         })
         .collect()
 }

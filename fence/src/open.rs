@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -11,6 +11,9 @@ use rustix::fs::OFlags;
 pub const SMALL: u64 = 16 << 20;
 /// Most bytes of a vocabulary or of a table of names.
 pub const TABLE: u64 = 256 << 20;
+
+/// Smaller files may have holes.
+const DENSE: u64 = 16 << 20;
 
 /// An error that names the file.
 pub fn error(path: &Path, kind: ErrorKind, what: impl std::fmt::Display) -> Error {
@@ -31,6 +34,10 @@ fn opened(path: &Path, most: u64, flags: OFlags) -> Result<(File, u64)> {
     let found = file.metadata()?;
     if !found.is_file() {
         return Err(error(path, ErrorKind::InvalidInput, "is no plain file"));
+    }
+    // What is mostly holes takes memory that it does not take of the disk.
+    if found.len() > DENSE && found.blocks().saturating_mul(512) < found.len() / 32 {
+        return Err(error(path, ErrorKind::InvalidInput, format!("says that it has {} bytes, and is mostly holes", found.len())));
     }
     if found.len() > most {
         let what = format!("has {} bytes, more than the {most} that such a file may have", found.len());
@@ -126,6 +133,9 @@ mod tests {
         File::create(at("sparse")).and_then(|f| f.set_len(1 << 40)).expect("sparse");
         assert_eq!(read(&at("good"), 4).expect("read"), b"good");
         assert_eq!(read_text(&at("link"), 4).expect("read"), "good");
+        let holes = read(&at("sparse"), u64::MAX).expect_err("holes").to_string();
+        assert!(holes.contains("mostly holes"), "{holes}");
+        File::create(at("sparse")).and_then(|f| f.set_len(1 << 20)).expect("sparse");
         for (name, why) in [
             ("absent", "absent"),
             ("pipe", "no plain file"),

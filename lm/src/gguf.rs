@@ -86,8 +86,8 @@ fn digest(file: &mut (impl Read + Seek)) -> Result<String> {
 
 /// Opens a file and reads its header.
 fn open(path: &Path) -> Result<(fs_err::File, Content)> {
-    let mut file = fs_err::File::open(path)?;
-    let size = file.metadata()?.len();
+    let (file, size) = fence::open::open(path, u64::MAX)?;
+    let mut file = fs_err::File::from_parts(file, path);
     check_header(path, &mut file, size)?;
     file.seek(SeekFrom::Start(0))?;
     let content =
@@ -109,6 +109,7 @@ fn header(path: &Path) -> Result<(fs_err::File, Header)> {
     refuse_unread(path, &content)?;
     let mut tensors: Vec<_> = content.tensor_infos.iter().collect();
     tensors.sort_by_key(|(name, _)| *name);
+    let mut regions: Vec<(u64, u64, &str)> = Vec::new();
     for (name, info) in tensors {
         let elements = info.shape.dims().iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
         let blocks = elements.map(|n| n.div_ceil(info.ggml_dtype.block_size() as u64));
@@ -121,6 +122,12 @@ fn header(path: &Path) -> Result<(fs_err::File, Header)> {
                 format!("tensor {name} ends past the end of the file: the file is truncated or damaged"),
             ));
         }
+        regions.push((info.offset, end.unwrap_or(0).saturating_sub(content.tensor_data_offset), name));
+    }
+    // Each takes memory of its own: many on one place make more of a file than it is.
+    regions.sort_unstable();
+    if let Some(pair) = regions.windows(2).find(|p| p[1].0 < p[0].1) {
+        return Err(bad(path, format!("tensors {} and {} lie over each other", pair[0].2, pair[1].2)));
     }
     let embedding = content
         .tensor_infos
@@ -499,7 +506,7 @@ fn tokenizer_json(meta: &Metadata<'_>) -> Result<Json> {
 
 /// Walks the header and checks that every length fits the file, so that no reader is asked to allocate what is not there.
 fn check_header(path: &Path, file: &mut (impl Read + Seek), size: u64) -> Result<()> {
-    let mut walker = Walker { reader: std::io::BufReader::new(file), left: size };
+    let mut walker = Walker { reader: std::io::BufReader::new(file), left: size, values: MOST_VALUES };
     let truncated = |_| bad(path, "the GGUF header is truncated or damaged");
     let mut magic = [0u8; 4];
     walker.bytes(&mut magic).map_err(truncated)?;
@@ -513,9 +520,20 @@ fn check_header(path: &Path, file: &mut (impl Read + Seek), size: u64) -> Result
     (|| {
         let tensors = walker.u64()?;
         let pairs = walker.u64()?;
+        if pairs > MOST_KEYS || tensors > MOST_TENSORS {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
         for _ in 0..pairs {
-            walker.text()?;
+            let name = walker.short_text()?;
             let kind = walker.u32()?;
+            if name == b"general.alignment" {
+                // The reader divides by it.
+                let n = if kind == 4 { walker.u32()? } else { 0 };
+                if !(n.is_power_of_two() && (1..=1 << 16).contains(&n)) {
+                    return Err(std::io::ErrorKind::InvalidData.into());
+                }
+                continue;
+            }
             walker.value(kind, 0)?;
         }
         for _ in 0..tensors {
@@ -531,9 +549,16 @@ fn check_header(path: &Path, file: &mut (impl Read + Seek), size: u64) -> Result
     .map_err(truncated)
 }
 
+/// Most keys, tensors and values of lists of a header: several times those of the largest known models. A value read takes many
+/// times its bytes.
+const MOST_KEYS: u64 = 10_000;
+const MOST_TENSORS: u64 = 100_000;
+const MOST_VALUES: u64 = 4_000_000;
+
 struct Walker<R> {
     reader: R,
     left: u64,
+    values: u64,
 }
 
 impl<R: Read> Walker<R> {
@@ -560,6 +585,17 @@ impl<R: Read> Walker<R> {
         let n = self.u64()?;
         self.skip(n)
     }
+    /// A text, or nothing of one that is longer than any key.
+    fn short_text(&mut self) -> std::io::Result<Vec<u8>> {
+        let n = self.u64()?;
+        if n > 256 {
+            self.skip(n)?;
+            return Ok(Vec::new());
+        }
+        let mut text = vec![0; n as usize];
+        self.bytes(&mut text)?;
+        Ok(text)
+    }
     fn value(&mut self, kind: u32, depth: u32) -> std::io::Result<()> {
         match kind {
             0 | 1 | 7 => self.skip(1),
@@ -570,6 +606,7 @@ impl<R: Read> Walker<R> {
             9 if depth < 2 => {
                 let inner = self.u32()?;
                 let n = self.u64()?;
+                self.values = self.values.checked_sub(n).ok_or(std::io::ErrorKind::InvalidData)?;
                 if n > self.left {
                     return Err(std::io::ErrorKind::InvalidData.into());
                 }

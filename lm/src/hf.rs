@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
+use fence::open::{SMALL, TABLE};
 use serde_json::Value;
 
 use crate::chat::ChatTemplate;
@@ -17,7 +18,7 @@ fn bad(path: &Path, what: impl Into<String>) -> Error {
 }
 
 fn json(path: &Path) -> Result<Value> {
-    serde_json::from_str(&fs_err::read_to_string(path)?)
+    serde_json::from_str(&fence::read_text(path, TABLE)?)
         .map_err(|e| bad(path, format!("is not valid JSON: {e}")))
 }
 
@@ -26,7 +27,7 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
     let config = config(&folder.join("config.json"))?;
     let mut hasher = blake3::Hasher::new();
     for file in weight_files(folder)? {
-        std::io::copy(&mut fs_err::File::open(file)?, &mut hasher)?;
+        std::io::copy(&mut fence::open::open(&file, most_bytes(&config))?.0, &mut hasher)?;
     }
     let (tokenizer, chat, name) = language(folder)?;
     let stated = config.identity();
@@ -50,7 +51,7 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
     let mut tensors = BTreeMap::new();
     let mut hasher = blake3::Hasher::new();
     for file in &files {
-        let bytes = fs_err::read(file)?;
+        let bytes = fence::read(file, most_bytes(&config))?;
         hasher.update(&bytes);
         let found = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
             bad(file, format!("is not a readable safetensors file (truncated or damaged): {e}"))
@@ -75,6 +76,15 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
     checkpoint.check(folder)?;
     let (tokenizer, chat, name) = language(folder)?;
     Ok(Loaded { stated: checkpoint.config.identity(), checkpoint, tokenizer, chat, name })
+}
+
+/// Most bytes of a weights file: those of the whole model in f32, twice, and a header.
+fn most_bytes(config: &Config) -> u64 {
+    let layer: usize = crate::Projection::ALL.iter().map(|p| p.features(config)).map(|(i, o)| i * o).sum();
+    let all = 2 * config.vocab_size * config.hidden_size
+        + config.num_hidden_layers * (layer + 2 * config.hidden_size)
+        + config.hidden_size;
+    8 * all as u64 + (100 << 20)
 }
 
 fn language(folder: &Path) -> Result<(Tokenizer, ChatTemplate, String)> {
@@ -108,7 +118,7 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
     for name in COMPANIONS {
         let path = folder.join(name);
         if path.exists() {
-            files.insert(name.to_owned(), fs_err::read(path)?);
+            files.insert(name.to_owned(), fence::read(&path, TABLE)?);
         }
     }
     let more = folder.join(TEMPLATES);
@@ -118,7 +128,7 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
             if path.is_file()
                 && let Some(name) = path.file_name().and_then(|n| n.to_str())
             {
-                files.insert(format!("{TEMPLATES}/{name}"), fs_err::read(&path)?);
+                files.insert(format!("{TEMPLATES}/{name}"), fence::read(&path, SMALL)?);
             }
         }
     }
@@ -128,7 +138,7 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
 fn template(folder: &Path) -> Result<String> {
     let file = folder.join("chat_template.jinja");
     if file.exists() {
-        return Ok(fs_err::read_to_string(file)?);
+        return Ok(fence::read_text(&file, SMALL)?);
     }
     let path = folder.join("tokenizer_config.json");
     let config = json(&path)?;
@@ -144,29 +154,35 @@ fn template(folder: &Path) -> Result<String> {
     }
 }
 
+/// The list of a model's weight files, where there are several.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// Most of them: several times those of the largest known model.
+const MOST_SHARDS: usize = 2000;
+
+/// The files that an index names, in order: safetensors files beside it.
+pub(crate) fn shards(index: &Path) -> Result<Vec<String>> {
+    let value = json(index)?;
+    let map = value["weight_map"].as_object().ok_or_else(|| bad(index, "has no weight_map"))?;
+    let named = |v: &Value| v.as_str().map(str::to_owned).ok_or_else(|| bad(index, format!("names the file {v}")));
+    let names = map.values().map(named).collect::<Result<BTreeSet<String>>>()?;
+    if names.len() > MOST_SHARDS {
+        return Err(bad(index, format!("names {} files, more than {MOST_SHARDS}", names.len())));
+    }
+    for name in &names {
+        let ours = fence::Plain::new(name).is_some() && Path::new(name).extension().is_some_and(|e| e == "safetensors");
+        if !ours {
+            let start: String = name.chars().take(100).collect();
+            return Err(bad(index, format!("names the file {start:?}, which is not a safetensors file beside it")));
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
 /// The weight files in name order; a pickle is named and refused.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let index = folder.join("model.safetensors.index.json");
+    let index = folder.join(INDEX);
     if index.exists() {
-        let value = json(&index)?;
-        let map = value["weight_map"].as_object().ok_or_else(|| bad(&index, "has no weight_map"))?;
-        let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
-        names.sort_unstable();
-        names.dedup();
-        return names
-            .into_iter()
-            .map(|name| {
-                if name.contains(['/', '\\'])
-                    || Path::new(name).extension().is_none_or(|e| e != "safetensors")
-                {
-                    return Err(bad(
-                        &index,
-                        format!("names the file {name:?}, which is not a safetensors file beside it"),
-                    ));
-                }
-                Ok(folder.join(name))
-            })
-            .collect();
+        return Ok(shards(&index)?.iter().map(|name| folder.join(name)).collect());
     }
     let single = folder.join("model.safetensors");
     if single.exists() {

@@ -13,7 +13,7 @@ use ureq::http::HeaderMap;
 
 use crate::Result;
 use crate::source::Secret;
-use crate::web::{agent, next_stop, origin};
+use crate::web::{agent, copy, next_stop, origin};
 
 /// How often a file's address may be changed by answers.
 const MAX_STOPS: usize = 10;
@@ -55,7 +55,12 @@ struct Known {
     etag: String,
     /// Whether the tag is the SHA-256 of the bytes.
     sha256: bool,
+    /// How many bytes it has.
+    size: Option<u64>,
 }
+
+/// Most bytes of a file whose size the Hub does not say: none is a model's weights.
+const UNSAID: u64 = 256 << 20;
 
 /// Digest of everything that is read, lower-case hex.
 pub(crate) fn sha256(mut from: impl Read) -> std::io::Result<String> {
@@ -84,7 +89,8 @@ impl Known {
             (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
         let sha256 = linked.is_some() && etag.len() == 64;
-        (name(commit) && name(etag)).then(|| Self { commit: commit.into(), etag: etag.into(), sha256 })
+        let size = header(headers, "x-linked-size").and_then(|n| n.parse().ok());
+        (name(commit) && name(etag)).then(|| Self { commit: commit.into(), etag: etag.into(), sha256, size })
     }
 }
 
@@ -149,6 +155,9 @@ impl Fetch {
         let blob = self.cache.blob_path(&known.etag);
         let part = blob.with_extension("part");
         fs_err::create_dir_all(blob.parent().unwrap_or(Path::new("."))).map_err(other)?;
+        if part.symlink_metadata().is_ok_and(|m| !m.is_file()) {
+            return Err(other(format!("{} is no plain file", part.display())));
+        }
         let mut out = std::fs::OpenOptions::new().append(true).create(true).open(&part).map_err(other)?;
         // One at a time: another process waits, and then finds the file or its beginning.
         out.lock().map_err(other)?;
@@ -162,9 +171,20 @@ impl Fetch {
             out.set_len(0).map_err(other)?;
         }
         let length = header(headers, "content-length").and_then(|l| l.parse::<u64>().ok());
+        let said = known.size.or_else(|| Some(start.checked_add(length?)?));
+        let most = said.unwrap_or(UNSAID).saturating_sub(start);
+        if length.is_some_and(|l| l > most) {
+            return Err(other(format!("{} bytes are to come, of {most} that were said", length.unwrap_or(0))));
+        }
         let mut body = body.into_with_config().limit(u64::MAX).reader();
-        let copied = std::io::copy(&mut body, &mut out).map_err(other)?;
-        if length.is_some_and(|l| l != copied) {
+        let copied = copy(&mut body, &mut out, most).map_err(|e| {
+            // What came of a body without an end is no beginning of the file.
+            if e.to_string().starts_with("more than") {
+                let _ = out.set_len(start);
+            }
+            other(e)
+        })?;
+        if length.is_some_and(|l| l != copied) || known.size.is_some_and(|n| n != start + copied) {
             return Err(other("the connection was cut off"));
         }
         out.flush().and_then(|()| out.sync_all()).map_err(other)?;

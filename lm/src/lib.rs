@@ -39,6 +39,7 @@ pub mod sampler;
 pub mod score;
 pub mod source;
 pub mod tokenizer;
+mod tokenizer_check;
 pub mod web;
 
 pub use adapter::{Adapter, AdapterConfig, Projection};

@@ -34,20 +34,28 @@ pub struct PickledDiff {
     pub modules: BTreeMap<String, [Matrix; 2]>,
 }
 
+/// Largest file.
+const MAX_FILE: u64 = 16 << 30;
 /// Largest pickle: a list of 250 diffs of all layers takes some 20 MB.
-const MAX_PICKLE: u64 = 256 << 20;
+const MAX_PICKLE: u64 = 64 << 20;
 /// Objects that references in a pickle may repeat in all. A reference to a reference to a reference doubles each time.
 const MAX_REPEATED: usize = 20_000_000;
+/// Objects on a pickle's stack at a time; they are gathered into lists and dictionaries by the thousand.
+const MAX_WAITING: usize = 1_000_000;
+/// Containers put into each other one after the other.
+const MAX_NESTED: usize = 1000;
 /// Entries of a matrix.
 const MAX_ENTRIES: usize = 1 << 30;
 
 struct File<'a> {
     path: &'a Path,
-    zip: zip::ZipArchive<BufReader<fs_err::File>>,
+    zip: zip::ZipArchive<BufReader<std::fs::File>>,
     /// Folder inside the archive, with its slash.
     prefix: String,
     /// Bytes of storages read so far.
     storages: BTreeMap<String, Vec<u8>>,
+    /// Bytes of storages, and entries of matrices, that the file's own size leaves: overlapping ones make more of a file than it is.
+    left: (u64, u64),
 }
 
 fn refuse(path: &Path, what: impl std::fmt::Display) -> Error {
@@ -59,7 +67,8 @@ fn refuse(path: &Path, what: impl std::fmt::Display) -> Error {
 /// # Errors
 /// One sentence about the first thing that is not as it should be.
 pub fn read(path: &Path) -> Result<Vec<PickledDiff>> {
-    let reader = BufReader::new(fs_err::File::open(path)?);
+    let (file, length) = fence::open::open(path, MAX_FILE)?;
+    let reader = BufReader::new(file);
     let mut zip =
         zip::ZipArchive::new(reader).map_err(|e| refuse(path, format!("is no readable zip archive: {e}")))?;
     let names = zip.file_names().map(|n| Ok(n.map_err(|e| refuse(path, e))?.into_owned()));
@@ -71,7 +80,7 @@ pub fn read(path: &Path) -> Result<Vec<PickledDiff>> {
     let prefix = name.strip_suffix("data.pkl").unwrap_or_default().to_owned();
     let pickle = entry(path, &mut zip, name, MAX_PICKLE)?;
     let root = parse(path, &pickle)?;
-    let mut file = File { path, zip, prefix, storages: BTreeMap::new() };
+    let mut file = File { path, zip, prefix, storages: BTreeMap::new(), left: (length, length) };
     match root {
         Object::List(items) => items.into_iter().map(|item| file.diff(item)).collect(),
         modules @ Object::Dict(_) => {
@@ -86,7 +95,7 @@ pub fn read(path: &Path) -> Result<Vec<PickledDiff>> {
 /// An entry's bytes. What is compressed is refused: torch stores, and nothing that is stored can swell.
 fn entry(
     path: &Path,
-    zip: &mut zip::ZipArchive<BufReader<fs_err::File>>,
+    zip: &mut zip::ZipArchive<BufReader<std::fs::File>>,
     name: &str,
     most: u64,
 ) -> Result<Vec<u8>> {
@@ -129,10 +138,18 @@ fn parse(path: &Path, pickle: &[u8]) -> Result<Object> {
     };
     let mut stack = Stack::empty();
     let mut input = pickle;
-    let mut repeated = 0;
+    let (mut repeated, mut nested) = (0, 0);
     loop {
-        // BINGET and LONG_BINGET copy what was remembered.
-        let copies = input.fill_buf()?.first().is_some_and(|op| [b'h', b'j', b'g'].contains(op));
+        let op = input.fill_buf()?.first().copied().unwrap_or(b'.');
+        // GET copies what was remembered, PUT and MEMOIZE what is to be.
+        let copies = b"gjhpqr\x94".contains(&op);
+        // TUPLE1 to TUPLE3, TUPLE, REDUCE, BUILD, BINPERSID, APPEND, APPENDS: what is on the stack goes into one more.
+        nested = if b"\x85\x86\x87tRbQae".contains(&op) { nested + 1 } else { 0 };
+        if nested > MAX_NESTED || stack.stack().len() > MAX_WAITING {
+            // What is nested so deeply is left as it is: taking it apart takes the stack that it would overflow.
+            std::mem::forget(stack);
+            return Err(refuse(path, "its pickle is nested or piled up beyond all bounds"));
+        }
         let end = stack.read(&mut input).map_err(damaged)?;
         if copies && let Some(top) = stack.stack().last() {
             repeated += weight(top, MAX_REPEATED);
@@ -285,13 +302,20 @@ impl File<'_> {
         }
         if !self.storages.contains_key(key) {
             let name = format!("{}data/{key}", self.prefix);
-            let bytes = entry(self.path, &mut self.zip, &name, (MAX_ENTRIES * 4) as u64)?;
+            let bytes = entry(self.path, &mut self.zip, &name, self.left.0)?;
+            self.left.0 -= bytes.len() as u64;
             self.storages.insert(key.clone(), bytes);
         }
         let bytes = &self.storages[key];
         if last >= bytes.len() / width {
             return Err(odd(self, "a tensor that reaches beyond its storage"));
         }
+        let entries = (rows * columns) as u64;
+        let Some(left) = self.left.1.checked_sub(entries) else {
+            return Err(odd(self, "a tensor that makes more of the file than it holds"));
+        };
+        self.left.1 = left;
+        let bytes = &self.storages[key];
         let read = |at: usize| -> f32 {
             let b = &bytes[at * width..][..width];
             match class_name.as_str() {

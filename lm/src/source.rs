@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::hf::{INDEX, shards};
 use crate::hub::{Failed, Fetch, sha256};
 use crate::{Error, Result};
 
@@ -83,7 +84,7 @@ pub fn locate(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result
 
 /// Whether a snapshot holds all that a model needs: an index is no weights, the files that it names are.
 fn whole(folder: &Path) -> Result<bool> {
-    let index = folder.join("model.safetensors.index.json");
+    let index = folder.join(INDEX);
     let weights = if index.exists() {
         shards(&index)?.iter().all(|shard| folder.join(shard).exists())
     } else {
@@ -92,21 +93,6 @@ fn whole(folder: &Path) -> Result<bool> {
     // The template comes last of the small files: without it the folder is no model of a conversation.
     let template = ["chat_template.jinja", "tokenizer_config.json"].iter().any(|f| folder.join(f).exists());
     Ok(weights && template && folder.join("tokenizer.json").exists())
-}
-
-/// The files that an index names, in order.
-fn shards(index: &Path) -> Result<Vec<String>> {
-    let bad = |what: String| Error::File { path: index.to_owned(), what };
-    let value: serde_json::Value = serde_json::from_str(&fs_err::read_to_string(index)?)
-        .map_err(|e| bad(format!("is not valid JSON: {e}")))?;
-    let map = value["weight_map"].as_object().ok_or_else(|| bad("has no weight_map".into()))?;
-    let mut names: Vec<String> = map.values().filter_map(|v| v.as_str().map(str::to_owned)).collect();
-    names.sort_unstable();
-    names.dedup();
-    if let Some(name) = names.iter().find(|n| n.contains(['/', '\\'])) {
-        return Err(bad(format!("names the file {name:?}, which is not one beside it")));
-    }
-    Ok(names)
 }
 
 /// What others find a model by.
@@ -148,7 +134,7 @@ fn snapshot(place: &Path) -> Option<(String, String)> {
 fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let name = &options.model;
     let cache = hf_hub::Cache::new(options.hub_cache.clone()).model(name.clone());
-    let optional = ["tokenizer_config.json", "chat_template.jinja", "model.safetensors.index.json"];
+    let optional = ["tokenizer_config.json", "chat_template.jinja", INDEX];
     if let Some(config) = cache.get("config.json")
         && let Some(folder) = config.parent()
         && whole(folder)?
@@ -195,7 +181,7 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
         if moved {
             continue;
         }
-        let index = folder.join("model.safetensors.index.json");
+        let index = folder.join(INDEX);
         if index.exists() {
             let shards = shards(&index)?;
             for (i, shard) in shards.iter().enumerate() {

@@ -1,11 +1,40 @@
 //! Requests that follow no redirect by themselves, so that whoever sends them decides at each stop who is told what.
 
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
 use ureq::http::Uri;
 use ureq::tls::TlsConfig;
 
 use crate::{Error, Result, roots};
+
+/// How long an answer, or its next piece, may take to come. Requests that make the other side work long say so themselves.
+pub const ANSWER: Duration = Duration::from_secs(20);
+
+/// Copies a body of at most `most` bytes, as long as it comes at a pace that ends some day: on average a kilobyte a second, after the first
+/// half minute. Returns how many bytes came.
+///
+/// # Errors
+/// If it is longer, comes too slowly, or cannot be read or written.
+pub fn copy(from: &mut dyn Read, to: &mut dyn Write, most: u64) -> std::io::Result<u64> {
+    let begin = Instant::now();
+    let mut piece = vec![0; 1 << 16];
+    let mut copied = 0;
+    loop {
+        let n = from.read(&mut piece)?;
+        if n == 0 {
+            return Ok(copied);
+        }
+        copied += n as u64;
+        if copied > most {
+            return Err(std::io::Error::other(format!("more than {most} bytes come")));
+        }
+        to.write_all(&piece[..n])?;
+        if begin.elapsed() > Duration::from_secs(30 + copied / 1000) {
+            return Err(std::io::Error::other("it comes too slowly"));
+        }
+    }
+}
 
 /// An agent that takes every status for an answer and every redirect for one, too: a body is not sent twice, and a token goes nowhere
 /// else. It trusts whom the environment names (`SSL_CERT_FILE`, `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE`), or else the system.
@@ -22,8 +51,10 @@ pub fn agent() -> Result<ureq::Agent> {
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        .timeout_connect(Some(Duration::from_secs(30)))
-        .timeout_per_read(Some(Duration::from_mins(5)))
+        .timeout_resolve(Some(Duration::from_secs(10)))
+        .timeout_connect(Some(Duration::from_secs(10)))
+        .timeout_recv_response(Some(ANSWER))
+        .timeout_per_read(Some(ANSWER))
         .timeout_per_write(Some(Duration::from_mins(2)))
         .user_agent(concat!("lorafab/", env!("CARGO_PKG_VERSION")))
         .build()

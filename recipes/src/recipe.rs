@@ -262,6 +262,17 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// Reads and checks a recipe as [`serde_json`] writes it: one that an adapter brought along.
+    ///
+    /// # Errors
+    /// As [`Recipe::parse`].
+    pub fn from_canonical(source_name: &str, json: &[u8]) -> Result<Self> {
+        let recipe: Self = serde_json::from_slice(json)
+            .map_err(|e| Error::Syntax { source_name: source_name.into(), what: e.to_string() })?;
+        recipe.validate(source_name)?;
+        Ok(recipe)
+    }
+
     /// blake3 of the recipe's meaning (its canonical JSON), so that comments and layout do not count.
     pub fn digest(&self) -> String {
         let json = serde_json::to_string(self).expect("invariant: a recipe is plain data");

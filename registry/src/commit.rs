@@ -242,7 +242,7 @@ pub(crate) fn receipt_text(record: &AdapterRecord) -> String {
 }
 
 pub(crate) fn read_receipt(path: &std::path::Path) -> Result<AdapterRecord> {
-    let text = fence::open::read_own_text(path, fence::open::SMALL)?;
+    let text = fence::open::read_own_text(path, 2 * fence::open::SMALL)?;
     let json = |source| Error::Json { what: path.display().to_string(), source };
     let mut value: serde_json::Value = serde_json::from_str(&text).map_err(json)?;
     serde_json::from_value(value["adapter"].take()).map_err(json)

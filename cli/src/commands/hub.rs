@@ -5,7 +5,7 @@ use std::time::Instant;
 use exchange::hub::{self, Client, Options, Patience, Place, Progress, Remote, RepoKind, Token, Trouble};
 use serde_json::json;
 
-use super::adapter::{chosen, weighed};
+use super::adapter::{chosen, looked_at};
 use crate::args::{HubCommand, HubPlace};
 use crate::context::{Context, stopped, watch_signals};
 use crate::error::{CommandError, Kind, Result};
@@ -152,7 +152,7 @@ fn pull(context: &Context<'_>, place: &HubPlace, dry_run: bool) -> Result {
             known.len()
         ));
     }
-    let done = hub::pull(&mut store, &client, &remote, &weighed, &mut meter(context, "fetching"))?;
+    let done = hub::pull(&mut store, &client, &remote, &looked_at, &mut meter(context, "fetching"))?;
     if context.global.json {
         let mut value = json!({"schema": "hub-pull/1", "dry_run": false, "page": page});
         merge(&mut value, &done);

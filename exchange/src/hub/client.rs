@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lm::web::{agent, next_stop, origin};
+use lm::web::{ANSWER, agent, copy, next_stop, origin};
 use serde_json::{Value, json};
 use ureq::http::{Request, Uri};
 
@@ -13,11 +13,16 @@ use super::{Options, Place, Trouble};
 use crate::{Error, Result};
 
 /// Largest answer that is read: a page of a listing has a thousand entries.
-pub(super) const MAX_ANSWER: u64 = 64 << 20;
+pub(super) const MAX_ANSWER: u64 = 16 << 20;
+/// Largest answer to a request for a file that is no file.
+const MAX_REFUSAL: u64 = 64 << 10;
 /// How often a file's address may be changed by answers.
 const MAX_STOPS: usize = 10;
-/// Pages of a listing that are read: a hundred times the files that a repository should have.
-const MAX_PAGES: usize = 10_000;
+/// Files of a listing, and bytes of their names: ten times what a repository should have.
+const MAX_LISTED: usize = 1_000_000;
+const MAX_NAMES: usize = 200 << 20;
+/// How long the Hub may work on a change.
+const CHANGE: Duration = Duration::from_mins(5);
 /// Waits are cut into pieces of this length, so that being told to stop is noticed.
 const PIECE: Duration = Duration::from_millis(200);
 
@@ -203,20 +208,30 @@ impl Client {
         }
         // The library's message would hold the address, and with it a signature.
         let bad = |_| refuse("its address or a header is malformed".into());
+        let wait = if call.writes { CHANGE } else { ANSWER };
         let sent = match call.body {
-            Some(bytes) => self.agent.run(request.body(bytes).map_err(bad)?),
+            Some(bytes) => {
+                let request = self.agent.configure_request(request.body(bytes).map_err(bad)?);
+                self.agent.run(request.timeout_recv_response(Some(wait)).build())
+            }
             None => self.agent.run(request.body(()).map_err(bad)?),
         };
         let lost = |e: ureq::Error| match e {
             ureq::Error::BadUri(_) | ureq::Error::RequireHttpsOnly(_) => {
                 refuse("its address is malformed".into())
             }
-            ureq::Error::BodyExceedsLimit(n) => refuse(format!("the answer has more than {n} bytes")),
             e => Failed { why: e.to_string(), again: true },
         };
-        let (head, mut body) = sent.map_err(lost)?.into_parts();
-        let body = body.with_config().limit(call.limit).read_to_vec().map_err(lost)?;
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+        let (head, body) = sent.map_err(lost)?.into_parts();
+        let limit = if head.status.is_success() { call.limit } else { MAX_REFUSAL };
+        let mut bytes = Vec::new();
+        let mut reader = body.into_with_config().limit(u64::MAX).reader();
+        copy(&mut reader, &mut bytes, limit).map_err(|e| {
+            // A body without an end is one the next time, too.
+            let again = bytes.len() as u64 <= limit && !e.to_string().contains("too slowly") && !e.to_string().contains("more than");
+            Failed { why: e.to_string(), again }
+        })?;
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: bytes })
     }
 
     /// Waits, unless told to stop.
@@ -375,7 +390,10 @@ impl Client {
         let what = "listing the files";
         let mut url = self.api(&format!("tree/{commit}?recursive=true&expand=false"));
         let mut files = BTreeMap::new();
-        for _ in 0..MAX_PAGES {
+        let mut names = 0;
+        loop {
+            self.stopped()?;
+            let before = files.len();
             let answer = self.succeed(&Self::get(&url, what))?;
             let page = self.parse(what, &answer)?;
             for entry in page.as_array().into_iter().flatten().filter(|e| e["type"] == "file") {
@@ -387,15 +405,23 @@ impl Client {
                     );
                 };
                 let sha256 = entry["lfs"]["oid"].as_str().map(str::to_owned);
+                names += path.len();
                 files.insert(path.to_owned(), Entry { size, oid: oid.into(), sha256 });
             }
+            if files.len() > MAX_LISTED || names > MAX_NAMES {
+                let what = format!("{what} of {}: it has more than {MAX_LISTED}", self.place);
+                return Err(self.error(Trouble::Network, &what));
+            }
             match answer.header("link").and_then(next_page) {
+                Some(_) if files.len() == before => {
+                    let what = format!("{what} of {}: a further page brings no further file", self.place);
+                    return Err(self.error(Trouble::Network, &what));
+                }
                 // Only the path: where it goes is not for an answer to say.
                 Some(path) => url = format!("{}{path}", self.origin),
                 None => return Ok(files),
             }
         }
-        Err(self.error(Trouble::Network, &format!("{what}: more than {MAX_PAGES} pages")))
     }
 
     /// Makes the repository, or the branch where the repository exists. That it is there already is fine.
@@ -490,10 +516,10 @@ impl Client {
     /// The bytes of a file at a commit, of at most so many. The Hub sends large ones elsewhere: each stop on the way is asked by
     /// itself, and only the Hub is told the token.
     pub(super) fn file(&self, commit: &str, path: &str, limit: u64) -> Result<Vec<u8>> {
-        let what = format!("fetching {path}");
+        let what = format!("fetching {path} of {}", self.place);
         let mut url = format!("{}/resolve/{commit}/{}", self.page(), escaped(path));
         for _ in 0..MAX_STOPS {
-            let call = Call { limit: limit.max(MAX_ANSWER), ..Self::get(&url, &what) };
+            let call = Call { limit, ..Self::get(&url, &what) };
             let answer = self.send(&call)?;
             match (answer.status, answer.header("location")) {
                 (200..=299, _) => return Ok(answer.body),

@@ -3,7 +3,7 @@
 //! Nothing there is trusted. Only paths made from checked names are asked for, sizes are known before anything is fetched, and an
 //! adapter enters the store when all its files are here and are what its record, its id and the PEFT format say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
@@ -12,15 +12,13 @@ use super::client::{Client, Remote};
 use super::download::Download;
 use super::index::{INDEX, Line, MAX_INDEX, read};
 use super::{Progress, Trouble};
-use crate::bundle::{MAX_FILE, Weigh, check_record};
+use crate::bundle::{Look, MAX_FILE, MAX_RECORD, check_record};
 use crate::peft::{OWN, check_alone};
 use crate::{Error, Result, dataset};
 use registry::{AdapterRecord, Digest, Filter, Store};
 
-/// Largest record, and largest PEFT configuration.
-const MAX_CARD: u64 = 16 << 20;
-/// Most further files of an adapter.
-const MAX_FURTHER: usize = 96;
+/// Largest PEFT configuration.
+const MAX_CONFIG: u64 = 1 << 20;
 
 /// An adapter that was not taken in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,7 +84,7 @@ pub fn pull_plan(store: &Store, client: &Client, remote: &Remote) -> Result<(Vec
     Ok((wanted.into_iter().map(|l| l.id).collect(), known, bytes))
 }
 
-/// Takes in every adapter of the repository that the store lacks; `weigh` looks at each one's weights. One that is not what it
+/// Takes in every adapter of the repository that the store lacks; `look` is shown each one. One that is not what it
 /// should be is refused, and the others still come.
 ///
 /// # Errors
@@ -96,7 +94,7 @@ pub fn pull(
     store: &mut Store,
     client: &Client,
     remote: &Remote,
-    weigh: Weigh<'_>,
+    look: Look<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Pulled> {
     let (wanted, known) = wanted(store, client, remote)?;
@@ -110,7 +108,7 @@ pub fn pull(
     for line in wanted {
         progress(at);
         client.stopped()?;
-        match adapter(store, &download, &line, weigh) {
+        match adapter(store, &download, &line, look) {
             Ok(true) => out.added.push(line.id),
             Ok(false) => out.made_otherwise.push(line.id),
             Err(
@@ -130,13 +128,13 @@ pub fn pull(
 }
 
 /// Fetches, checks and takes in one adapter. `false` if the store made one from the same specification itself.
-fn adapter(store: &mut Store, download: &Download<'_>, line: &Line, weigh: Weigh<'_>) -> Result<bool> {
+fn adapter(store: &mut Store, download: &Download<'_>, line: &Line, look: Look<'_>) -> Result<bool> {
     // Made from the id, never taken from the index.
     let folder = dataset::folder(&line.id);
     let path = |name: &str| format!("{folder}/{name}");
     let card = path(OWN[2]);
     let refuse = |what: String| Error::Refused { path: card.clone().into(), what };
-    let record: AdapterRecord = serde_json::from_slice(&download.get(&card, MAX_CARD)?)
+    let record: AdapterRecord = serde_json::from_slice(&download.get(&card, MAX_RECORD as u64)?)
         .map_err(|source| registry::Error::Json { what: card.clone(), source })?;
     check_record(&record).map_err(refuse)?;
     if record.id != line.id
@@ -146,13 +144,10 @@ fn adapter(store: &mut Store, download: &Download<'_>, line: &Line, weigh: Weigh
     {
         return Err(refuse("is not about the adapter that the index names".into()));
     }
-    if record.extra_files.len() > MAX_FURTHER {
-        return Err(refuse(format!("names {} further files", record.extra_files.len())));
-    }
     if store.adapter_by_spec(&record.spec_hash)?.is_some() {
         return Ok(false);
     }
-    let config = download.get(&path(OWN[1]), MAX_CARD)?;
+    let config = download.get(&path(OWN[1]), MAX_CONFIG)?;
     let fetch = |name: &str, digest: &Digest, most: u64| -> Result<Vec<u8>> {
         let bytes = download.get(&path(name), most)?;
         if Digest::of(&bytes) == *digest {
@@ -168,13 +163,13 @@ fn adapter(store: &mut Store, download: &Download<'_>, line: &Line, weigh: Weigh
         return Err(refuse("says another size of its weights than they have".into()));
     }
     check_alone(Path::new(&folder), &config, &weights, &record)?;
-    weigh(&record, &weights).map_err(refuse)?;
-    let mut blobs = vec![weights];
+    let mut files = BTreeMap::from([(OWN[0].to_owned(), weights)]);
     for (name, digest) in &record.extra_files {
-        blobs.push(fetch(name, digest, MAX_FILE)?);
+        files.insert(name.clone(), fetch(name, digest, MAX_FILE)?);
     }
-    for bytes in blobs {
-        store.put_blob(&bytes)?;
+    look(&record, &files).map_err(refuse)?;
+    for bytes in files.values() {
+        store.put_blob(bytes)?;
     }
     Ok(store.admit(&record)?)
 }

@@ -181,6 +181,8 @@ pub struct Imported {
     pub base: Option<String>,
     /// Which revision of it.
     pub revision: Option<String>,
+    /// Digest of its weights file as it was.
+    pub source: Digest,
 }
 
 /// Reads and checks a PEFT folder.
@@ -252,6 +254,7 @@ pub fn read(
         weights,
         base: text("base_model_name_or_path")?,
         revision: text("revision")?,
+        source: Digest::of(bytes),
     })
 }
 
@@ -260,7 +263,7 @@ pub fn read(
 ///
 /// # Errors
 /// As [`import`], or if the configuration is not the record's.
-pub(crate) fn check_alone(
+pub fn check_alone(
     folder: &Path,
     config: &[u8],
     weights: &[u8],

@@ -1,10 +1,6 @@
 //! Opening the files of a folder that somebody named.
 
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use crate::{Error, Result};
 
@@ -46,23 +42,15 @@ pub(super) fn read(folder: &Path, name: &str, most: u64) -> Result<Option<Vec<u8
         }
         Ok(_) => path.clone(),
     };
-    // Looked at through what is open, and never waiting for a pipe's other end.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(&place)
-        .map_err(|e| refuse(format!("cannot be opened: {e}")))?;
-    let found = file.metadata()?;
-    if !found.is_file() || found.len() > most {
-        return Err(refuse("is no plain file, or absurdly large".into()));
+    match fence::open::read_own(&place, most) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+            let said = e.to_string();
+            let start = format!("{}: ", place.display());
+            Err(refuse(said.strip_prefix(&start).unwrap_or(&said).to_owned()))
+        }
+        Err(e) => Err(e.into()),
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(refuse("grows while it is read".into()));
-    }
-    Ok(Some(bytes))
 }
 
 #[cfg(test)]

@@ -37,8 +37,7 @@ pub(super) fn import(context: &Context<'_>, path: &Path, name: Option<&str>) -> 
     let effect = effect(&base, &imported)
         .map_err(|what| CommandError::new(Kind::Usage, format!("{}: {what}", path.display())))?;
     // What it was called where it comes from, so that it can be found again.
-    let weights = fs_err::read(path.join("adapter_model.safetensors"))?;
-    let mut tags = BTreeMap::from([("source".to_owned(), registry::Digest::of(&weights).to_string())]);
+    let mut tags = BTreeMap::from([("source".to_owned(), imported.source.to_string())]);
     tags.extend(imported.base.clone().map(|b| ("source_base".to_owned(), b)));
     tags.extend(imported.revision.clone().map(|r| ("source_revision".to_owned(), r)));
     if let Some(other) = imported.base.as_deref().filter(|b| !base.is_called(b)) {
@@ -95,7 +94,7 @@ fn import_pickled(context: &Context<'_>, path: &Path, name: Option<&str>) -> Res
     let diffs = lm::pickled::read(path)?;
     let base = context.base()?;
     let shape = shape(&base);
-    let source = registry::Digest::of(&fs_err::read(path)?).to_string();
+    let source = registry::Digest::of(&fence::read(path, u64::MAX)?).to_string();
     let mut new = Vec::new();
     for (i, diff) in diffs.iter().enumerate() {
         let wrong =
@@ -213,14 +212,27 @@ fn weigh(weights: &[u8], scale: f32) -> std::result::Result<f64, String> {
     }
 }
 
-/// Whether weights from elsewhere are those of a working adapter.
-pub(crate) fn weighed(record: &AdapterRecord, weights: &[u8]) -> std::result::Result<(), String> {
-    weigh(weights, record.peft.lora_alpha / record.peft.r as f32).map(drop)
+/// Whether an adapter from elsewhere is a working one: its weights are what its record says, and its recipe is one that a user could
+/// have written.
+pub(crate) fn looked_at(
+    record: &AdapterRecord,
+    files: &BTreeMap<String, Vec<u8>>,
+) -> std::result::Result<(), String> {
+    let weights = &files["adapter_model.safetensors"];
+    let config = exchange::peft::adapter_config(&record.peft);
+    exchange::peft::check_alone(Path::new(""), config.as_bytes(), weights, record).map_err(|e| e.to_string())?;
+    weigh(weights, record.peft.lora_alpha / record.peft.r as f32)?;
+    match files.get(::factory::spec::RECIPE_FILE) {
+        None => Ok(()),
+        Some(recipe) => recipes::Recipe::from_canonical(::factory::spec::RECIPE_FILE, recipe)
+            .map(drop)
+            .map_err(|e| e.to_string()),
+    }
 }
 
 fn unbundle(context: &Context<'_>, file: &Path) -> Result {
     // Refused before there is a store.
-    let done = Bundle::read(file, &weighed)?.take_in(&mut context.store()?)?;
+    let done = Bundle::read(file, &looked_at)?.take_in(&mut context.store()?)?;
     if context.global.json {
         return print_json(
             &json!({"schema": "adapter-unbundle/1", "added": done.added, "known": done.known}),
