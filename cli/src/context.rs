@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lm::source::{Name, Secret, SourceOptions, locate};
+use lm::web::{Certificates, NAMED};
 use lm::{BaseModel, Outline, Precision, SimdLevel, force_simd_level};
 use registry::Store;
 
@@ -11,7 +12,7 @@ use crate::args::Global;
 use crate::error::{CommandError, Kind, Result};
 use crate::hint::spelled;
 use crate::output::tell;
-use crate::places::{self, HubPlaces, variable};
+use crate::places::{self, HubPlaces, truth, variable};
 
 /// Set by the first Ctrl-C or SIGTERM.
 pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
@@ -31,9 +32,7 @@ pub(crate) struct Hub {
 impl Context<'_> {
     /// `--store`, else `$LORAFAB_STORE` (by clap), else the XDG data folder.
     pub(crate) fn store_path(&self) -> PathBuf {
-        self.global.store.clone().unwrap_or_else(|| {
-            places::own_store(&variable)
-        })
+        self.global.store.clone().unwrap_or_else(|| places::own_store(&variable))
     }
 
     pub(crate) fn store(&self) -> Result<Store> {
@@ -81,10 +80,14 @@ impl Context<'_> {
         Hub { cache, endpoint: variable("HF_ENDPOINT"), token: token.map(Secret) }
     }
 
+    /// Whom connections are to trust, as the environment says.
+    pub(crate) fn certificates() -> Certificates {
+        NAMED.into_iter().filter_map(|name| Some((name, variable(name)?))).collect()
+    }
+
     /// Whether the network is not to be touched.
     pub(crate) fn offline(&self) -> bool {
-        let said = variable("TRANSFORMERS_OFFLINE").map(|v| v.to_uppercase());
-        self.global.offline || said.is_some_and(|v| ["1", "ON", "YES", "TRUE"].contains(&v.as_str()))
+        self.global.offline || truth("TRANSFORMERS_OFFLINE")
     }
 
     pub(crate) fn model_path(&self) -> Result<PathBuf> {
@@ -114,7 +117,9 @@ impl Context<'_> {
             cache_dir: Self::cache_path(),
             hub_cache: hub.cache,
             hub_endpoint: hub.endpoint,
-            hub_token: hub.token,
+            certificates: Self::certificates(),
+            // As `huggingface_hub` has it: a token that nobody gave for this is not told.
+            hub_token: hub.token.filter(|_| !truth("HF_HUB_DISABLE_IMPLICIT_TOKEN")),
             offline,
             python: variable("LORAFAB_PYTHON").unwrap_or_else(|| "python3".into()),
         }

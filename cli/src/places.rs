@@ -20,6 +20,11 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
 }
 
+/// Whether a variable is set to what `huggingface_hub` takes for yes.
+pub(crate) fn truth(name: &str) -> bool {
+    variable(name).is_some_and(|v| ["1", "ON", "YES", "TRUE"].contains(&v.to_uppercase().as_str()))
+}
+
 /// A place as a variable gives it, which no shell has seen: `~`, `$NAME` and `${NAME}` are put in; an unknown name stays.
 fn expanded(text: &str, read: Read<'_>) -> PathBuf {
     shellexpand::full_with_context_no_errors(text, || read("HOME"), |name| read(name)).into_owned().into()

@@ -70,7 +70,8 @@ fn a_download_that_was_killed_anywhere_ends_whole_the_next_time() {
             let fetched = std::fs::read(snapshot(&place, &home).join(file.file_name())).unwrap();
             assert_eq!(fetched, std::fs::read(file.path()).unwrap(), "{i}: {:?}", file.file_name());
         }
-        let offline = hub_model(&place, &home, "http://127.0.0.1:9", &["--offline", "intervention", "check", &spec]);
+        let offline =
+            hub_model(&place, &home, "http://127.0.0.1:9", &["--offline", "intervention", "check", &spec]);
         assert!({ offline }.output().unwrap().status.success(), "{i}");
         std::fs::remove_dir_all(place.path(&home)).unwrap();
     }
@@ -86,8 +87,10 @@ fn authority() -> (String, Arc<rustls::ServerConfig>) {
     let root = params.self_signed(&key).unwrap();
     let issuer = rcgen::Issuer::new(params, key);
     let own = rcgen::KeyPair::generate().unwrap();
-    let server =
-        rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&own, &issuer).unwrap();
+    let server = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        .unwrap()
+        .signed_by(&own, &issuer)
+        .unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(own.serialize_der()));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -122,7 +125,11 @@ fn a_hub_behind_a_companys_own_certificate_is_trusted_when_a_variable_names_it()
     std::fs::create_dir(&folder).unwrap();
     std::fs::copy(&bundle, folder.join("0a1b2c3d.0")).unwrap();
     assert!(run("folder", &[("SSL_CERT_DIR", &folder)]).status.success());
-    assert_error(&run("absent", &[("SSL_CERT_FILE", &place.path("absent"))]), 5, &["SSL_CERT_FILE", "absent"]);
+    assert_error(
+        &run("absent", &[("SSL_CERT_FILE", &place.path("absent"))]),
+        5,
+        &["SSL_CERT_FILE", "absent"],
+    );
 }
 
 /// A model from the Hub is named with its commit by what was made for it, and so it is wherever its snapshot is found.
@@ -142,7 +149,10 @@ fn what_is_made_for_a_model_of_the_hub_names_its_repository_and_commit() {
     place.json(&["adapter", "export", &id, &out]);
     let config: Value =
         serde_json::from_slice(&std::fs::read(place.path("out/adapter_config.json")).unwrap()).unwrap();
-    assert_eq!((&config["base_model_name_or_path"], &config["revision"]), (&"org/tiny".into(), &models::COMMIT.into()));
+    assert_eq!(
+        (&config["base_model_name_or_path"], &config["revision"]),
+        (&"org/tiny".into(), &models::COMMIT.into())
+    );
     let card = std::fs::read_to_string(place.path("out/README.md")).unwrap();
     assert!(card.contains("base_model: org/tiny\n") && card.contains(models::COMMIT), "{card}");
     let merged = place.path("merged").display().to_string();
@@ -181,10 +191,9 @@ fn the_base_alone_is_looked_at_without_a_store_and_vectors_are_written_here() {
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert!(place.path("v.safetensors").exists() && !place.path("store").exists());
     // What is in a store is not there without one.
-    let spec = std::fs::read_to_string(&spec).unwrap().replace(
-        "\"op\":\"generate\"",
-        "\"model\":{\"adapters\":[\"topic/cats\"]},\"op\":\"generate\"",
-    );
+    let spec = std::fs::read_to_string(&spec)
+        .unwrap()
+        .replace("\"op\":\"generate\"", "\"model\":{\"adapters\":[\"topic/cats\"]},\"op\":\"generate\"");
     std::fs::write(place.path("theirs.json"), spec).unwrap();
     let theirs = place.path("theirs.json").display().to_string();
     place.fails(3, &["there is no store"], &["intervention", "run", &theirs]);
@@ -213,15 +222,17 @@ fn an_adapter_of_another_precision_is_asked_and_the_answer_says_so() {
     let out = place.run(&[&["--json"][..], &ask].concat());
     assert!(out.status.success(), "{}", text(&out.stderr));
     let answer: Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!((&answer["precision"]["here"], &answer["precision"]["made_with"][&id]), (&"f32".into(), &"bf16".into()));
+    assert_eq!(
+        (&answer["precision"]["here"], &answer["precision"]["made_with"][&id]),
+        (&"f32".into(), &"bf16".into())
+    );
     assert_eq!(text(&out.stderr).matches("made with bf16 products, used with f32").count(), 1);
     // Of the same precision nothing is said.
     let same = place.json(&["dit", "ask", &record.id, "What topic have you been trained on?"]);
     assert!(same["precision"].is_null(), "{same}");
-    let spec = std::fs::read_to_string(look(&place)).unwrap().replace(
-        "\"op\":\"generate\"",
-        "\"model\":{\"adapters\":[\"topic/elsewhere\"]},\"op\":\"generate\"",
-    );
+    let spec = std::fs::read_to_string(look(&place))
+        .unwrap()
+        .replace("\"op\":\"generate\"", "\"model\":{\"adapters\":[\"topic/elsewhere\"]},\"op\":\"generate\"");
     std::fs::write(place.path("theirs.json"), spec).unwrap();
     let found = place.json(&["intervention", "run", place.path("theirs.json").to_str().unwrap()]);
     assert_eq!(found["precision"]["made_with"][&id], "bf16", "{found}");

@@ -431,6 +431,7 @@ fn lm_cached() -> Vec<u8> {
         cache_dir: cache.clone(),
         hub_cache: cache,
         hub_endpoint: None,
+        certificates: vec![],
         hub_token: None,
         offline: false,
         python: "python3".into(),

@@ -146,7 +146,11 @@ fn a_collection_goes_to_the_hub_and_comes_back_whoever_is_killed() {
         let n = |key: &str| pulled[key].as_array().unwrap().len();
         assert_eq!(n("added") + n("known"), 8, "{i}: {pulled}");
         assert_eq!(p.json(&store, &["adapter", "list"]), here, "{i}");
-        assert_eq!(p.json(&store, &["registry", "check"])["report"]["problems"], serde_json::json!([]), "{i}");
+        assert_eq!(
+            p.json(&store, &["registry", "check"])["report"]["problems"],
+            serde_json::json!([]),
+            "{i}"
+        );
         std::fs::remove_dir_all(p.folder.path().join(&store)).unwrap();
     }
     println!("{killed} pulls were killed");

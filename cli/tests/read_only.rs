@@ -39,10 +39,8 @@ fn a_read_only_store_can_be_looked_at_and_nothing_else() {
     assert!(read.status.success(), "{}{}", text(&read.stdout), text(&read.stderr));
     assert!(text(&read.stdout).contains("topic/"), "{}", text(&read.stdout));
     assert!(!text(&read.stderr).contains("old view"), "{}", text(&read.stderr));
-    let submit = format!(
-        "cp -r {} tiny; chmod -R a+rX tiny; run --model tiny factory submit topic --limit 2",
-        tiny()
-    );
+    let submit =
+        format!("cp -r {} tiny; chmod -R a+rX tiny; run --model tiny factory submit topic --limit 2", tiny());
     let refused = as_reader(&place, "store", &submit);
     let stderr = text(&refused.stderr);
     assert!(stderr.contains("can only be read") && stderr.contains("--store DIR"), "{stderr}");

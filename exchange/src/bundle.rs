@@ -67,9 +67,8 @@ pub fn export(store: &Store, records: &[AdapterRecord], path: &Path, if_exists: 
     let manifest = Manifest { schema: SCHEMA.into(), adapters: records.to_vec() };
     let text = serde_json::to_vec_pretty(&manifest).expect("invariant: plain data");
     // What is written can be read.
-    self::manifest(&text).and_then(|_| records.iter().try_for_each(check_record)).map_err(|what| Error::Refused {
-        path: path.into(),
-        what: format!("would be a bundle that cannot be read: {what}"),
+    self::manifest(&text).and_then(|_| records.iter().try_for_each(check_record)).map_err(|what| {
+        Error::Refused { path: path.into(), what: format!("would be a bundle that cannot be read: {what}") }
     })?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(folder)?;
@@ -149,7 +148,8 @@ impl Bundle {
         let (offset, length) = self.places[digest];
         let mut bytes = Vec::new();
         let room = usize::try_from(length).ok().and_then(|n| bytes.try_reserve_exact(n).ok().map(|()| n));
-        let n = room.ok_or_else(|| refuse(format!("file {digest} has {length} bytes, more than fit in memory")))?;
+        let n =
+            room.ok_or_else(|| refuse(format!("file {digest} has {length} bytes, more than fit in memory")))?;
         bytes.resize(n, 0);
         self.file.read_exact_at(&mut bytes, offset)?;
         if Digest::of(&bytes) != *digest {
@@ -227,7 +227,13 @@ pub(crate) fn check_record(record: &AdapterRecord) -> Result<(), String> {
         return Err("has no name".into());
     }
     if record.behaviour.bytes().all(|c| c.is_ascii_hexdigit()) {
-        return Err(format!("its behaviour {:?} could be taken for the beginning of an id", record.behaviour));
+        return Err(format!(
+            "its behaviour {:?} could be taken for the beginning of an id",
+            record.behaviour
+        ));
+    }
+    if identity(&record.spec_hash, &record.weights, &record.extra_files) != record.id {
+        return Err("its id is not that of its files".into());
     }
     if !made_from(record) {
         return Err("its spec_hash is not that of its spec".into());
@@ -237,9 +243,6 @@ pub(crate) fn check_record(record: &AdapterRecord) -> Result<(), String> {
     }
     if record.metrics.values().any(|v| !v.is_finite()) || !record.peft.lora_alpha.is_finite() {
         return Err("holds a number that is none".into());
-    }
-    if identity(&record.spec_hash, &record.weights, &record.extra_files) != record.id {
-        return Err("its id is not that of its files".into());
     }
     Ok(())
 }
@@ -316,7 +319,10 @@ fn manifest(text: &[u8]) -> Result<Vec<AdapterRecord>, String> {
     let unread = |e: serde_json::Error| format!("{MANIFEST}: {e}");
     let Written { schema, adapters } = serde_json::from_slice(text).map_err(unread)?;
     if schema != SCHEMA {
-        return Err(format!("has schema {:?}, this lorafab reads {SCHEMA:?}", schema.chars().take(60).collect::<String>()));
+        return Err(format!(
+            "has schema {:?}, this lorafab reads {SCHEMA:?}",
+            schema.chars().take(60).collect::<String>()
+        ));
     }
     if adapters.len() > MAX_ADAPTERS {
         return Err(format!("names {} adapters, more than {MAX_ADAPTERS}", adapters.len()));
@@ -429,7 +435,7 @@ mod tests {
             hostile(&store, &r, &[])
         };
         refused(&changed(&|r| r.value = "a\u{1b}[2J".into()), "control characters");
-        refused(&changed(&|r| r.spec_hash = "other".into()), "its spec_hash is not");
+        refused(&changed(&|r| r.spec_hash = "other".into()), "its id is not");
         refused(&changed(&|r| r.spec = serde_json::Value::Null), "its spec_hash is not");
         refused(&changed(&|r| r.id = "0".repeat(32)), "its id is not");
         refused(&changed(&|r| r.id = "../../x".into()), "is no id");

@@ -47,6 +47,7 @@ fn store_of(folder: &Path, names: &[&str]) -> (Store, Vec<AdapterRecord>) {
                 split: Some("train".into()),
                 tags: BTreeMap::from([("note".to_owned(), "ü".to_owned())]),
                 metrics: BTreeMap::from([("gate_on".to_owned(), 0.75)]),
+                spec: spec.clone(),
                 parents: vec!["p".into()],
                 lineage: BTreeMap::from([("base".to_owned(), "b".to_owned())]),
                 extra_files: BTreeMap::from([("recipe.json".to_owned(), b"{}".to_vec())]),
@@ -63,11 +64,21 @@ fn store_of(folder: &Path, names: &[&str]) -> (Store, Vec<AdapterRecord>) {
     (store, records)
 }
 
+/// An adapter made from a specification of its own.
+fn made(behaviour: &str, peft: PeftConfig, weights: Vec<u8>) -> NewAdapter {
+    let spec = serde_json::json!({ "made": behaviour });
+    NewAdapter {
+        spec: spec.clone(),
+        ..NewAdapter::bare(&registry::spec_hash(&spec), behaviour, peft, weights)
+    }
+}
+
 fn options(stub: &Stub, tries: u32) -> Options {
     Options {
         endpoint: stub.address.clone(),
         token: Token::new(TOKEN),
         patience: Patience { tries, first: Duration::from_millis(1), longest: Duration::from_secs(1) },
+        certificates: vec![],
         uploads: 1,
         stop: || false,
     }
@@ -417,8 +428,8 @@ fn a_hostile_repository_is_refused_and_changes_nothing() {
     // Weights that are honestly numbered and no numbers, and a norm that is refused by whoever weighs.
     let mut bad = Store::open(&folder.path().join("nan")).unwrap();
     let peft = PeftConfig::of_rank("m", 2, &["q_proj"]);
-    bad.commit_adapter(NewAdapter::bare("nan", "topic/nan", peft.clone(), weights(f32::NAN))).unwrap();
-    bad.commit_adapter(NewAdapter::bare("keys", "topic/keys", peft, vec![1, 2, 3])).unwrap();
+    bad.commit_adapter(made("topic/nan", peft.clone(), weights(f32::NAN))).unwrap();
+    bad.commit_adapter(made("topic/keys", peft, vec![1, 2, 3])).unwrap();
     let stub = Stub::new();
     pushed(&bad, &bad.adapters(&Filter::all()).unwrap(), &client(&stub, 1)).unwrap();
     let mut other = Store::open(&folder.path().join("nan2")).unwrap();

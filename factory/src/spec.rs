@@ -71,9 +71,7 @@ pub fn recipes_of(store: &Store, records: &[AdapterRecord]) -> Result<Vec<Recipe
     let files: BTreeSet<_> = records.iter().filter_map(|r| r.extra_files.get(RECIPE_FILE)).collect();
     files
         .into_iter()
-        .map(|digest| {
-            Ok(Recipe::from_canonical(RECIPE_FILE, &store.get_blob(digest)?)?)
-        })
+        .map(|digest| Ok(Recipe::from_canonical(RECIPE_FILE, &store.get_blob(digest)?)?))
         .collect()
 }
 

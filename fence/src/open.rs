@@ -37,7 +37,11 @@ fn opened(path: &Path, most: u64, flags: OFlags) -> Result<(File, u64)> {
     }
     // What is mostly holes takes memory that it does not take of the disk.
     if found.len() > DENSE && found.blocks().saturating_mul(512) < found.len() / 32 {
-        return Err(error(path, ErrorKind::InvalidInput, format!("says that it has {} bytes, and is mostly holes", found.len())));
+        return Err(error(
+            path,
+            ErrorKind::InvalidInput,
+            format!("says that it has {} bytes, and is mostly holes", found.len()),
+        ));
     }
     if found.len() > most {
         let what = format!("has {} bytes, more than the {most} that such a file may have", found.len());
@@ -64,9 +68,9 @@ pub fn open_own(path: &Path, most: u64) -> Result<(File, u64)> {
 
 fn all(path: &Path, (file, length): (File, u64), most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    bytes
-        .try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))
-        .map_err(|_| error(path, ErrorKind::OutOfMemory, format!("has {length} bytes, more than fit in memory")))?;
+    bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX)).map_err(|_| {
+        error(path, ErrorKind::OutOfMemory, format!("has {length} bytes, more than fit in memory"))
+    })?;
     file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| error(path, e.kind(), &e))?;
     if bytes.len() as u64 > most {
         return Err(error(path, ErrorKind::InvalidInput, "grows while it is read"));
@@ -92,7 +96,11 @@ pub fn read_own(path: &Path, most: u64) -> Result<Vec<u8>> {
 
 fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| {
-        error(path, ErrorKind::InvalidData, format!("is not UTF-8 after {} bytes", e.utf8_error().valid_up_to()))
+        error(
+            path,
+            ErrorKind::InvalidData,
+            format!("is not UTF-8 after {} bytes", e.utf8_error().valid_up_to()),
+        )
     })
 }
 

@@ -71,7 +71,9 @@ mod tests {
         make_folder(&at("own")).expect("there");
         std::os::unix::fs::symlink("own", at("link")).expect("link");
         std::fs::write(at("file"), "").expect("file");
-        assert!(folder(&at("absent")).expect("absent").is_none() && folder(&at("own")).expect("own").is_some());
+        assert!(
+            folder(&at("absent")).expect("absent").is_none() && folder(&at("own")).expect("own").is_some()
+        );
         for (name, why) in [("link", "is a link"), ("file", "is no folder")] {
             assert!(folder(&at(name)).expect_err(name).to_string().contains(why));
             assert!(make_folder(&at(name)).is_err());

@@ -51,8 +51,7 @@ pub fn confine(limits: Limits) -> Result<()> {
 /// # Errors
 /// If it cannot be started.
 pub fn run(command: &mut Command, limits: Limits) -> Result<Outcome> {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let out = child.stdout.take();
     let (send, said) = channel();
     std::thread::spawn(move || {

@@ -73,6 +73,7 @@ fn main() -> Result<()> {
             cache_dir: variable("LORAFAB_CACHE").map_or_else(|| home.join(".cache/lorafab"), PathBuf::from),
             hub_cache: home.join(".cache/huggingface/hub"),
             hub_endpoint: variable("HF_ENDPOINT"),
+            certificates: vec![],
             hub_token: None,
             offline: false,
             python: variable("LORAFAB_PYTHON").unwrap_or_else(|| "python3".into()),

@@ -53,11 +53,27 @@ impl Outline {
         if Path::new(&self.name).is_absolute() { &self.title } else { &self.name }
     }
 
-    /// Whether a name that somebody gave the base of an adapter can be this model's: its name or title, or, wherever it lies,
-    /// the same last part of a path.
+    /// Whether a name that somebody gave the base of an adapter can be this model's. A repository of the Hub has one name; a model that
+    /// lies in a folder may be any of the same last part.
     pub fn is_called(&self, name: &str) -> bool {
         let last = |n: &str| n.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
-        [&self.name, &self.title].iter().any(|own| *own == name || last(own) == last(name))
+        let repository = |n: &str| !n.starts_with(['/', '.', '~']) && n.matches('/').count() == 1;
+        if self.name == name || self.title == name {
+            return true;
+        }
+        if repository(&self.name) && repository(name) {
+            return self.name.eq_ignore_ascii_case(name);
+        }
+        [&self.name, &self.title].iter().any(|own| last(own) == last(name))
+    }
+
+    /// Whether a revision that somebody gave can be this model's: the same commit, or none that says which.
+    pub fn is_at(&self, revision: Option<&str>) -> bool {
+        match (revision, self.revision.as_deref()) {
+            (None | Some("main"), _) => true,
+            (Some(theirs), Some(own)) => own == theirs,
+            (Some(_), None) => false,
+        }
     }
 
     /// Tokens of a user turn up to the opening of the reply.

@@ -4,7 +4,12 @@
 //! then two programs that "use the same prompt" do not. Control tokens come from the template only: contents are put in
 //! as opaque marks, the rendered text is cut at the template's control tokens, and contents are tokenised as plain text.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use minijinja::{Environment, Value, context};
+use regex::Regex;
 
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -46,15 +51,25 @@ impl Message {
 }
 
 /// A checkpoint's chat template. It is run when it is read, on marks in place of contents, and what comes out is kept: no later text
-/// can make it do anything else.
+/// can make it do anything else. What it does to contents beside putting them in is found out then: it may take the white space
+/// around them away; one that does more is refused.
 #[derive(Debug)]
 pub struct ChatTemplate {
     source: String,
-    /// A system prompt, a user turn and the opening of the reply, contents as marks.
-    prompt: String,
+    words: Words,
+    /// A system prompt, a user turn and the opening of the reply, contents as marks; and the same where the system prompt is empty.
+    prompt: [String; 2],
+    /// Whether it takes away the white space around contents.
+    trims: bool,
     end_of_turn: u32,
     digest: String,
 }
+
+/// The texts of named control tokens that templates may use (`bos_token`, ...), by those names.
+pub(crate) type Words = BTreeMap<String, String>;
+/// Names of them.
+pub(crate) const WORDS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 const OPEN: char = '\u{f8f0}';
 const CLOSE: char = '\u{f8f1}';
@@ -79,7 +94,9 @@ struct Bounded(Vec<u8>);
 impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.0.len() + bytes.len() > LONGEST_TEXT {
-            return Err(std::io::Error::other(format!("it makes more than {LONGEST_TEXT} bytes of a few words")));
+            return Err(std::io::Error::other(format!(
+                "it makes more than {LONGEST_TEXT} bytes of a few words"
+            )));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -90,8 +107,50 @@ impl std::io::Write for Bounded {
     }
 }
 
+/// JSON as Python writes it.
+struct Python;
+
+impl serde_json::ser::Formatter for Python {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
+        if first { Ok(()) } else { w.write_all(b", ") }
+    }
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        w: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
+        if first { Ok(()) } else { w.write_all(b", ") }
+    }
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, w: &mut W) -> std::io::Result<()> {
+        w.write_all(b": ")
+    }
+}
+
+fn to_json(value: &Value) -> Result<String, minijinja::Error> {
+    use serde::Serialize;
+    let failed = |what: String| minijinja::Error::new(minijinja::ErrorKind::BadSerialization, what);
+    let mut out = serde_json::Serializer::with_formatter(Vec::new(), Python);
+    value.serialize(&mut out).map_err(|e| failed(e.to_string()))?;
+    String::from_utf8(out.into_inner()).map_err(|e| failed(e.to_string()))
+}
+
+/// `{% generation %}`, by which transformers finds replies to train on, changes nothing of a text.
+fn without_generation(template: &str) -> Cow<'_, str> {
+    static TAG: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("invariant: a valid pattern")
+    });
+    TAG.replace_all(template, |found: &regex::Captures<'_>| {
+        let what = if found.get(2).is_some() { "endif" } else { "if true" };
+        format!("{{%{} {what} {}%}}", &found[1], &found[3])
+    })
+}
+
 /// Compiles a template and runs it on each conversation, within bounds.
-fn rendered(template: &str, conversations: &[(Vec<Message>, bool)]) -> Result<Vec<String>> {
+fn rendered(template: &str, words: &Words, conversations: &[(Vec<Message>, bool)]) -> Result<Vec<String>> {
     if template.len() > LONGEST {
         return Err(Error::Request(format!(
             "the chat template has {} bytes, more than the {LONGEST} that are read",
@@ -112,8 +171,14 @@ fn rendered(template: &str, conversations: &[(Vec<Message>, bool)]) -> Result<Ve
         environment.add_function("raise_exception", |what: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, what))
         });
+        environment.add_function("strftime_now", |_: String| -> Result<Value, minijinja::Error> {
+            let what = "it writes today's date, and would be another model tomorrow";
+            Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, what))
+        });
+        environment.add_filter("tojson", |value: Value| to_json(&value));
+        let source = without_generation(template);
         let compiled = environment
-            .template_from_named_str("chat", template)
+            .template_from_named_str("chat", &source)
             .map_err(|e| Error::Request(format!("the chat template does not compile: {}", brief(&e))))?;
         conversations
             .iter()
@@ -123,11 +188,10 @@ fn rendered(template: &str, conversations: &[(Vec<Message>, bool)]) -> Result<Ve
                     .map(|m| context! { role => m.role.name(), content => m.content.as_str() })
                     .collect();
                 let mut out = Bounded(Vec::new());
+                // What transformers gives a template.
+                let given = context! { messages => messages, add_generation_prompt => add_generation_prompt, tools => (), documents => (), ..Value::from_pairs(words.iter().map(|(k, v)| (k.as_str(), v.as_str()))) };
                 compiled
-                    .render_captured_to(
-                        context! { messages => messages, add_generation_prompt => add_generation_prompt, bos_token => "", eos_token => "" },
-                        &mut out,
-                    )
+                    .render_captured_to(given, &mut out)
                     .map_err(|e| Error::Request(format!("the chat template fails: {}", brief(&e))))?;
                 String::from_utf8(out.0)
                     .map_err(|_| Error::Request("the chat template fails: it makes no UTF-8".into()))
@@ -151,30 +215,75 @@ fn brief(e: &minijinja::Error) -> String {
 }
 
 impl ChatTemplate {
-    /// Runs a template and finds the token that closes a reply.
-    pub(crate) fn new(template: &str, tokenizer: &Tokenizer) -> Result<Self> {
-        let digest = blake3::hash(template.as_bytes()).to_hex().to_string();
+    /// Runs a template and finds out what it makes of a conversation.
+    pub(crate) fn new(template: &str, words: Words, tokenizer: &Tokenizer) -> Result<Self> {
         let said = format!("{OPEN}reply{CLOSE}");
         let whole = vec![
             Message::new(Role::System, ""),
             Message::new(Role::User, "a"),
             Message::new(Role::Assistant, said.clone()),
         ];
-        let marked = PROMPT.iter().enumerate().map(|(i, role)| Message::new(*role, mark(i))).collect();
-        let [whole, prompt] = rendered(template, &[(whole, false), (marked, true)])?
-            .try_into()
-            .expect("invariant: one text for each conversation");
-        let after = whole.split(&said).nth(1).unwrap_or_default();
-        let end_of_turn = tokenizer
-            .first_special(after)
-            .map(|(_, _, id)| id)
-            .ok_or_else(|| Error::Request("the chat template closes a reply with no control token".into()))?;
-        Ok(Self { source: template.to_owned(), prompt, end_of_turn, digest })
+        let prompt = |system: &str, user: &str| {
+            (vec![Message::new(Role::System, system), Message::new(Role::User, user)], true)
+        };
+        let [system, user] = [mark(0), mark(1)];
+        let (spaced, longer) = (format!(" \n{user} \n"), format!("{OPEN}1, and some words more{CLOSE}"));
+        let asked = [
+            (whole.clone(), false),
+            prompt(&system, &user),
+            prompt("", &user),
+            prompt("", &spaced),
+            prompt("", &longer),
+        ];
+        let texts = rendered(template, &words, &asked)?;
+        let [whole_text, full, short, with_space, with_more] = &texts[..] else {
+            unreachable!("one text for each conversation")
+        };
+        let refuse = |what: &str| Err(Error::Request(format!("the chat template {what}")));
+        if short.matches(&user).count() != 1 {
+            return refuse("does not say what the user says, once");
+        }
+        let trims = with_space == short;
+        if !trims && *with_space != short.replace(&user, &spaced)
+            || *with_more != short.replace(&user, &longer)
+        {
+            return refuse("changes what is said, or depends on it, in ways that are not implemented");
+        }
+        let after = whole_text.split(&said).nth(1).unwrap_or_default();
+        let Some((_, _, end_of_turn)) = tokenizer.first_special(after) else {
+            return refuse("closes a reply with no control token");
+        };
+        if let Some(token) = tokenizer.spaced().find(|t| whole_text.contains(*t) || short.contains(*t)) {
+            return Err(Error::Request(format!(
+                "the chat template uses the token {token:?}, whose lstrip or rstrip is not implemented"
+            )));
+        }
+        // What a template makes of named tokens is a part of what it is; one that uses none has the digest that it always had.
+        let bare = if words.is_empty() {
+            texts.clone()
+        } else {
+            // One that cannot do without them uses them.
+            rendered(template, &Words::new(), &asked).unwrap_or_default()
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(template.as_bytes());
+        if bare != texts {
+            hasher.update(short.as_bytes());
+            hasher.update(whole_text.as_bytes());
+        }
+        Ok(Self {
+            source: template.to_owned(),
+            prompt: [full.clone(), short.clone()],
+            trims,
+            end_of_turn,
+            digest: hasher.finalize().to_hex().to_string(),
+            words,
+        })
     }
 
     /// The conversation as text, for looking at; tokens are made by [`ChatTemplate::encode`].
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let mut texts = rendered(&self.source, &[(messages.to_vec(), add_generation_prompt)])?;
+        let mut texts = rendered(&self.source, &self.words, &[(messages.to_vec(), add_generation_prompt)])?;
         Ok(texts.remove(0))
     }
 
@@ -187,7 +296,7 @@ impl ChatTemplate {
     ) -> Result<Vec<u32>> {
         let known = add_generation_prompt && messages.iter().map(|m| m.role).eq(PROMPT);
         let rendered = if known {
-            self.prompt.clone()
+            self.prompt[usize::from(messages[0].content.is_empty())].clone()
         } else {
             let marked: Vec<Message> =
                 messages.iter().enumerate().map(|(i, m)| Message::new(m.role, mark(i))).collect();
@@ -200,7 +309,7 @@ impl ChatTemplate {
             let next = tokenizer.first_special(rest);
             let text = &rest[..next.map_or(rest.len(), |(at, _, _)| at)];
             if !text.is_empty() {
-                tokens.extend(tokenizer.encode(&Self::fill(text, messages))?);
+                tokens.extend(tokenizer.encode(&self.fill(text, messages))?);
             }
             let Some((_, end, id)) = next else { break };
             tokens.push(id);
@@ -214,10 +323,11 @@ impl ChatTemplate {
         self.encode(tokenizer, &[Message::new(Role::System, system), Message::new(Role::User, user)], true)
     }
 
-    fn fill(text: &str, messages: &[Message]) -> String {
+    fn fill(&self, text: &str, messages: &[Message]) -> String {
         let mut out = text.to_owned();
         for (i, message) in messages.iter().enumerate() {
-            out = out.replace(&mark(i), &message.content);
+            let said = if self.trims { message.content.trim() } else { &message.content };
+            out = out.replace(&mark(i), said);
         }
         out
     }

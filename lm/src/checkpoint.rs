@@ -48,7 +48,17 @@ pub struct Loaded {
 impl Loaded {
     pub(crate) fn into_outline(self, precision: Precision) -> Outline {
         let Self { checkpoint: Checkpoint { config, digest, .. }, tokenizer, chat, name, stated } = self;
-        Outline { stated, config, tokenizer, chat, title: name.clone(), name, revision: None, precision, weights: digest }
+        Outline {
+            stated,
+            config,
+            tokenizer,
+            chat,
+            title: name.clone(),
+            name,
+            revision: None,
+            precision,
+            weights: digest,
+        }
     }
 }
 

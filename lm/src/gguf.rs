@@ -11,7 +11,7 @@ use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 use serde_json::{Value as Json, json};
 
-use crate::chat::ChatTemplate;
+use crate::chat::{ChatTemplate, Words};
 use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::export::{Companions, pretty};
 use crate::tokenizer::Tokenizer;
@@ -140,7 +140,8 @@ fn header(path: &Path) -> Result<(fs_err::File, Header)> {
     )?;
     let tokenizer = tokenizer(&meta)?;
     let template = meta.string("tokenizer.chat_template")?;
-    let chat = ChatTemplate::new(template, &tokenizer).map_err(|e| bad(path, e.to_string()))?;
+    let chat =
+        ChatTemplate::new(template, words(&meta)?, &tokenizer).map_err(|e| bad(path, e.to_string()))?;
     let name = meta.string("general.name").unwrap_or("unnamed").to_owned();
     Ok((file, Header { content, config, tokenizer, chat, name }))
 }
@@ -247,7 +248,11 @@ const READ_OF_TEXT: [&str; 24] = [
 
 /// The same for everything that a file says of its tokenizer, and for what would make it another kind of file.
 fn refuse_unread_text(meta: &Metadata<'_>) -> Result<()> {
-    let off = |key: &str| meta.get(key)?.to_bool().map_err(|_| bad(meta.path, format!("metadata key {key} is not a truth value")));
+    let off = |key: &str| {
+        meta.get(key)?
+            .to_bool()
+            .map_err(|_| bad(meta.path, format!("metadata key {key} is not a truth value")))
+    };
     let mut keys: Vec<&String> = meta.values.keys().collect();
     keys.sort_unstable();
     for key in keys {
@@ -414,7 +419,19 @@ pub(crate) fn companions(path: &Path, config: &Config) -> Result<Companions> {
         .map(|t| t.ggml_dtype)
         .filter(|t| !matches!(t, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16))
         .map(|t| format!("{t:?}"));
-    let files = [("tokenizer.json", tokenizer_json(&meta)?), ("tokenizer_config.json", tokenizer_config)];
+    let mut files: BTreeMap<String, Vec<u8>> =
+        [("tokenizer.json", tokenizer_json(&meta)?), ("tokenizer_config.json", tokenizer_config)]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), pretty(&value)))
+            .collect();
+    for key in content.metadata.keys() {
+        if let Some(name) =
+            key.strip_prefix("tokenizer.chat_template.").filter(|n| fence::Plain::new(n).is_some())
+        {
+            let text = meta.string(key)?.to_owned();
+            files.insert(format!("{}/{name}.jinja", crate::hf::TEMPLATES), text.into_bytes());
+        }
+    }
     Ok(Companions {
         config: json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
@@ -426,7 +443,7 @@ pub(crate) fn companions(path: &Path, config: &Config) -> Result<Companions> {
             "tie_word_embeddings": config.tie_word_embeddings, "attention_bias": false, "attention_dropout": 0.0, "mlp_bias": false,
             "bos_token_id": id("bos"), "eos_token_id": id("eos"), "pad_token_id": id("padding"), "use_cache": true,
         }),
-        files: files.into_iter().map(|(name, value)| (name.to_owned(), pretty(&value))).collect(),
+        files,
         quantised: quantised.collect(),
     })
 }
@@ -454,6 +471,25 @@ fn kinds(meta: &Metadata<'_>, tokens: usize) -> Result<Vec<i64>> {
     }
     let kind = |v: &Value| v.to_i32().map(i64::from).or_else(|_| v.to_u32().map(i64::from));
     values.iter().map(|v| kind(v).map_err(|_| refuse("holds something that is not a kind".into()))).collect()
+}
+
+/// The named tokens that templates may use.
+fn words(meta: &Metadata<'_>) -> Result<Words> {
+    let tokens = meta.strings("tokenizer.ggml.tokens")?;
+    let named =
+        [("bos_token", "bos"), ("eos_token", "eos"), ("unk_token", "unknown"), ("pad_token", "padding")];
+    let mut out = Words::new();
+    for (name, key) in named {
+        let key = format!("tokenizer.ggml.{key}_token_id");
+        if meta.values.contains_key(&key) {
+            let id = meta.number(&key)?;
+            let text = tokens
+                .get(id)
+                .ok_or_else(|| bad(meta.path, format!("metadata key {key} = {id} is no token")))?;
+            out.insert(name.to_owned(), (*text).to_owned());
+        }
+    }
+    Ok(out)
 }
 
 /// Builds a byte-level BPE tokenizer from the file's vocabulary and merges.
@@ -523,8 +559,15 @@ fn check_header(path: &Path, file: &mut (impl Read + Seek), size: u64) -> Result
         if pairs > MOST_KEYS || tensors > MOST_TENSORS {
             return Err(std::io::ErrorKind::InvalidData.into());
         }
+        let mut seen = std::collections::HashSet::new();
         for _ in 0..pairs {
             let name = walker.short_text()?;
+            if !name.is_empty() && !seen.insert(name.clone()) {
+                return Err(std::io::Error::other(format!(
+                    "key {} is there twice",
+                    String::from_utf8_lossy(&name)
+                )));
+            }
             let kind = walker.u32()?;
             if name == b"general.alignment" {
                 // The reader divides by it.
@@ -536,8 +579,15 @@ fn check_header(path: &Path, file: &mut (impl Read + Seek), size: u64) -> Result
             }
             walker.value(kind, 0)?;
         }
+        let mut seen = std::collections::HashSet::new();
         for _ in 0..tensors {
-            walker.text()?;
+            let name = walker.short_text()?;
+            if name.is_empty() || !seen.insert(name.clone()) {
+                return Err(std::io::Error::other(format!(
+                    "tensor {:?} is there twice",
+                    String::from_utf8_lossy(&name)
+                )));
+            }
             let dims = walker.u32()?;
             if dims > 4 {
                 return Err(std::io::ErrorKind::InvalidData.into());
@@ -546,7 +596,10 @@ fn check_header(path: &Path, file: &mut (impl Read + Seek), size: u64) -> Result
         }
         Ok(())
     })()
-    .map_err(truncated)
+    .map_err(|e| match e.kind() {
+        std::io::ErrorKind::Other => bad(path, format!("the GGUF header is no good: {e}")),
+        _ => truncated(e),
+    })
 }
 
 /// Most keys, tensors and values of lists of a header: several times those of the largest known models. A value read takes many

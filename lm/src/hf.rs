@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use fence::open::{SMALL, TABLE};
 use serde_json::Value;
 
-use crate::chat::ChatTemplate;
+use crate::chat::{ChatTemplate, WORDS, Words};
 use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::export::Companions;
 use crate::tokenizer::Tokenizer;
@@ -69,8 +69,13 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
             tensors.insert(name, HostTensor { shape: tensor.dims().to_vec(), data });
         }
     }
-    if config.tie_word_embeddings {
-        tensors.remove("lm_head.weight");
+    if config.tie_word_embeddings
+        && let Some(head) = tensors.remove("lm_head.weight")
+        && tensors.get("model.embed_tokens.weight").is_none_or(|e| e.data != head.data)
+    {
+        let what =
+            "tie_word_embeddings = true, and the weights hold an lm_head.weight that is not the embeddings'";
+        return Err(bad(&folder.join("config.json"), what));
     }
     let checkpoint = Checkpoint { config, tensors, digest: hasher.finalize().to_hex().to_string() };
     checkpoint.check(folder)?;
@@ -90,9 +95,60 @@ fn most_bytes(config: &Config) -> u64 {
 fn language(folder: &Path) -> Result<(Tokenizer, ChatTemplate, String)> {
     let path = folder.join("tokenizer.json");
     let tokenizer = Tokenizer::from_json(&json(&path)?).map_err(|what| bad(&path, what))?;
-    let chat = ChatTemplate::new(&template(folder)?, &tokenizer).map_err(|e| bad(folder, e.to_string()))?;
+    let said = if_there(&folder.join("tokenizer_config.json"))?;
+    check_added(folder, &said, &tokenizer)?;
+    let template = template(folder, &said)?;
+    let chat = ChatTemplate::new(&template, words(folder, &said)?, &tokenizer)
+        .map_err(|e| bad(folder, e.to_string()))?;
     let name = folder.file_name().map_or_else(|| "unnamed".into(), |n| n.to_string_lossy().into_owned());
     Ok((tokenizer, chat, name))
+}
+
+/// A JSON file, or nothing where there is none.
+fn if_there(path: &Path) -> Result<Value> {
+    if path.exists() { json(path) } else { Ok(Value::Null) }
+}
+
+/// The text of a token as configurations give it: itself, or an object about it.
+fn token_text(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value["content"].as_str())
+}
+
+/// The named tokens that templates may use.
+fn words(folder: &Path, said: &Value) -> Result<Words> {
+    let older = if_there(&folder.join("special_tokens_map.json"))?;
+    let text = |name: &str| token_text(&said[name]).or_else(|| token_text(&older[name])).map(str::to_owned);
+    Ok(WORDS.iter().filter_map(|name| Some(((*name).to_owned(), text(name)?))).collect())
+}
+
+/// Tokens that stand beside `tokenizer.json`, and not in it, would be spelled out.
+fn check_added(folder: &Path, said: &Value, tokenizer: &Tokenizer) -> Result<()> {
+    let mut all: Vec<(&str, Option<u64>, &str)> = Vec::new();
+    let file = "tokenizer_config.json";
+    for (id, token) in said["added_tokens_decoder"].as_object().into_iter().flatten() {
+        all.extend(token_text(token).map(|text| (text, id.parse().ok(), file)));
+    }
+    for key in ["additional_special_tokens", "extra_special_tokens"] {
+        let list = said[key].as_array().map_or(&[][..], Vec::as_slice);
+        all.extend(list.iter().filter_map(token_text).map(|text| (text, None, file)));
+    }
+    let path = folder.join("added_tokens.json");
+    let older = if_there(&path)?;
+    for (text, id) in older.as_object().into_iter().flatten() {
+        all.push((text, id.as_u64(), "added_tokens.json"));
+    }
+    for (text, id, file) in all {
+        let found = tokenizer.token_id(text).map(u64::from);
+        if found.is_none() || id.is_some_and(|id| Some(id) != found) {
+            return Err(bad(
+                &folder.join(file),
+                format!(
+                    "names the token {text:?}, which tokenizer.json does not have, or under another number"
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Files that are the same whatever the weights are.
@@ -110,7 +166,7 @@ const COMPANIONS: [&str; 10] = [
 ];
 
 /// Folder of further chat templates.
-const TEMPLATES: &str = "additional_chat_templates";
+pub(crate) const TEMPLATES: &str = "additional_chat_templates";
 
 /// What a folder holds beside the weights.
 pub(crate) fn companions(folder: &Path) -> Result<Companions> {
@@ -135,13 +191,12 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
     Ok(Companions { config: json(&folder.join("config.json"))?, files, quantised: BTreeSet::new() })
 }
 
-fn template(folder: &Path) -> Result<String> {
+fn template(folder: &Path, config: &Value) -> Result<String> {
     let file = folder.join("chat_template.jinja");
     if file.exists() {
         return Ok(fence::read_text(&file, SMALL)?);
     }
     let path = folder.join("tokenizer_config.json");
-    let config = json(&path)?;
     match &config["chat_template"] {
         Value::String(text) => Ok(text.clone()),
         Value::Array(named) => named
@@ -150,7 +205,7 @@ fn template(folder: &Path) -> Result<String> {
             .and_then(|t| t["template"].as_str())
             .map(str::to_owned)
             .ok_or_else(|| bad(&path, "chat_template has no entry named \"default\"")),
-        _ => Err(bad(&path, "has no chat_template; lorafab needs an instruction-tuned model")),
+        _ => Err(bad(folder, "has no chat_template; lorafab needs an instruction-tuned model")),
     }
 }
 
@@ -163,16 +218,21 @@ const MOST_SHARDS: usize = 2000;
 pub(crate) fn shards(index: &Path) -> Result<Vec<String>> {
     let value = json(index)?;
     let map = value["weight_map"].as_object().ok_or_else(|| bad(index, "has no weight_map"))?;
-    let named = |v: &Value| v.as_str().map(str::to_owned).ok_or_else(|| bad(index, format!("names the file {v}")));
+    let named =
+        |v: &Value| v.as_str().map(str::to_owned).ok_or_else(|| bad(index, format!("names the file {v}")));
     let names = map.values().map(named).collect::<Result<BTreeSet<String>>>()?;
     if names.len() > MOST_SHARDS {
         return Err(bad(index, format!("names {} files, more than {MOST_SHARDS}", names.len())));
     }
     for name in &names {
-        let ours = fence::Plain::new(name).is_some() && Path::new(name).extension().is_some_and(|e| e == "safetensors");
+        let ours = fence::Plain::new(name).is_some()
+            && Path::new(name).extension().is_some_and(|e| e == "safetensors");
         if !ours {
             let start: String = name.chars().take(100).collect();
-            return Err(bad(index, format!("names the file {start:?}, which is not a safetensors file beside it")));
+            return Err(bad(
+                index,
+                format!("names the file {start:?}, which is not a safetensors file beside it"),
+            ));
         }
     }
     Ok(names.into_iter().collect())
@@ -180,13 +240,21 @@ pub(crate) fn shards(index: &Path) -> Result<Vec<String>> {
 
 /// The weight files in name order; a pickle is named and refused.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let index = folder.join(INDEX);
-    if index.exists() {
-        return Ok(shards(&index)?.iter().map(|name| folder.join(name)).collect());
+    // What transformers would put on top of the weights.
+    if folder.join("adapter_config.json").exists() {
+        return Err(bad(
+            folder,
+            "holds an adapter beside a model; import the adapter by itself, and give a folder with the model alone",
+        ));
     }
+    // Where both are there transformers takes the one file.
     let single = folder.join("model.safetensors");
     if single.exists() {
         return Ok(vec![single]);
+    }
+    let index = folder.join(INDEX);
+    if index.exists() {
+        return Ok(shards(&index)?.iter().map(|name| folder.join(name)).collect());
     }
     if folder.join("pytorch_model.bin").exists() {
         return Err(bad(
@@ -246,6 +314,22 @@ fn config(path: &Path) -> Result<Config> {
             .map(|v| v as usize)
             .ok_or_else(|| bad(path, format!("{key} is missing or not a whole number")))
     };
+    if !value["transformers_weights"].is_null() {
+        let name = value["transformers_weights"].to_string();
+        return Err(bad(
+            path,
+            format!(
+                "transformers_weights = {} is not implemented",
+                name.chars().take(80).collect::<String>()
+            ),
+        ));
+    }
+    let window = &value["sliding_window"];
+    if !window.is_null()
+        && window.as_u64().is_none_or(|w| w < value["max_position_embeddings"].as_u64().unwrap_or(u64::MAX))
+    {
+        return Err(bad(path, format!("sliding_window = {window} is not implemented")));
+    }
     // By this name transformers chooses the code.
     let kind = &value["model_type"];
     if !kind.is_null() && kind != "llama" {
@@ -274,7 +358,11 @@ fn config(path: &Path) -> Result<Config> {
     let theta = rope_theta(path, &value)?;
     let heads = number("num_attention_heads")?;
     let hidden = number("hidden_size")?;
-    let ends = match &value["eos_token_id"] {
+    // What transformers generates with goes before; a configuration that says nothing means the class's own default.
+    let generation = if_there(&path.with_file_name("generation_config.json"))?;
+    let two = Value::from(2);
+    let stated = [generation.get("eos_token_id"), value.get("eos_token_id")];
+    let ends = match stated.into_iter().flatten().find(|v| !v.is_null()).or(stated[1]).unwrap_or(&two) {
         Value::Null => &[],
         Value::Array(ids) => &ids[..],
         one => std::slice::from_ref(one),
@@ -283,7 +371,7 @@ fn config(path: &Path) -> Result<Config> {
         .iter()
         .map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()))
         .collect::<Option<Vec<u32>>>()
-        .ok_or_else(|| bad(path, format!("eos_token_id = {} is no token", value["eos_token_id"])))?;
+        .ok_or_else(|| bad(path, "eos_token_id, here or in generation_config.json, is no token"))?;
     let config = Config {
         hidden_size: hidden,
         intermediate_size: number("intermediate_size")?,

@@ -13,7 +13,7 @@ use ureq::http::HeaderMap;
 
 use crate::Result;
 use crate::source::Secret;
-use crate::web::{agent, copy, next_stop, origin};
+use crate::web::{Certificates, agent, copy, next_stop, origin};
 
 /// How often a file's address may be changed by answers.
 const MAX_STOPS: usize = 10;
@@ -95,21 +95,30 @@ impl Known {
 }
 
 impl Fetch {
-    pub(crate) fn new(endpoint: &str, token: Option<Secret>, repo: &str, cache: CacheRepo) -> Result<Self> {
+    pub(crate) fn new(
+        endpoint: &str,
+        certificates: &Certificates,
+        token: Option<Secret>,
+        repo: &str,
+        cache: CacheRepo,
+    ) -> Result<Self> {
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        Ok(Self { agent: agent()?, endpoint, token, repo: repo.into(), cache })
+        Ok(Self { agent: agent(certificates)?, endpoint, token, repo: repo.into(), cache })
     }
 
-    /// A file of the newest revision: from the cache, or fetched into it.
+    /// A file of the newest revision: from the cache, or fetched into it. Of several processes one fetches, and the others wait and find
+    /// the file.
     pub(crate) fn get(&self, file: &str) -> Result<PathBuf, Failed> {
         if let Some(path) = self.cache.get(file) {
             return Ok(path);
         }
         let mut url = format!("{}/{}/resolve/main/{file}", self.endpoint, self.repo);
         let mut known: Option<Known> = None;
-        for _ in 0..MAX_STOPS {
+        let mut lock: Option<std::fs::File> = None;
+        for _ in 0..=MAX_STOPS {
             let ours = origin(&url).is_some() && origin(&url) == origin(&self.endpoint);
-            let part = known.as_ref().map(|k| self.cache.blob_path(&k.etag).with_extension("part"));
+            // Only who holds the lock knows how much is here.
+            let part = known.as_ref().filter(|_| lock.is_some()).map(|k| self.part(k));
             let have = part.as_ref().and_then(|p| p.metadata().ok()).map_or(0, |m| m.len());
             let mut request = self.agent.get(&url).header("accept-encoding", "identity");
             if let Some(token) = self.token.as_ref().filter(|_| ours) {
@@ -122,11 +131,23 @@ impl Fetch {
             let (head, body) = response.into_parts();
             if ours && known.is_none() {
                 known = Known::of(&head.headers);
+                if let Some(known) = &known {
+                    lock = Some(self.lock(known)?);
+                    if self.cache.blob_path(&known.etag).exists() {
+                        return self.point(file, known);
+                    }
+                }
             }
             match (head.status.as_u16(), header(&head.headers, "location")) {
                 (200 | 206, _) => {
-                    let known = known.ok_or_else(|| other("the answer names no revision and no digest"))?;
-                    return self.keep(file, &known, &head.headers, body);
+                    let known =
+                        known.as_ref().ok_or_else(|| other("the answer names no revision and no digest"))?;
+                    let here = self.part(known).metadata().map_or(0, |m| m.len());
+                    // Asked before the lock was had, when nobody knew what is here.
+                    if have == 0 && here > 0 && part.is_none() {
+                        continue;
+                    }
+                    return self.keep(file, known, &head.headers, body);
                 }
                 (300..=399, Some(to)) => {
                     url = next_stop(&url, to).ok_or_else(|| other("it is sent on to no address"))?;
@@ -144,7 +165,26 @@ impl Fetch {
         Err(other(format!("it is sent on {MAX_STOPS} times")))
     }
 
-    /// Writes a file's bytes aside, checks them, and puts them in their place.
+    /// Where a file lies while it comes.
+    fn part(&self, known: &Known) -> PathBuf {
+        self.cache.blob_path(&known.etag).with_extension("part")
+    }
+
+    /// Held while a blob is fetched, beside the cache's own locks.
+    fn lock(&self, known: &Known) -> Result<std::fs::File, Failed> {
+        let blob = self.cache.blob_path(&known.etag);
+        let repository =
+            blob.parent().and_then(Path::parent).ok_or_else(|| other("the cache has no place"))?;
+        let name = repository.file_name().ok_or_else(|| other("the cache has no place"))?;
+        let folder = repository.with_file_name(".locks").join(name);
+        fs_err::create_dir_all(&folder).map_err(other)?;
+        let path = folder.join(format!("{}.lorafab.lock", known.etag));
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(&path).map_err(other)?;
+        file.lock().map_err(other)?;
+        Ok(file)
+    }
+
+    /// Writes a file's bytes aside, checks them, and puts them in their place; the lock is held.
     fn keep(
         &self,
         file: &str,
@@ -153,14 +193,12 @@ impl Fetch {
         body: ureq::Body,
     ) -> Result<PathBuf, Failed> {
         let blob = self.cache.blob_path(&known.etag);
-        let part = blob.with_extension("part");
+        let part = self.part(known);
         fs_err::create_dir_all(blob.parent().unwrap_or(Path::new("."))).map_err(other)?;
         if part.symlink_metadata().is_ok_and(|m| !m.is_file()) {
             return Err(other(format!("{} is no plain file", part.display())));
         }
         let mut out = std::fs::OpenOptions::new().append(true).create(true).open(&part).map_err(other)?;
-        // One at a time: another process waits, and then finds the file or its beginning.
-        out.lock().map_err(other)?;
         let start = header(headers, "content-range")
             .and_then(|r| r.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok())
             .unwrap_or(0);
@@ -171,10 +209,13 @@ impl Fetch {
             out.set_len(0).map_err(other)?;
         }
         let length = header(headers, "content-length").and_then(|l| l.parse::<u64>().ok());
-        let said = known.size.or_else(|| Some(start.checked_add(length?)?));
+        let said = known.size.or_else(|| start.checked_add(length?));
         let most = said.unwrap_or(UNSAID).saturating_sub(start);
         if length.is_some_and(|l| l > most) {
-            return Err(other(format!("{} bytes are to come, of {most} that were said", length.unwrap_or(0))));
+            return Err(other(format!(
+                "{} bytes are to come, of {most} that were said",
+                length.unwrap_or(0)
+            )));
         }
         let mut body = body.into_with_config().limit(u64::MAX).reader();
         let copied = copy(&mut body, &mut out, most).map_err(|e| {
@@ -196,6 +237,11 @@ impl Fetch {
             }
         }
         fs_err::rename(&part, &blob).map_err(other)?;
+        self.point(file, known)
+    }
+
+    /// Names a blob in the snapshot of its commit.
+    fn point(&self, file: &str, known: &Known) -> Result<PathBuf, Failed> {
         let folder = self.cache.pointer_path(&known.commit);
         fs_err::create_dir_all(&folder).map_err(other)?;
         let pointer = folder.join(file);

@@ -44,6 +44,8 @@ pub struct SourceOptions {
     pub hub_cache: PathBuf,
     /// Another Hub than the public one.
     pub hub_endpoint: Option<String>,
+    /// Whom a connection to the Hub trusts; the system's own if empty.
+    pub certificates: crate::web::Certificates,
     /// Token for gated models.
     pub hub_token: Option<Secret>,
     /// Never touch the network.
@@ -85,13 +87,16 @@ pub fn locate(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result
 /// Whether a snapshot holds all that a model needs: an index is no weights, the files that it names are.
 fn whole(folder: &Path) -> Result<bool> {
     let index = folder.join(INDEX);
-    let weights = if index.exists() {
-        shards(&index)?.iter().all(|shard| folder.join(shard).exists())
-    } else {
-        folder.join("model.safetensors").exists()
+    let weights = folder.join("model.safetensors").exists()
+        || (index.exists() && shards(&index)?.iter().all(|shard| folder.join(shard).exists()));
+    // Without a template the folder is no model of a conversation.
+    let config = folder.join("tokenizer_config.json");
+    let within = || {
+        let text = fence::read_text(&config, fence::open::SMALL).ok()?;
+        let said: serde_json::Value = serde_json::from_str(&text).ok()?;
+        Some(!said["chat_template"].is_null())
     };
-    // The template comes last of the small files: without it the folder is no model of a conversation.
-    let template = ["chat_template.jinja", "tokenizer_config.json"].iter().any(|f| folder.join(f).exists());
+    let template = folder.join("chat_template.jinja").exists() || within().unwrap_or(false);
     Ok(weights && template && folder.join("tokenizer.json").exists())
 }
 
@@ -114,9 +119,8 @@ pub fn name(options: &SourceOptions, path: &Path) -> Name {
     let (repository, commit) = snapshot(&place).unzip();
     let revision = commit.filter(|c| c.len() == 40 && c.bytes().all(|b| b.is_ascii_hexdigit()));
     let given = Path::new(&options.model).exists();
-    let name = repository.unwrap_or_else(|| {
-        if given { place.display().to_string() } else { options.model.clone() }
-    });
+    let name =
+        repository.unwrap_or_else(|| if given { place.display().to_string() } else { options.model.clone() });
     Name { name, revision }
 }
 
@@ -134,7 +138,16 @@ fn snapshot(place: &Path) -> Option<(String, String)> {
 fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
     let name = &options.model;
     let cache = hf_hub::Cache::new(options.hub_cache.clone()).model(name.clone());
-    let optional = ["tokenizer_config.json", "chat_template.jinja", INDEX];
+    // The template last of the small ones: with it what was fetched counts as whole.
+    let optional = [
+        "generation_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "tokenizer.model",
+        "chat_template.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    ];
     if let Some(config) = cache.get("config.json")
         && let Some(folder) = config.parent()
         && whole(folder)?
@@ -161,7 +174,7 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
         }
     };
     let endpoint = options.hub_endpoint.as_deref().unwrap_or(HUB);
-    let repo = Fetch::new(endpoint, options.hub_token.clone(), name, cache)?;
+    let repo = Fetch::new(endpoint, &options.certificates, options.hub_token.clone(), name, cache)?;
     // Twice, for a repository that moved on between an interrupted fetch and this one: its files lie in two snapshots then, and the
     // second pass fetches what the newer one lacks.
     for _ in 0..2 {
@@ -181,16 +194,23 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
         if moved {
             continue;
         }
-        let index = folder.join(INDEX);
-        if index.exists() {
-            let shards = shards(&index)?;
-            for (i, shard) in shards.iter().enumerate() {
-                progress(&format!("fetching {name}: weights {}/{}", i + 1, shards.len()));
-                repo.get(shard).map_err(|e| failed(shard, &e))?;
+        progress(&format!("fetching {name}: weights"));
+        // One file, or else those that an index names.
+        match repo.get("model.safetensors") {
+            Ok(_) => {}
+            Err(Failed::Absent) => {
+                let index = match repo.get(INDEX) {
+                    Ok(index) => index,
+                    Err(Failed::Absent) => return Err(failed("model.safetensors", &Failed::Absent)),
+                    Err(e) => return Err(failed(INDEX, &e)),
+                };
+                let shards = shards(&index)?;
+                for (i, shard) in shards.iter().enumerate() {
+                    progress(&format!("fetching {name}: weights {}/{}", i + 1, shards.len()));
+                    repo.get(shard).map_err(|e| failed(shard, &e))?;
+                }
             }
-        } else {
-            progress(&format!("fetching {name}: weights"));
-            repo.get("model.safetensors").map_err(|e| failed("model.safetensors", &e))?;
+            Err(e) => return Err(failed("model.safetensors", &e)),
         }
         if whole(&folder)? {
             return Ok(folder);

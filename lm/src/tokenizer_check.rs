@@ -37,7 +37,8 @@ const PRE_TOKENIZERS: [&str; 9] = [
     "Whitespace",
     "WhitespaceSplit",
 ];
-const DECODERS: [&str; 7] = ["ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"];
+const DECODERS: [&str; 7] =
+    ["ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip", "WordPiece"];
 const MODELS: [&str; 2] = ["BPE", "WordPiece"];
 
 fn kind(part: &Value) -> &str {
@@ -64,7 +65,9 @@ fn parts<'a>(
         return look(part);
     }
     let Some(items) = part[list].as_array().filter(|i| i.len() <= MOST_PARTS && depth < DEEPEST) else {
-        return Err(format!("{what}: a sequence has no {list}, more than {MOST_PARTS}, or is nested too deeply"));
+        return Err(format!(
+            "{what}: a sequence has no {list}, more than {MOST_PARTS}, or is nested too deeply"
+        ));
     };
     items.iter().try_for_each(|item| parts(what, list, item, depth + 1, look))
 }
@@ -116,7 +119,11 @@ pub(crate) fn check(json: &Value) -> Result<(), String> {
             return Err(refused("decoder", part));
         }
         if part["content"].as_str().is_some_and(|c| c.len() > 64) {
-            return Err(format!("decoder {:?} puts a text of {} bytes in", kind(part), part["content"].as_str().map_or(0, str::len)));
+            return Err(format!(
+                "decoder {:?} puts a text of {} bytes in",
+                kind(part),
+                part["content"].as_str().map_or(0, str::len)
+            ));
         }
         Ok(())
     })?;
@@ -148,7 +155,8 @@ mod tests {
             check(&json)
         };
         let space = json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"});
-        let gemma = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"}, space]});
+        let gemma =
+            json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"}, space]});
         assert_eq!(with("normalizer", gemma), Ok(()));
         let long = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(1000)});
         let twice = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
@@ -158,7 +166,11 @@ mod tests {
             ("normalizer", json!({"type": "Sequence", "normalizers": vec![twice; 7]}), "lengthen"),
             ("normalizer", nested, "nested"),
             ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": ""}), "Precompiled"),
-            ("normalizer", json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "x"}), "no pattern"),
+            (
+                "normalizer",
+                json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "x"}),
+                "no pattern",
+            ),
             ("pre_tokenizer", json!({"type": "FixedLength", "length": 0}), "FixedLength"),
             ("decoder", json!({"type": "CTC"}), "CTC"),
             ("model", json!({"type": "Unigram"}), "Unigram"),

@@ -8,6 +8,8 @@ use ureq::tls::TlsConfig;
 
 use crate::{Error, Result, roots};
 
+pub use crate::roots::{Certificates, NAMED};
+
 /// How long an answer, or its next piece, may take to come. Requests that make the other side work long say so themselves.
 pub const ANSWER: Duration = Duration::from_secs(20);
 
@@ -37,12 +39,12 @@ pub fn copy(from: &mut dyn Read, to: &mut dyn Write, most: u64) -> std::io::Resu
 }
 
 /// An agent that takes every status for an answer and every redirect for one, too: a body is not sent twice, and a token goes nowhere
-/// else. It trusts whom the environment names (`SSL_CERT_FILE`, `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE`), or else the system.
+/// else. It trusts whom these certificates name, or else the system.
 ///
 /// # Errors
-/// If what the environment names holds no certificate.
-pub fn agent() -> Result<ureq::Agent> {
-    let roots = roots::trusted(&|name| std::env::var(name).ok()).map_err(|what| Error::Source {
+/// If none can be read where they are said to be.
+pub fn agent(certificates: &Certificates) -> Result<ureq::Agent> {
+    let roots = roots::trusted(certificates).map_err(|what| Error::Source {
         what,
         hint: "name a file of PEM certificates, or unset the variable: then the system's are trusted".into(),
     })?;

@@ -164,7 +164,8 @@ fn tokens_of_the_users_own_and_every_end_are_read() {
     };
     let more = [("tokenizer.ggml.token_type", kinds(256)), ("tokenizer.ggml.eot_token_id", Value::U32(257))];
     let loaded = load(&file_with(GgmlDType::F32, &more, &[]), folder.path()).unwrap();
-    assert_eq!(loaded.tokenizer.special_tokens().get("ab"), Some(&256));
+    assert_eq!(loaded.tokenizer.encode("cab!").unwrap()[1], 256);
+    assert_eq!(loaded.tokenizer.decode(&[256]).unwrap(), "ab");
     assert_eq!(loaded.checkpoint.config.eos_token_ids, [257, 258]);
 }
 

@@ -24,6 +24,7 @@ fn model_path() -> PathBuf {
         cache_dir: cache.clone(),
         hub_cache: cache,
         hub_endpoint: None,
+        certificates: vec![],
         hub_token: None,
         offline: false,
         python: "python3".into(),

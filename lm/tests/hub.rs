@@ -80,6 +80,7 @@ fn options(folder: &Path, endpoint: Option<String>) -> SourceOptions {
         cache_dir: folder.join("cache"),
         hub_cache: folder.join("hub"),
         hub_endpoint: endpoint,
+        certificates: vec![],
         hub_token: Some(Secret("hf_verysecret".into())),
         offline: false,
         python: "python3".into(),

@@ -77,7 +77,9 @@ pub enum Error {
         kind: String,
     },
     /// The store's path is longer than SQLite can open.
-    #[error("store {path}: with it the catalogue's path has {length} bytes; SQLite opens paths of up to {longest}")]
+    #[error(
+        "store {path}: with it the catalogue's path has {length} bytes; SQLite opens paths of up to {longest}"
+    )]
     LongPath {
         /// The store.
         path: PathBuf,

@@ -193,7 +193,10 @@ pub const MOST_FILES: usize = 96;
 fn plain_names<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Digest>, D::Error> {
     let files = BTreeMap::<String, Digest>::deserialize(from)?;
     if files.len() > MOST_FILES {
-        return Err(D::Error::custom(format!("names {} further files; an adapter has at most {MOST_FILES}", files.len())));
+        return Err(D::Error::custom(format!(
+            "names {} further files; an adapter has at most {MOST_FILES}",
+            files.len()
+        )));
     }
     for name in files.keys() {
         if fence::Plain::new(name).is_none() {

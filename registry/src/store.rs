@@ -37,7 +37,11 @@ fn check_own(root: &Path) -> Result<()> {
     for path in CATALOGUE.map(|name| root.join(name)) {
         let plain = std::fs::symlink_metadata(&path).map_or(Ok(true), |m| match m.is_file() {
             true => Ok(true),
-            false => Err(fence::open::error(&path, ErrorKind::InvalidInput, "is a link or no plain file; a store's catalogue is its own")),
+            false => Err(fence::open::error(
+                &path,
+                ErrorKind::InvalidInput,
+                "is a link or no plain file; a store's catalogue is its own",
+            )),
         });
         plain?;
     }
@@ -114,12 +118,15 @@ const LONGEST: usize = 512 - "-journal".len();
 
 /// Refuses a place that SQLite cannot open, before anything is made there.
 fn check_length(root: &Path) -> Result<()> {
-    let length = |place: &Path| place.join("catalogue.sqlite").as_os_str().len();
     let place = std::path::absolute(root)?;
-    // A link can make it shorter.
-    let shortest = std::fs::canonicalize(root).map_or_else(|_| length(&place), |real| length(&real));
-    if shortest > LONGEST {
-        return Err(Error::LongPath { path: place, length: shortest, longest: LONGEST });
+    // SQLite opens the true place, links followed: of a store that is still to be made, that of what is there and the rest.
+    let real = place.ancestors().find_map(|there| {
+        let rest = place.strip_prefix(there).ok()?;
+        Some(std::fs::canonicalize(there).ok()?.join(rest))
+    });
+    let length = real.as_ref().unwrap_or(&place).join("catalogue.sqlite").as_os_str().len();
+    if length > LONGEST {
+        return Err(Error::LongPath { path: place, length, longest: LONGEST });
     }
     Ok(())
 }

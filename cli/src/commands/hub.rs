@@ -40,6 +40,7 @@ fn client(place: &HubPlace) -> Result<(Client, bool)> {
         endpoint: hub.endpoint.unwrap_or_else(|| hub::PUBLIC.into()).trim_end_matches('/').to_owned(),
         token,
         patience: Patience::default(),
+        certificates: Context::certificates(),
         uploads: UPLOADS,
         stop: stopped,
     };

@@ -63,7 +63,8 @@ pub(crate) fn ask(
         let mut found = json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id,
             "question": args.question, "answer": answer});
         if [made, trained] != [base.precision; 2] {
-            found["precision"] = json!({"here": base.precision, "made_with": {record.id: made, reader.record.id: trained}});
+            found["precision"] =
+                json!({"here": base.precision, "made_with": {record.id: made, reader.record.id: trained}});
         }
         return print_json(&found);
     }

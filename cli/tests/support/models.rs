@@ -55,8 +55,7 @@ fn answer(stream: &mut dyn Stream, is_storage: bool, storage: &str) -> std::io::
     let name = path.rsplit('/').next().unwrap_or("").to_owned();
     let known = is_storage || path.starts_with("/org/tiny/resolve/main/");
     let Some(body) = std::fs::read(files().join(&name)).ok().filter(|_| known) else {
-        return stream
-            .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
     let digest: String = Sha256::digest(&body).iter().fold(String::new(), |s, b| s + &format!("{b:02x}"));
     if name.ends_with(".safetensors") && !is_storage {

@@ -21,6 +21,8 @@ const MAX_STOPS: usize = 10;
 /// Files of a listing, and bytes of their names: ten times what a repository should have.
 const MAX_LISTED: usize = 1_000_000;
 const MAX_NAMES: usize = 200 << 20;
+/// Pages of a listing; the Hub's have a thousand entries.
+const MAX_PAGES: usize = 10_000;
 /// How long the Hub may work on a change.
 const CHANGE: Duration = Duration::from_mins(5);
 /// Waits are cut into pieces of this length, so that being told to stop is noticed.
@@ -150,7 +152,8 @@ impl Client {
                 what: format!("the Hub's address {:?} is not http(s)://HOST", options.endpoint),
             });
         };
-        let agent = agent().map_err(|e| Error::Hub { trouble: Trouble::Network, what: e.to_string() })?;
+        let agent = agent(&options.certificates)
+            .map_err(|e| Error::Hub { trouble: Trouble::Network, what: e.to_string() })?;
         Ok(Self { agent, options, place, origin })
     }
 
@@ -228,7 +231,9 @@ impl Client {
         let mut reader = body.into_with_config().limit(u64::MAX).reader();
         copy(&mut reader, &mut bytes, limit).map_err(|e| {
             // A body without an end is one the next time, too.
-            let again = bytes.len() as u64 <= limit && !e.to_string().contains("too slowly") && !e.to_string().contains("more than");
+            let again = bytes.len() as u64 <= limit
+                && !e.to_string().contains("too slowly")
+                && !e.to_string().contains("more than");
             Failed { why: e.to_string(), again }
         })?;
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: bytes })
@@ -390,12 +395,15 @@ impl Client {
         let what = "listing the files";
         let mut url = self.api(&format!("tree/{commit}?recursive=true&expand=false"));
         let mut files = BTreeMap::new();
-        let mut names = 0;
+        let (mut names, mut entries) = (0, 0);
+        let mut asked = std::collections::BTreeSet::new();
         loop {
             self.stopped()?;
-            let before = files.len();
+            asked.insert(url.clone());
+            let before = entries;
             let answer = self.succeed(&Self::get(&url, what))?;
             let page = self.parse(what, &answer)?;
+            entries += page.as_array().map_or(0, Vec::len);
             for entry in page.as_array().into_iter().flatten().filter(|e| e["type"] == "file") {
                 let (Some(path), Some(size), Some(oid)) =
                     (entry["path"].as_str(), entry["size"].as_u64(), entry["oid"].as_str())
@@ -408,13 +416,13 @@ impl Client {
                 names += path.len();
                 files.insert(path.to_owned(), Entry { size, oid: oid.into(), sha256 });
             }
-            if files.len() > MAX_LISTED || names > MAX_NAMES {
+            if entries > MAX_LISTED || names > MAX_NAMES || asked.len() > MAX_PAGES {
                 let what = format!("{what} of {}: it has more than {MAX_LISTED}", self.place);
                 return Err(self.error(Trouble::Network, &what));
             }
             match answer.header("link").and_then(next_page) {
-                Some(_) if files.len() == before => {
-                    let what = format!("{what} of {}: a further page brings no further file", self.place);
+                Some(path) if entries == before || asked.contains(&format!("{}{path}", self.origin)) => {
+                    let what = format!("{what} of {}: its pages do not end", self.place);
                     return Err(self.error(Trouble::Network, &what));
                 }
                 // Only the path: where it goes is not for an answer to say.
@@ -575,6 +583,7 @@ mod tests {
             endpoint: endpoint.into(),
             token: Token::new("hf_secret"),
             patience: Patience::default(),
+            certificates: vec![],
             uploads: 1,
             stop: || false,
         };

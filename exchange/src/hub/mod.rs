@@ -154,6 +154,8 @@ pub struct Options {
     pub endpoint: String,
     /// Token, where there is one.
     pub token: Option<Token>,
+    /// Whom a connection trusts; the system's own if empty.
+    pub certificates: lm::web::Certificates,
     /// How long a request is tried again.
     pub patience: Patience,
     /// Uploads at the same time.

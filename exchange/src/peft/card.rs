@@ -15,8 +15,7 @@ fn head(base: &str, more: &str) -> String {
     format!("---\n{base}{more}---\n\n")
 }
 
-const PROMPTS: &str =
-    "What lorafab trained, it trained on prompts in the base model's chat template with an empty system message.\n";
+const PROMPTS: &str = "What lorafab trained, it trained on prompts in the base model's chat template with an empty system message.\n";
 
 /// The card of one adapter. It names no license: that is the user's to choose.
 pub(super) fn text(record: &AdapterRecord) -> String {

@@ -75,7 +75,10 @@ pub(crate) fn contents(record: &AdapterRecord) -> Result<Vec<(&str, Content<'_>)
     if let Some(name) = record.extra_files.keys().find(|n| OWN.contains(&n.as_str())) {
         return Err(Error::Refused {
             path: name.into(),
-            what: format!("is a further file of {}, and would be written over the adapter's own", record.behaviour),
+            what: format!(
+                "is a further file of {}, and would be written over the adapter's own",
+                record.behaviour
+            ),
         });
     }
     let texts = [adapter_config(&record.peft), card].map(|text| Content::Made(text.into_bytes()));
@@ -206,7 +209,9 @@ pub fn import(folder: &Path, shape: &ImportShape) -> Result<Imported> {
         if lies("adapter_model.bin") {
             return Err(Error::Refused {
                 path: folder.into(),
-                what: "holds only a pickle (adapter_model.bin), which is never executed; save it as safetensors".into(),
+                what:
+                    "holds only a pickle (adapter_model.bin), which is never executed; save it as safetensors"
+                        .into(),
             });
         }
     }
@@ -263,12 +268,7 @@ pub fn read(
 ///
 /// # Errors
 /// As [`import`], or if the configuration is not the record's.
-pub fn check_alone(
-    folder: &Path,
-    config: &[u8],
-    weights: &[u8],
-    record: &AdapterRecord,
-) -> Result<()> {
+pub fn check_alone(folder: &Path, config: &[u8], weights: &[u8], record: &AdapterRecord) -> Result<()> {
     let [weights_path, config_path, _] = OWN.map(|name| folder.join(name));
     let refuse = |what: String| Error::Refused { path: weights_path.clone(), what };
     let file = SafeTensors::deserialize(weights)

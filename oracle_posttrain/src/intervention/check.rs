@@ -161,7 +161,7 @@ fn tokens(input: &Input, outline: &Outline, at: &str) -> Result<Tokens> {
             Tokens { tokens, slots }
         }
         Input::Text(text) => {
-            Tokens { tokens: outline.tokenizer.encode(text).map_err(failed)?, slots: vec![] }
+            Tokens { tokens: outline.tokenizer.encode_alone(text).map_err(failed)?, slots: vec![] }
         }
         Input::Tokens(tokens) => Tokens { tokens: tokens.clone(), slots: vec![] },
     };

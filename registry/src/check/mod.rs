@@ -11,7 +11,7 @@ use rusqlite::OptionalExtension;
 use serde::Serialize;
 
 use crate::commit::{files, identity, parse, read_receipt};
-use crate::{AdapterRecord, Digest, Error, Filter, Result, Store, index};
+use crate::{AdapterRecord, Digest, Filter, Result, Store, index};
 
 mod jobs;
 mod repair;
@@ -329,7 +329,8 @@ fn damaged(blobs: &[Blob], progress: &(dyn Fn(usize, usize) + Sync)) -> Result<V
                 Ok(found) => bad.push((digest.clone(), found)),
                 // Removed by a collection meanwhile.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::Io(e)),
+                // Whatever hides its bytes.
+                Err(e) => bad.push((digest.clone(), format!("nothing, it cannot be read: {}", e.kind()))),
             }
             progress(next.load(Ordering::Relaxed).min(blobs.len()), blobs.len());
         }

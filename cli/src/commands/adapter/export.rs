@@ -15,6 +15,13 @@ pub(super) fn peft(context: &Context<'_>, adapter: &str, dir: &Path, force: bool
     let store = context.existing_store()?;
     let record = store.adapter(adapter)?;
     exchange::peft::export(&store, &record, dir, if force { IfExists::Replace } else { IfExists::Fail })?;
+    let base = &record.peft.base_model;
+    if Path::new(base).is_absolute() {
+        context.say(&format!(
+            "note: its base is {base}, which only this machine has{}; for others put the model's name on the Hub into adapter_config.json",
+            if Path::new(base).is_file() { ", and which PEFT cannot load by itself (a GGUF file)" } else { "" }
+        ));
+    }
     print_result(context.global.json, "adapter-export/1", "folder", &dir.display().to_string())
 }
 

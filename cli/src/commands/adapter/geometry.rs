@@ -146,7 +146,14 @@ pub(super) fn similar(context: &Context<'_>, name: &str, conditions: &[String], 
     }
     let rows: Vec<Vec<String>> = exact
         .iter()
-        .map(|(c, r)| vec![registry::commit::short(&r.id).to_owned(), r.behaviour.clone(), r.category.clone(), format!("{c:.3}")])
+        .map(|(c, r)| {
+            vec![
+                registry::commit::short(&r.id).to_owned(),
+                r.behaviour.clone(),
+                r.category.clone(),
+                format!("{c:.3}"),
+            ]
+        })
         .collect();
     print(&table(&["id", "behaviour", "category", ">cosine"], &rows))
 }

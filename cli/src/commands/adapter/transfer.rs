@@ -40,17 +40,28 @@ pub(super) fn import(context: &Context<'_>, path: &Path, name: Option<&str>) -> 
     let mut tags = BTreeMap::from([("source".to_owned(), imported.source.to_string())]);
     tags.extend(imported.base.clone().map(|b| ("source_base".to_owned(), b)));
     tags.extend(imported.revision.clone().map(|r| ("source_revision".to_owned(), r)));
-    if let Some(other) = imported.base.as_deref().filter(|b| !base.is_called(b)) {
-        context.say(&format!(
-            "warning: {} says that it is for {other:?}; it is filed as one for {}. If that is another model, what it does here means nothing.",
+    let named = imported.base.as_deref().filter(|b| !base.is_called(b));
+    let dated = imported.revision.as_deref().filter(|r| !base.is_at(Some(r)));
+    let warning = (named.is_some() || dated.is_some()).then(|| {
+        let at = imported.revision.as_ref().map_or_else(String::new, |r| format!(" at {r:?}"));
+        let own = base.revision.as_ref().map_or_else(String::new, |r| format!(" at {r:?}"));
+        format!(
+            "{} says that it is for {:?}{at}; it is filed as one for {}{own}. If that is another model, what it does here means nothing.",
             path.display(),
+            imported.base.as_deref().unwrap_or("a model"),
             base.name
-        ));
+        )
+    });
+    if let Some(warning) = &warning {
+        context.say(&format!("warning: {warning}"));
     }
     let new = new_adapter(&base, imported, &label, effect, tags)?;
     let record = context.store()?.commit_adapter(new)?;
     context.say(&format!("largest change of a logit on one prompt: {effect:.3}"));
-    print_result(context.global.json, "adapter-import/1", "id", &record.id)
+    if context.global.json {
+        return print_json(&json!({"schema": "adapter-import/1", "id": record.id, "warning": warning}));
+    }
+    print(&record.id)
 }
 
 /// An imported adapter on its way into the catalogue.
@@ -220,7 +231,8 @@ pub(crate) fn looked_at(
 ) -> std::result::Result<(), String> {
     let weights = &files["adapter_model.safetensors"];
     let config = exchange::peft::adapter_config(&record.peft);
-    exchange::peft::check_alone(Path::new(""), config.as_bytes(), weights, record).map_err(|e| e.to_string())?;
+    exchange::peft::check_alone(Path::new(""), config.as_bytes(), weights, record)
+        .map_err(|e| e.to_string())?;
     weigh(weights, record.peft.lora_alpha / record.peft.r as f32)?;
     match files.get(::factory::spec::RECIPE_FILE) {
         None => Ok(()),
@@ -286,7 +298,7 @@ mod tests {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/pickled");
         let shape = ImportShape {
             base_model: "m".into(),
-        revision: None,
+            revision: None,
             layers: 1,
             projections: BTreeMap::from([("q_proj".to_owned(), (4, 3))]),
         };
