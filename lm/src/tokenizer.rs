@@ -98,7 +98,10 @@ impl Tokenizer {
             if token["lstrip"] == true || token["rstrip"] == true {
                 spaced.push(text.to_owned());
             }
-            // The others' ids count it.
+            // One of the vocabulary has its id there; of others the words after them count the id.
+            if json["model"]["vocab"][text].as_u64() == Some(u64::from(id)) {
+                continue;
+            }
             token["content"] = format!("{HIDDEN}{id}{HIDDEN}").into();
             added.push(token);
         }
