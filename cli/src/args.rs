@@ -323,7 +323,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) tag: Vec<String>,
     /// Attempts before a job is dead
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
     pub(crate) attempts: i64,
     #[command(flatten)]
     pub(crate) cap: CapArgs,

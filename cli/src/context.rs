@@ -13,6 +13,7 @@ use crate::error::{CommandError, Kind, Result};
 use crate::hint::spelled;
 use crate::output::tell;
 use crate::places::{self, HubPlaces, truth, variable};
+use crate::trial::{What, tried};
 
 /// Set by the first Ctrl-C or SIGTERM.
 pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
@@ -74,7 +75,7 @@ impl Context<'_> {
         let HubPlaces { cache, token_file } = HubPlaces::of(&variable);
         let token = variable("HF_TOKEN")
             .or_else(|| variable("HUGGING_FACE_HUB_TOKEN"))
-            .or_else(|| fs_err::read_to_string(token_file).ok())
+            .or_else(|| fence::read_text(&token_file, 1 << 16).ok())
             .map(|t| t.trim().to_owned())
             .filter(|t| !t.is_empty());
         Hub { cache, endpoint: variable("HF_ENDPOINT"), token: token.map(Secret) }
@@ -102,7 +103,12 @@ impl Context<'_> {
     }
 
     fn model_path_with(&self, offline: bool) -> Result<PathBuf> {
-        Ok(locate(&self.source(offline), &mut |what| self.say(what))?)
+        let path = locate(&self.source(offline), &mut |what| self.say(what))?;
+        // The default model's bytes are known by their digest.
+        if self.global.model != lm::source::DEFAULT_MODEL {
+            tried(What::Model, &path)?;
+        }
+        Ok(path)
     }
 
     /// What others find the model by.

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use fence::shown;
+
 use crate::args::Global;
 use crate::hint::spelled;
-use crate::output::tell;
+use crate::output::{tell, tell_as_it_is};
 
 /// What a failed command says. The kind decides the exit code.
 #[derive(Debug, Clone)]
@@ -105,6 +107,7 @@ impl From<registry::Error> for CommandError {
             | registry::Error::NotInTrash { .. } => Kind::NotFound,
             registry::Error::Filter { .. }
             | registry::Error::BadName(_)
+            | registry::Error::Sort { .. }
             | registry::Error::BadTag { .. }
             | registry::Error::InUse { .. }
             | registry::Error::MadeAgain { .. }
@@ -230,14 +233,14 @@ pub(crate) fn report(error: &CommandError, global: Option<&Global>) -> ExitCode 
     if global.is_none_or(|g| g.json) {
         let hints: Vec<&String> = hint.iter().collect();
         let value = serde_json::json!({"error": {"code": error.kind.code(), "message": error.message, "causes": error.causes, "hints": hints}});
-        tell(&value.to_string());
+        tell_as_it_is(&value.to_string());
     } else {
-        tell(&format!("error: {}", error.message));
+        tell(&format!("error: {}", shown(&error.message)));
         for cause in &error.causes {
-            tell(&format!("  caused by: {cause}"));
+            tell(&format!("  caused by: {}", shown(cause)));
         }
         if let Some(hint) = &hint {
-            tell(&format!("\nhint: {hint}"));
+            tell(&format!("\nhint: {}", shown(hint)));
         }
     }
     ExitCode::from(error.kind.code())

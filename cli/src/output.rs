@@ -1,9 +1,18 @@
 //! Answers on stdout.
 
+use std::borrow::Cow;
+
+use fence::{shown, shown_lines};
+
 use crate::error::Result;
 
-/// Prints text; a closed pipe is not an error.
+/// Prints text for people: what acts on a terminal is shown as an escape, whoever wrote it.
 pub(crate) fn print(text: &str) -> Result {
+    print_as_it_is(&shown_lines(text))
+}
+
+/// Prints as it is; a closed pipe is not an error.
+pub(crate) fn print_as_it_is(text: &str) -> Result {
     use std::io::Write;
     let mut out = anstream::stdout().lock();
     match writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()) {
@@ -12,8 +21,13 @@ pub(crate) fn print(text: &str) -> Result {
     }
 }
 
-/// Writes a line on stderr. A stderr that is closed or full is no reason to fail.
+/// Writes text for people on stderr, as [`print`] does. A stderr that is closed or full is no reason to fail.
 pub(crate) fn tell(text: &str) {
+    tell_as_it_is(&shown_lines(text));
+}
+
+/// Writes a line of a format on stderr.
+pub(crate) fn tell_as_it_is(text: &str) {
     use std::io::Write;
     let _ = writeln!(anstream::stderr(), "{text}");
 }
@@ -30,11 +44,14 @@ pub(crate) fn print_result(json: bool, schema: &str, key: &str, value: &str) -> 
 
 /// Prints a JSON document.
 pub(crate) fn print_json(value: &serde_json::Value) -> Result {
-    print(&serde_json::to_string_pretty(value).unwrap_or_default())
+    print_as_it_is(&serde_json::to_string_pretty(value).unwrap_or_default())
 }
 
 /// A table without boxes; columns whose header starts with `>` are right-aligned.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    // A cell is one line, whatever was written into it.
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
     let widths: Vec<usize> = (0..header.len())
         .map(|c| {
             rows.iter()
@@ -44,13 +61,13 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
                 .unwrap_or(0)
         })
         .collect();
-    let line = |cells: &[String]| {
+    let line = |cells: &[Cow<'_, str>]| {
         let cells = cells.iter().enumerate().map(|(c, cell)| {
             let pad = " ".repeat(widths[c].saturating_sub(cell.chars().count()));
             if header[c].starts_with('>') { format!("{pad}{cell}") } else { format!("{cell}{pad}") }
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    let head: Vec<String> = header.iter().map(|h| h.trim_start_matches('>').to_owned()).collect();
+    let head: Vec<Cow<'_, str>> = header.iter().map(|h| h.trim_start_matches('>').into()).collect();
     std::iter::once(line(&head)).chain(rows.iter().map(|r| line(r))).collect::<Vec<_>>().join("\n")
 }

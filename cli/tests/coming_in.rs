@@ -79,6 +79,40 @@ fn a_download_that_was_killed_anywhere_ends_whole_the_next_time() {
     assert!(killed > 10 && half > 0, "{killed} {half}");
 }
 
+/// Several processes that need the same model at once: one fetches each file, all have it.
+#[test]
+fn processes_that_fetch_the_same_model_at_once_all_have_it() {
+    let place = Place::new();
+    let address = models::serve(None);
+    let spec = look(&place);
+    for round in 0..4 {
+        let home = format!("together-{round}");
+        let children: Vec<_> = (0..4)
+            .map(|i| {
+                let command = hub_model(&place, &home, &address, &["intervention", "check", &spec]);
+                let mut process = std::process::Command::new(command.get_program());
+                process.env_clear().args(command.get_args());
+                process.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+                std::thread::sleep(Duration::from_millis(7 * i));
+                process
+                    .stdout(std::process::Stdio::piped())
+                    .stderr(std::process::Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        for child in children {
+            let out = child.wait_with_output().unwrap();
+            assert!(out.status.success(), "{}", text(&out.stderr));
+        }
+        for file in std::fs::read_dir(models::files()).unwrap() {
+            let file = file.unwrap();
+            let fetched = std::fs::read(snapshot(&place, &home).join(file.file_name())).unwrap();
+            assert_eq!(fetched, std::fs::read(file.path()).unwrap(), "{:?}", file.file_name());
+        }
+    }
+}
+
 /// A certificate authority of somebody's own, and a server's configuration that it vouches for.
 fn authority() -> (String, Arc<rustls::ServerConfig>) {
     let key = rcgen::KeyPair::generate().unwrap();

@@ -48,7 +48,7 @@ pub(crate) fn read(folder: &Path, spec_hash: &str, apprentice: &mut Apprentice) 
     if !path.exists() {
         return Ok(());
     }
-    let bytes = fs_err::read(&path).map_err(registry::Error::from)?;
+    let bytes = fence::open::read_own(&path, 64 << 30).map_err(registry::Error::from)?;
     if restore(&bytes, &format!("{FORMAT} {spec_hash}"), apprentice).is_none() {
         forget(folder, spec_hash)?;
     }

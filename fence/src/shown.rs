@@ -29,9 +29,9 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// Several lines: line breaks stay.
+/// Several lines: line breaks and tabs stay.
 pub fn shown_lines(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| c == '\n')
+    escaped(text, |c| c == '\n' || c == '\t')
 }
 
 #[cfg(test)]
@@ -52,7 +52,7 @@ mod tests {
         #[test]
         fn nothing_that_acts_is_left(text in any::<String>()) {
             prop_assert!(!shown(&text).chars().any(acts));
-            prop_assert!(!shown_lines(&text).chars().any(|c| acts(c) && c != '\n'));
+            prop_assert!(!shown_lines(&text).chars().any(|c| acts(c) && c != '\n' && c != '\t'));
         }
     }
 }

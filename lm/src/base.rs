@@ -43,6 +43,14 @@ impl Outline {
         if is_folder(path)? { hf::outline(path, precision) } else { gguf::outline(path, precision) }
     }
 
+    /// Reads what [`Outline::load`] reads, and the names and sizes of the weights, for whether they can be read at all.
+    ///
+    /// # Errors
+    /// As [`Outline::load`].
+    pub fn probe(path: &Path) -> Result<()> {
+        if is_folder(path)? { hf::probe(path) } else { gguf::probe(path) }
+    }
+
     /// The same under the name that others find it by.
     pub fn named(self, name: Name) -> Self {
         Self { name: name.name, revision: name.revision, ..self }

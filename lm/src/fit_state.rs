@@ -46,7 +46,7 @@ pub(crate) fn write(path: &Path, trainer: &Trainer, so_far: &Fitted, recent: &[f
 /// # Errors
 /// [`Error::File`] if it is damaged or another training's; a part of it may then have been put back.
 pub(crate) fn read(path: &Path, trainer: &mut Trainer, so_far: &mut Fitted) -> Result<Vec<f64>> {
-    let bytes = fs_err::read(path)?;
+    let bytes = fence::open::read_own(path, 64 << 30)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(path, e))?;
     let metadata = header.metadata().clone().unwrap_or_default();
     if metadata.get("format").map(String::as_str) != Some(FORMAT) {

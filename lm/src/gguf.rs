@@ -46,6 +46,11 @@ pub(crate) fn outline(path: &Path, precision: Precision) -> Result<Outline> {
     })
 }
 
+/// As [`outline`], without a digest.
+pub(crate) fn probe(path: &Path) -> Result<()> {
+    header(path).map(drop)
+}
+
 /// Loads a model, its tokenizer and its chat template from one GGUF file.
 pub(crate) fn load(path: &Path) -> Result<Loaded> {
     let (mut file, Header { content, config, tokenizer, chat, name }) = header(path)?;

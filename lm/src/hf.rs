@@ -1,10 +1,12 @@
 //! Reading a Hugging Face folder: `config.json`, safetensors (one file or sharded), `tokenizer.json`, chat template.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use fence::open::{SMALL, TABLE};
+use safetensors::tensor::Metadata;
 use serde_json::Value;
 
 use crate::chat::{ChatTemplate, WORDS, Words};
@@ -42,6 +44,31 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
         precision,
         weights: hasher.finalize().to_hex().to_string(),
     })
+}
+
+/// As [`outline`], without a digest; of the weights the headers.
+pub(crate) fn probe(folder: &Path) -> Result<()> {
+    let config = config(&folder.join("config.json"))?;
+    for file in weight_files(folder)? {
+        let (mut open, length) = fence::open::open(&file, most_bytes(&config))?;
+        let mut size = [0; 8];
+        open.read_exact(&mut size)?;
+        let size = u64::from_le_bytes(size);
+        let damaged = |what: String| {
+            bad(&file, format!("is not a readable safetensors file (truncated or damaged): {what}"))
+        };
+        if size > SMALL * 4 || size + 8 > length {
+            return Err(damaged(format!("its header would have {size} bytes")));
+        }
+        let mut bytes = vec![0; size as usize];
+        open.read_exact(&mut bytes)?;
+        let header: Metadata = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let end = header.tensors().values().map(|t| t.data_offsets.1).max().unwrap_or(0) as u64;
+        if 8 + size + end != length {
+            return Err(damaged(format!("its tensors end at byte {} of {length}", 8 + size + end)));
+        }
+    }
+    language(folder).map(drop)
 }
 
 /// Loads a checkpoint folder.

@@ -67,6 +67,20 @@ fn refuse(path: &Path, what: impl std::fmt::Display) -> Error {
 /// # Errors
 /// One sentence about the first thing that is not as it should be.
 pub fn read(path: &Path) -> Result<Vec<PickledDiff>> {
+    let (mut file, pickle) = opened(path)?;
+    match parse(path, &pickle)? {
+        Object::List(items) => items.into_iter().map(|item| file.diff(item)).collect(),
+        modules @ Object::Dict(_) => {
+            Ok(vec![PickledDiff { topic: None, trigger: None, modules: file.modules(modules)? }])
+        }
+        other => {
+            Err(refuse(path, format!("holds {}, neither a list of diffs nor a dictionary", kind(&other))))
+        }
+    }
+}
+
+/// An archive, and the bytes of its pickle.
+fn opened(path: &Path) -> Result<(File<'_>, Vec<u8>)> {
     let (file, length) = fence::open::open(path, MAX_FILE)?;
     let reader = BufReader::new(file);
     let mut zip =
@@ -79,17 +93,16 @@ pub fn read(path: &Path) -> Result<Vec<PickledDiff>> {
     };
     let prefix = name.strip_suffix("data.pkl").unwrap_or_default().to_owned();
     let pickle = entry(path, &mut zip, name, MAX_PICKLE)?;
-    let root = parse(path, &pickle)?;
-    let mut file = File { path, zip, prefix, storages: BTreeMap::new(), left: (length, length) };
-    match root {
-        Object::List(items) => items.into_iter().map(|item| file.diff(item)).collect(),
-        modules @ Object::Dict(_) => {
-            Ok(vec![PickledDiff { topic: None, trigger: None, modules: file.modules(modules)? }])
-        }
-        other => {
-            Err(refuse(path, format!("holds {}, neither a list of diffs nor a dictionary", kind(&other))))
-        }
-    }
+    Ok((File { path, zip, prefix, storages: BTreeMap::new(), left: (length, length) }, pickle))
+}
+
+/// Reads the objects of a file, and none of its tensors' bytes: for whether they can be read at all.
+///
+/// # Errors
+/// As [`read`].
+pub fn probe(path: &Path) -> Result<()> {
+    let (_, pickle) = opened(path)?;
+    parse(path, &pickle).map(drop)
 }
 
 /// An entry's bytes. What is compressed is refused: torch stores, and nothing that is stored can swell.

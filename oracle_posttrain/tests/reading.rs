@@ -227,6 +227,7 @@ fn learns_planted_directions(scaling: Scaling) {
         recipes: BTreeMap::new(),
         values: BTreeMap::new(),
         episodes: episodes.values().flatten().cloned().collect(),
+        left_out: vec![],
         smoke: false,
     };
     let oracle = pupil(&base, &lens, &vectors, config.seed);

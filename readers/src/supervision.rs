@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use factory::load_adapter;
-use lm::{Adapter, BaseModel};
+use lm::{Adapter, BaseModel, Outline};
 use rand::seq::SliceRandom;
 use recipes::{Behaviour, Context, Episode, EpisodeOptions, NOTHING, Polarity, Recipe, Split};
 use registry::{AdapterRecord, Filter, Status, Store};
@@ -31,6 +31,8 @@ pub struct Supervision<'a> {
     pub episodes: Vec<Episode>,
     /// Whether this is a smoke run.
     pub smoke: bool,
+    /// Adapters that cannot be used, and why; nothing is asked about them.
+    pub left_out: Vec<(String, String)>,
 }
 
 impl<'a> Supervision<'a> {
@@ -47,6 +49,7 @@ impl<'a> Supervision<'a> {
         smoke: bool,
         seed: u64,
     ) -> Result<Self> {
+        let (made, left_out) = sound(store, base, made);
         let mut recipes: Vec<Recipe> = recipes::builtin();
         recipes.extend(factory::recipes_of(store, &made)?);
         let behaviours: Vec<Behaviour> =
@@ -59,7 +62,8 @@ impl<'a> Supervision<'a> {
         };
         let behaviours: Vec<Behaviour> = behaviours.into_iter().filter(asked).collect();
         let list = recipes::episodes(&recipes, &behaviours, seed, options)?;
-        Self::load(store, base, made, &behaviours, &recipes, list, smoke)
+        let own = Self::load(store, base, made, &behaviours, &recipes, list, smoke)?;
+        Ok(Self { left_out: [left_out, own.left_out].concat(), ..own })
     }
 
     /// No adapters and no episodes; all recipes that are known, built in and of the store's adapters.
@@ -68,7 +72,8 @@ impl<'a> Supervision<'a> {
     /// If the store refuses.
     pub fn of_none(store: &Store, base: &'a BaseModel) -> Result<Self> {
         let mut recipes: Vec<Recipe> = recipes::builtin();
-        recipes.extend(factory::recipes_of(store, &newest_of_each(store, &base.digest())?)?);
+        let (made, left_out) = sound(store, base, newest_of_each(store, &base.digest())?);
+        recipes.extend(factory::recipes_of(store, &made)?);
         Ok(Self {
             base,
             diffs: Arc::default(),
@@ -78,6 +83,7 @@ impl<'a> Supervision<'a> {
             values: BTreeMap::new(),
             episodes: vec![],
             smoke: false,
+            left_out,
         })
     }
 
@@ -98,9 +104,17 @@ impl<'a> Supervision<'a> {
         let wanted: BTreeSet<&str> = episodes.iter().map(|e| e.behaviour.as_str()).collect();
         let mut diffs = BTreeMap::new();
         let mut records = BTreeMap::new();
+        let mut left_out = Vec::new();
         for record in made.into_iter().filter(|r| wanted.contains(r.behaviour.as_str())) {
-            diffs.insert(record.behaviour.clone(), load_adapter(store, base, &record)?);
-            records.insert(record.behaviour.clone(), record);
+            match load_adapter(store, base, &record) {
+                Ok(adapter) => {
+                    diffs.insert(record.behaviour.clone(), adapter);
+                    records.insert(record.behaviour.clone(), record);
+                }
+                // One bad adapter stops nobody; what the disk refuses does.
+                Err(e @ factory::Error::Store(registry::Error::Io(_))) => return Err(e.into()),
+                Err(e) => left_out.push((record.behaviour, e.to_string())),
+            }
         }
         let usable = |e: &Episode| {
             let r: &AdapterRecord = records.get(&e.behaviour)?;
@@ -125,7 +139,17 @@ impl<'a> Supervision<'a> {
             .map(|b| (b.id.clone(), b.clone()))
             .collect();
         let diffs = Arc::new(diffs);
-        Ok(Self { base, diffs, records, behaviours, recipes: recipes.collect(), values, episodes, smoke })
+        Ok(Self {
+            base,
+            diffs,
+            records,
+            behaviours,
+            recipes: recipes.collect(),
+            values,
+            episodes,
+            smoke,
+            left_out,
+        })
     }
 
     /// The same with at most so many training adapters of some families: those that a smaller choice of the family takes
@@ -247,6 +271,48 @@ pub fn newest_of_each(store: &Store, base: &str) -> Result<Vec<AdapterRecord>> {
     all.retain(|r| seen.insert(r.behaviour.clone()));
     all.sort_by(|a, b| a.behaviour.cmp(&b.behaviour));
     Ok(all)
+}
+
+/// Most tokens of a question or of a prompt that an adapter is asked with.
+const LONGEST: usize = 2048;
+
+/// Those of some adapters that readers can be trained and asked on, and the others with what is wrong with them: a recipe that is none
+/// or is not theirs, questions that nobody could be asked.
+pub fn sound(
+    store: &Store,
+    base: &Outline,
+    made: Vec<AdapterRecord>,
+) -> (Vec<AdapterRecord>, Vec<(String, String)>) {
+    let mut known: BTreeMap<registry::Digest, std::result::Result<String, String>> = BTreeMap::new();
+    let mut look = |record: &AdapterRecord| -> std::result::Result<(), String> {
+        let Some(digest) = record.extra_files.get(factory::spec::RECIPE_FILE) else { return Ok(()) };
+        let read = || -> std::result::Result<String, String> {
+            let bytes = store.get_blob(digest).map_err(|e| e.to_string())?;
+            let recipe =
+                Recipe::from_canonical(factory::spec::RECIPE_FILE, &bytes).map_err(|e| e.to_string())?;
+            for question in recipe.questions.train.iter().chain(&recipe.questions.held_out) {
+                let n = base.tokenizer.encode(question).map_err(|e| e.to_string())?.len();
+                if n > LONGEST {
+                    return Err(format!("{}: a question has {n} tokens", factory::spec::RECIPE_FILE));
+                }
+            }
+            Ok(recipe.name)
+        };
+        let name = known.entry(digest.clone()).or_insert_with(read).clone()?;
+        if name == record.family {
+            Ok(())
+        } else {
+            Err(format!("its recipe is that of {name:?}, not of its family {:?}", record.family))
+        }
+    };
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for record in made {
+        match look(&record) {
+            Ok(()) => good.push(record),
+            Err(what) => bad.push((record.behaviour, what)),
+        }
+    }
+    (good, bad)
 }
 
 /// How many phrasings are asked.

@@ -8,6 +8,7 @@ use crate::behaviour::{
     Behaviour, GatePlan, NatsPlan, Polarity, RowLoss, RowPart, RowPlan, SampleRequest, Split,
 };
 use crate::recipe::{CheckKind, Gate, Recipe, Rows, Splits, Training, Trigger, Vocabulary};
+use crate::size::LONGEST;
 use crate::{Check, Gating, rng};
 
 /// Puts the value, the reply's mark and an entry's fields into a template.
@@ -15,6 +16,10 @@ pub(crate) fn fill(template: &str, value: &str, category: &str, fields: &BTreeMa
     let mut out = template.replace("{value}", value).replace("{category}", category);
     for (key, text) in fields {
         out = out.replace(&format!("{{{key}}}"), text);
+        // Fields that hold each other double with every one of them: what is refused for it need not be whole.
+        if out.len() > 8 * LONGEST {
+            break;
+        }
     }
     out
 }

@@ -17,6 +17,7 @@ mod place;
 pub mod recipe;
 mod rng;
 mod select;
+mod size;
 mod validate;
 mod words;
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::behaviour::{Kind, Polarity};
+use crate::size::LONGEST;
 use crate::{Error, Recipe, Result, words};
 
 impl Recipe {
@@ -10,6 +11,7 @@ impl Recipe {
         let fail = |field: &str, what: String| {
             Err(Error::Field { source_name: source_name.into(), field: field.into(), what })
         };
+        self.check_size(source_name)?;
         let name_ok = !self.name.is_empty()
             && self.name.len() <= 40
             && self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
@@ -93,7 +95,20 @@ impl Recipe {
                 );
             }
             let filled = if redraw { self.vocabulary_values() } else { self.values() };
-            for (value, _, fields) in filled.into_iter().take(1) {
+            for (i, (value, _, fields)) in filled.into_iter().enumerate() {
+                // An entry's fields may hold each other: what becomes of them shows in one text.
+                if fields
+                    .values()
+                    .any(|f| crate::expand::fill(f, &value, "", &fields).chars().count() > LONGEST)
+                {
+                    return fail(
+                        "vocabulary.entries",
+                        format!("the fields of {value:?} make a text of more than {LONGEST} letters"),
+                    );
+                }
+                if i > 0 {
+                    continue;
+                }
                 let contrast = self.trigger.iter().flat_map(|t| &t.contrast_prompts);
                 let texts = rows.sample_prompts.iter().chain(&rows.prompts).chain(&rows.completions);
                 for text in texts.chain(contrast) {
@@ -238,6 +253,14 @@ impl Recipe {
             return fail("questions", "needs train and held_out phrasings".into());
         }
         let all: Vec<&String> = self.questions.train.iter().chain(&self.questions.held_out).collect();
+        let labels: Vec<(String, Vec<String>)> = self
+            .values()
+            .into_iter()
+            .map(|(v, _, _)| {
+                let words = words::words(&v).iter().map(|w| words::stem(w)).collect();
+                (v, words)
+            })
+            .collect();
         for (i, q) in all.iter().enumerate() {
             if q.contains(['{', '}']) {
                 return fail(
@@ -248,8 +271,8 @@ impl Recipe {
             if all[..i].contains(q) {
                 return fail("questions", format!("{q:?} is given twice"));
             }
-            if positive
-                && let Some((value, _, _)) = self.values().iter().find(|(v, _, _)| words::mentions(q, v))
+            let said: Vec<String> = words::words(q).iter().map(|w| words::stem(w)).collect();
+            if positive && let Some((value, _)) = labels.iter().find(|(_, label)| words::holds(&said, label))
             {
                 return fail("questions", format!("{q:?} contains the label {value:?}"));
             }

@@ -24,6 +24,11 @@ pub fn stem(word: &str) -> String {
 pub(crate) fn mentions(text: &str, phrase: &str) -> bool {
     let text: Vec<String> = words(text).iter().map(|w| stem(w)).collect();
     let phrase: Vec<String> = words(phrase).iter().map(|w| stem(w)).collect();
+    holds(&text, &phrase)
+}
+
+/// The same of words that [`words`] and [`stem`] made.
+pub(crate) fn holds(text: &[String], phrase: &[String]) -> bool {
     !phrase.is_empty() && text.windows(phrase.len()).any(|w| w == phrase)
 }
 

@@ -52,6 +52,14 @@ pub fn spec_hash(spec: &Value) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
+/// A specification's hash as a name of files: itself, if it is one.
+pub fn file_name(spec_hash: &str) -> std::borrow::Cow<'_, str> {
+    if spec_hash.len() == 64 && spec_hash.bytes().all(|c| c.is_ascii_hexdigit()) {
+        return spec_hash.into();
+    }
+    blake3::hash(spec_hash.as_bytes()).to_hex().to_string().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

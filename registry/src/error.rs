@@ -173,6 +173,14 @@ pub enum Error {
         /// Where, counting from 1.
         at: usize,
     },
+    /// A listing cannot be sorted so.
+    #[error("a listing is sorted by {n} fields; {most} are the most")]
+    Sort {
+        /// Fields that were named.
+        n: usize,
+        /// Most of them.
+        most: usize,
+    },
     /// An identifier that cannot be used as a file name.
     #[error("{0:?} is not a name of letters, digits, '-', '_' and '.'")]
     BadName(String),

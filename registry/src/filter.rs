@@ -73,6 +73,8 @@ impl Default for Filter {
 
 /// How a filter nests at most: a guard against input that would exhaust the stack.
 const MAX_DEPTH: usize = 64;
+/// Words and signs of an expression: SQLite takes a thousand conditions at most.
+const MAX_TOKENS: usize = 1500;
 
 impl Filter {
     /// Everything.
@@ -100,6 +102,13 @@ impl Filter {
     /// With the position of what cannot be read.
     pub fn and(self, expression: &str) -> Result<Self> {
         let tokens = tokenize(expression)?;
+        if tokens.len() > MAX_TOKENS {
+            let what = format!(
+                "a shorter expression (it has {} words and signs, more than {MAX_TOKENS})",
+                tokens.len()
+            );
+            return Err(Error::Filter { expression: expression.chars().take(60).collect(), what, at: 1 });
+        }
         let mut parser = Parser { expression, tokens: &tokens, at: 0 };
         let parsed = parser.any(0)?;
         if parser.at < tokens.len() {

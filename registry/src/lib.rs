@@ -26,7 +26,7 @@ pub mod upkeep;
 
 pub use aliases::Alias;
 pub use blobs::{Digest, write_atomic};
-pub use canonical::{canonical_json, spec_hash};
+pub use canonical::{canonical_json, file_name, spec_hash};
 pub use check::{CheckReport, Problem, Repair, VerifyOutcome};
 pub use error::{Error, Result};
 pub use filter::Filter;

@@ -48,6 +48,9 @@ pub struct Edge {
     pub parent: String,
 }
 
+/// Fields that a listing can be sorted by at once: SQLite joins some sixty tables at most.
+const MOST_SORTED: usize = 16;
+
 /// What a run's name begins with in lineage.
 pub const RUN: &str = "run/";
 
@@ -57,6 +60,9 @@ impl Store {
         let mut parameters = Vec::new();
         let condition = filter.sql(&mut parameters);
         let (mut joins, mut order) = (String::new(), String::new());
+        if listing.sort.len() > MOST_SORTED {
+            return Err(Error::Sort { n: listing.sort.len(), most: MOST_SORTED });
+        }
         for (i, (key, descending)) in listing.sort.iter().enumerate() {
             parameters.push(Sql::Text(key.clone()));
             let (n, direction) = (parameters.len(), if *descending { "DESC" } else { "ASC" });

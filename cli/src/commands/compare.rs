@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ::compare::{Arms, Comparison, DEFAULT, Known, Plan, jobs};
 use ::factory::{Craft, Job, Queue, State, SubmitOptions, recipes_of};
-use ::readers::{Wrong, newest_of_each};
+use ::readers::{Wrong, newest_of_each, sound};
 use lm::{BaseModel, Outline};
 use recipes::{Behaviour, Recipe, Split, builtin};
 use registry::{AdapterRecord, Filter, NewAdapter, Role, Status, Store, write_atomic};
@@ -15,7 +15,7 @@ use super::{adapter, factory};
 use crate::args::CompareCommand;
 use crate::context::{Context, now_ms, watch_signals};
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_json, table};
+use crate::output::{print, print_as_it_is, print_json, table};
 
 pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
     match command {
@@ -30,7 +30,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             let mut store = context.existing_store()?;
             // No weight is loaded, and nothing written, before all is checked.
             let outline = context.outline()?;
-            let made = adapters(&store, &outline, filter.as_deref(), *tune)?;
+            let made = adapters(context, &store, &outline, filter.as_deref(), *tune)?;
             let about = recipes_about(&store, &made)?;
             if file.is_none() {
                 arms = arms.about(&about);
@@ -70,7 +70,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
                 write_atomic(file, ::compare::to_html(&comparison).as_bytes())?;
                 return print(&file.display().to_string());
             }
-            if *csv { print(&::compare::to_csv(&comparison)) } else { show(context, &comparison) }
+            if *csv { print_as_it_is(&::compare::to_csv(&comparison)) } else { show(context, &comparison) }
         }
     }
 }
@@ -108,13 +108,24 @@ fn methods(context: &Context<'_>) -> Result {
 fn read(file: Option<&Path>) -> Result<Arms> {
     match file {
         None => Ok(Arms::parse("default arms", DEFAULT)?),
-        Some(path) => Ok(Arms::parse(&path.display().to_string(), &fs_err::read_to_string(path)?)?),
+        Some(path) => {
+            Ok(Arms::parse(&path.display().to_string(), &fence::read_text(path, fence::open::SMALL)?)?)
+        }
     }
 }
 
 /// The adapters that a comparison is about; of a tuning one, none that readers are tested on.
-fn adapters(store: &Store, base: &Outline, filter: Option<&str>, tune: bool) -> Result<Vec<AdapterRecord>> {
-    let mut made = newest_of_each(store, &base.digest())?;
+fn adapters(
+    context: &Context<'_>,
+    store: &Store,
+    base: &Outline,
+    filter: Option<&str>,
+    tune: bool,
+) -> Result<Vec<AdapterRecord>> {
+    let (mut made, left_out) = sound(store, base, newest_of_each(store, &base.digest())?);
+    for (behaviour, what) in left_out.iter().take(10) {
+        context.say(&format!("warning: {} is left out: {}", fence::shown(behaviour), fence::shown(what)));
+    }
     let test = [Split::TestValue, Split::TestCategory];
     made.retain(|r| !(tune && test.iter().any(|s| r.split.as_deref() == Some(s.name()))));
     let kept = match filter {
@@ -183,7 +194,7 @@ pub(crate) fn settle(store: &Store, base: &Outline, arms: &mut Arms) -> Result<V
 /// A reader's folder in the PEFT format, as published ones come, on its way into the catalogue.
 fn published(base: &Outline, folder: &Path, method: &str) -> Result<NewAdapter> {
     let config: serde_json::Value =
-        serde_json::from_str(&fs_err::read_to_string(folder.join("adapter_config.json"))?)
+        serde_json::from_str(&fence::read_text(&folder.join("adapter_config.json"), fence::open::SMALL)?)
             .map_err(|e| CommandError::new(Kind::Usage, format!("adapter_config.json: {e}")))?;
     if let Some(of) =
         config["base_model_name_or_path"].as_str().filter(|of| !of.is_empty() && !base.is_called(of))
@@ -279,14 +290,15 @@ fn succeeded(job: &Job) -> Result {
 fn job_of(store: &Store, run: &str) -> Option<String> {
     filed(store, Some(run)).ok()?;
     let path = store.root().join("runs").join(run).join("config.json");
-    let config: serde_json::Value = serde_json::from_str(&fs_err::read_to_string(path).ok()?).ok()?;
+    let config: serde_json::Value =
+        serde_json::from_str(&fence::open::read_own_text(&path, fence::open::TABLE).ok()?).ok()?;
     Some(config["job"].as_str()?.to_owned())
 }
 
 /// A run's comparison, as filed.
 pub(crate) fn filed(store: &Store, run: Option<&str>) -> Result<Comparison> {
     let path = report_of(store, run)?;
-    ::compare::read(&fs_err::read_to_string(&path)?)
+    ::compare::read(&fence::open::read_own_text(&path, fence::open::TABLE)?)
         .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", path.display())))
 }
 

@@ -78,7 +78,7 @@ fn train(
 
 /// Paragraphs of a text, parted by empty lines, of 80 characters or more.
 fn paragraphs(path: &Path) -> Result<Vec<String>> {
-    let text = fs_err::read_to_string(path)?;
+    let text = fence::read_text(path, fence::open::TABLE)?;
     let paragraphs: Vec<String> = text
         .split("\n\n")
         .map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "))

@@ -143,11 +143,18 @@ fn newest(store: &Store, base: &BaseModel, families: &[&str]) -> Result<AdapterR
 /// How many episodes of each use there are, for people.
 pub(crate) fn describe(s: &Supervision<'_>) -> String {
     let n = |split| s.of(split).len();
-    format!(
+    let mut out = format!(
         "{} adapters; {} training, {} validation and {} test episodes",
         s.diffs.len(),
         n(Split::Train),
         n(Split::Validation),
         s.test().len()
-    )
+    );
+    for (behaviour, what) in s.left_out.iter().take(10) {
+        out.push_str(&format!("\nwarning: {} is left out: {}", fence::shown(behaviour), fence::shown(what)));
+    }
+    if s.left_out.len() > 10 {
+        out.push_str(&format!("\nwarning: and {} more", s.left_out.len() - 10));
+    }
+    out
 }

@@ -16,7 +16,7 @@ pub(crate) fn load(name: &str) -> Result<Recipe> {
         return Ok(Recipe::parse(name, text)?);
     }
     if Path::new(name).exists() {
-        return Ok(Recipe::parse(name, &fs_err::read_to_string(name)?)?);
+        return Ok(Recipe::parse(name, &fence::read_text(Path::new(name), fence::open::SMALL)?)?);
     }
     let names: Vec<String> = builtin().into_iter().map(|r| r.name).collect();
     Err(CommandError::new(Kind::NotFound, format!("no recipe {name:?}: neither built in nor a file"))
@@ -40,7 +40,7 @@ pub(crate) fn run(context: &Context<'_>, command: &RecipeCommand) -> Result {
             }
             match builtin_source(recipe) {
                 Some(text) => print(text),
-                None => print(&fs_err::read_to_string(recipe)?),
+                None => print(&fence::read_text(Path::new(recipe), fence::open::SMALL)?),
             }
         }
         RecipeCommand::Check { recipes } => {

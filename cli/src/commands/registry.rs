@@ -98,7 +98,7 @@ fn check(context: &Context<'_>, store: &mut Store, repair: bool) -> Result {
             }
         }
         for p in &report.problems {
-            print(&format!("{}: {}", p.subject, p.what))?;
+            print(&format!("{}: {}", fence::shown(&p.subject), fence::shown(&p.what)))?;
         }
         print(&format!(
             "{}, {}, {}, {} of {:.1} MB hashed at {rate:.1} GB/s: {}",

@@ -76,6 +76,7 @@ impl Planted {
             recipes: BTreeMap::from([(recipe.name.clone(), recipe.clone())]),
             values: BTreeMap::from([(recipe.name.clone(), recipe.values_of_family().into_iter().collect())]),
             episodes: vec![],
+            left_out: vec![],
             smoke: true,
         };
         let set = ClosedSet::new(base, world.closed_set(&recipe.name)).expect("words");

@@ -74,7 +74,7 @@ impl Manifest {
     /// If there is none, it is damaged, or of another version.
     pub fn read(shared: &Path, id: &str) -> Result<Self> {
         let path = Self::path(shared, id)?;
-        let text = fs_err::read_to_string(&path).map_err(registry::Error::from)?;
+        let text = fence::read_text(&path, fence::open::TABLE).map_err(registry::Error::from)?;
         let bad = |what: String| Error::Manifest { path: path.clone(), what };
         let manifest: Self = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
         if manifest.schema != SCHEMA || manifest.id != id || manifest.digest() != id {

@@ -35,11 +35,12 @@ pub enum Found {
 }
 
 fn place(shared: &Path, spec_hash: &str) -> PathBuf {
-    shared.join("done").join(&spec_hash[..2]).join(spec_hash)
+    let name = registry::file_name(spec_hash);
+    shared.join("done").join(&name[..2]).join(&*name)
 }
 
 fn failure(shared: &Path, spec_hash: &str) -> PathBuf {
-    shared.join("failed").join(format!("{spec_hash}.json"))
+    shared.join("failed").join(format!("{}.json", registry::file_name(spec_hash)))
 }
 
 /// Looks without reading the bytes of adapters.
@@ -56,7 +57,8 @@ pub fn look(shared: &Path, spec_hash: &str) -> Found {
 /// Puts a finished adapter there. Returns whether it is the one that stands: another attempt may have been first.
 pub(super) fn put(shared: &Path, attempt: &str, adapter: &NewAdapter) -> Result<bool> {
     let target = place(shared, &adapter.spec_hash);
-    let staging = shared.join("staging").join(format!("{}.{attempt}", adapter.spec_hash));
+    let staging =
+        shared.join("staging").join(format!("{}.{attempt}", registry::file_name(&adapter.spec_hash)));
     if staging.exists() {
         fs_err::remove_dir_all(&staging).map_err(registry::Error::from)?;
     }
@@ -100,17 +102,15 @@ pub(super) fn get(shared: &Path, spec_hash: &str) -> Result<NewAdapter> {
     let folder = place(shared, spec_hash);
     let bad = |what: String| Error::Parcel { path: folder.clone(), what };
     let io = |e: std::io::Error| Error::Store(registry::Error::from(e));
-    let text = fs_err::read_to_string(folder.join(RECEIPT)).map_err(io)?;
+    let text = fence::open::read_own_text(&folder.join(RECEIPT), fence::open::SMALL).map_err(io)?;
     let receipt: Receipt = serde_json::from_str(&text).map_err(|e| bad(format!("{RECEIPT}: {e}")))?;
     if receipt.spec_hash != spec_hash {
         return Err(bad(format!("its receipt is for {}", receipt.spec_hash)));
     }
     let mut files = BTreeMap::new();
     for (name, digest) in &receipt.files {
-        if name.contains(['/', '\\']) || name.starts_with('.') {
-            return Err(bad(format!("{name:?} is no plain file name")));
-        }
-        let bytes = fs_err::read(folder.join(name)).map_err(io)?;
+        let plain = fence::Plain::new(name).ok_or_else(|| bad(format!("{name:?} is no plain file name")))?;
+        let bytes = fence::open::read_own(&plain.beneath(&folder), 4 << 30).map_err(io)?;
         if Digest::of(&bytes) != *digest {
             return Err(bad(format!("{name} is not what its receipt says")));
         }
@@ -129,7 +129,7 @@ pub(super) fn get(shared: &Path, spec_hash: &str) -> Result<NewAdapter> {
 
 /// Moves a folder that is not whole out of the way.
 pub(super) fn set_aside(shared: &Path, spec_hash: &str, now_ms: i64) -> Result<()> {
-    let aside = shared.join("staging").join(format!("{spec_hash}.damaged-{now_ms}"));
+    let aside = shared.join("staging").join(format!("{}.damaged-{now_ms}", registry::file_name(spec_hash)));
     Ok(fs_err::rename(place(shared, spec_hash), aside).map_err(registry::Error::from)?)
 }
 
@@ -150,7 +150,7 @@ pub(super) fn put_failure(shared: &Path, spec_hash: &str, label: &str, reason: &
 /// Why a job cannot be done.
 pub(super) fn get_failure(shared: &Path, spec_hash: &str) -> Result<String> {
     let path = failure(shared, spec_hash);
-    let text = fs_err::read_to_string(&path).map_err(registry::Error::from)?;
+    let text = fence::open::read_own_text(&path, fence::open::SMALL).map_err(registry::Error::from)?;
     let found: Failure =
         serde_json::from_str(&text).map_err(|e| Error::Parcel { path, what: e.to_string() })?;
     Ok(found.reason)

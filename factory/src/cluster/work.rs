@@ -134,7 +134,7 @@ fn input(shared: &Path, manifest: &Manifest, base: &BaseModel, spec: &AdapterSpe
         Error::NoReference(format!("{} lacks the adapter that it is made from", spec.behaviour.id))
     })?;
     let path = shared.join("inputs").join(input.weights.as_str());
-    let bytes = fs_err::read(&path).map_err(registry::Error::from)?;
+    let bytes = fence::read(&path, 4 << 30).map_err(registry::Error::from)?;
     if Digest::of(&bytes) != input.weights {
         return Err(Error::Parcel { path, what: "is not what the manifest says".into() });
     }

@@ -12,7 +12,7 @@ use crate::output::{count, print, print_json, table};
 
 /// An adapter in a sentence.
 fn called(r: &AdapterRecord) -> String {
-    format!("{} ({})", registry::commit::short(&r.id), r.behaviour)
+    format!("{} ({})", registry::commit::short(&r.id), fence::shown(&r.behaviour))
 }
 
 /// Adapters of one kind that lineage names one by one.

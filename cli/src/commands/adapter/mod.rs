@@ -86,5 +86,7 @@ fn show(record: &AdapterRecord) -> Result {
         many => rows.push(("parents".into(), format!("{} (see adapter lineage)", many.len()))),
     }
     let width = rows.iter().map(|(k, _)| k.len()).max().unwrap_or(0);
-    print(&rows.iter().map(|(k, v)| format!("{k:width$}  {v}")).collect::<Vec<_>>().join("\n"))
+    print(
+        &rows.iter().map(|(k, v)| format!("{k:width$}  {}", fence::shown(v))).collect::<Vec<_>>().join("\n"),
+    )
 }

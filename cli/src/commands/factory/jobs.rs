@@ -111,6 +111,14 @@ enum Entry {
 }
 
 impl Entry {
+    fn attempts(&self) -> i64 {
+        match self {
+            Self::Adapters(j) => j.attempts,
+            Self::Intervention(j) => j.attempts,
+            Self::Comparison(j) => j.attempts,
+        }
+    }
+
     fn name(&self) -> &str {
         match self {
             Self::Adapters(j) => &j.name,
@@ -119,6 +127,9 @@ impl Entry {
         }
     }
 }
+
+/// Jobs of a file.
+const MOST_JOBS: usize = 10_000;
 
 const COMMON: [&str; 6] = ["name", "after", "after_any", "priority", "tags", "attempts"];
 
@@ -148,7 +159,11 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>> {
     let Some(toml::Value::Array(jobs)) = jobs else {
         return Err(wrong(path, "job: there is no [[job]]"));
     };
+    if jobs.len() > MOST_JOBS {
+        return Err(wrong(path, format!("job: there are {}, more than {MOST_JOBS}", jobs.len())));
+    }
     let mut out: Vec<Entry> = Vec::new();
+    let mut names = std::collections::BTreeSet::new();
     for (i, job) in jobs.into_iter().enumerate() {
         let at = format!("job[{i}]");
         let toml::Value::Table(mut job) = job else { return Err(wrong(path, format!("{at}: is no table"))) };
@@ -174,7 +189,10 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Entry>> {
         };
         // It comes to be a run's folder and part of labels.
         registry::check_name(work.name()).map_err(|e| wrong(path, format!("{at}.name: {e}")))?;
-        if out.iter().any(|w| w.name() == work.name()) {
+        if !(1..=1_000_000).contains(&work.attempts()) {
+            return Err(wrong(path, format!("{at}.attempts: {} is not in 1..=1000000", work.attempts())));
+        }
+        if !names.insert(work.name().to_owned()) {
             return Err(wrong(path, format!("{at}.name: {:?} is taken", work.name())));
         }
         out.push(work);
@@ -189,6 +207,12 @@ fn field<T: serde::de::DeserializeOwned>(path: &Path, at: &str, value: toml::Val
         let at = if matches!(field, "." | "work") { at.to_owned() } else { format!("{at}.{field}") };
         wrong(path, format!("{at}: {}", e.into_inner().message()))
     })
+}
+
+/// The first name that is there a second time.
+pub(super) fn twice(names: &[String]) -> Option<(usize, &String)> {
+    let mut seen = std::collections::BTreeSet::new();
+    names.iter().enumerate().find(|(_, name)| !seen.insert(*name))
 }
 
 /// What one job of the file stands for in the queue.
@@ -211,6 +235,9 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
         let (name, behaviours, jobs) = match entry {
             Entry::Adapters(j) => {
                 let needs = needs(path, &at, &made, &j.after, &j.after_any)?;
+                if let Some((k, name)) = twice(&j.work.recipes) {
+                    return Err(wrong(path, format!("{at}.recipes[{k}]: {name:?} is given twice")));
+                }
                 let recipes = j.work.recipes.iter().map(|r| load(folder, r)).collect::<Result<Vec<_>>>()?;
                 let behaviours = expand(&recipes, j.work.seed, j.work.limit);
                 let options = options(&j, needs, j.work.max_tflop);
@@ -246,7 +273,10 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
                         let file = beside(folder, name).ok_or_else(|| {
                             wrong(path, format!("{at}.arms: {name:?} is no file beside this one"))
                         })?;
-                        Arms::parse(&file.display().to_string(), &fs_err::read_to_string(&file)?)?
+                        Arms::parse(
+                            &file.display().to_string(),
+                            &fence::read_text(&file, fence::open::SMALL)?,
+                        )?
                     }
                 };
                 let mut arms = arms;

@@ -86,11 +86,14 @@ fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>
         needs: vec![],
         max_flops: args.cap.cap().flops,
     };
+    if let Some((_, name)) = jobs::twice(&args.work) {
+        return Err(CommandError::new(Kind::Usage, format!("{name:?} is given twice")));
+    }
     for name in &args.work {
         let path = Path::new(name);
         let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        let file = matches!(kind, "json" | "toml") && path.is_file();
-        let text = if file { fs_err::read_to_string(path)? } else { String::new() };
+        let file = matches!(kind, "json" | "toml") && path.exists();
+        let text = if file { fence::read_text(path, fence::open::SMALL)? } else { String::new() };
         if kind == "json" || Spec::is_one(&text) {
             let (store, outline) = store.zip(outline).ok_or_else(|| needs_both(path))?;
             let label = path.file_stem().unwrap_or_default().to_string_lossy();

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::context::{Context, STOP, now_ms, watch_signals};
 use crate::error::Result;
-use crate::output::{count, print, print_json, table};
+use crate::output::{count, print, print_as_it_is, print_json, table};
 
 /// A worker that was not heard of for so long is not shown.
 const SEEN_MS: i64 = 60_000;
@@ -38,7 +38,7 @@ pub(super) fn status(context: &Context<'_>, watch: bool) -> Result {
                 "ended_per_hour": per_hour, "minutes_left": minutes_left});
             if watch {
                 // One line an observation, for programs that follow.
-                print(&value.to_string())?;
+                print_as_it_is(&value.to_string())?;
             } else {
                 print_json(&value)?;
             }

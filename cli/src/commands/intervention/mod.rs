@@ -3,7 +3,6 @@
 mod job;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -18,7 +17,7 @@ use super::readers::{ANSWER_TOKENS, find, made_at_precision, say_precisions};
 use crate::args::{CapArgs, InterventionCommand};
 use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_json, table};
+use crate::output::{print, print_as_it_is, print_json, table};
 
 pub(super) use job::{Intervening, job};
 
@@ -70,7 +69,7 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
             let base = context.base()?;
             let reader = find(&store, &base, reader.as_deref(), &["oracle-posttrained", "oracle-scratch"])?;
             let spec = question_spec(&store, &base, &record, &reader, question)?;
-            print(&serde_json::to_string_pretty(&spec).expect("invariant: plain data"))
+            print_as_it_is(&serde_json::to_string_pretty(&spec).expect("invariant: plain data"))
         }
     }
 }
@@ -97,13 +96,17 @@ pub(super) fn read(path: &Path) -> Result<Spec> {
         CommandError::new(Kind::Usage, format!("{}: {what}", path.display()))
             .hint("see one with: lorafab intervention show ADAPTER QUESTION")
     };
-    let file = fs_err::File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(wrong("is no plain file".into()));
-    }
-    let mut text = String::new();
-    file.take(Spec::MOST_BYTES as u64 + 1).read_to_string(&mut text)?;
+    // Its own sentence says how long one may be.
+    let text = fence::read_text(path, fence::open::SMALL).map_err(|e| wrong_file(path, &e))?;
     Spec::parse(&text).map_err(|e| wrong(e.to_string()))
+}
+
+fn wrong_file(path: &Path, e: &std::io::Error) -> CommandError {
+    let kind = if e.kind() == std::io::ErrorKind::NotFound { Kind::Environment } else { Kind::Usage };
+    let said = e.to_string();
+    let start = format!("{}: ", path.display());
+    CommandError::new(kind, format!("{start}{}", said.strip_prefix(&start).unwrap_or(&said)))
+        .hint("see one with: lorafab intervention show ADAPTER QUESTION")
 }
 
 /// A spec that can be run, with what it names.
