@@ -136,8 +136,14 @@ impl Store {
 
     fn carry_out(&mut self, plan: &GcPlan, in_progress: Duration) -> Result<()> {
         // The receipt goes first: a kill in between leaves blobs that the next run finds unnamed.
-        for path in plan.trash.iter().chain(&plan.staging) {
-            remove(path)?;
+        // While nobody can restore.
+        let mut failed = None;
+        self.transaction(|_| {
+            failed = plan.trash.iter().chain(&plan.staging).find_map(|path| remove(path).err());
+            Ok(())
+        })?;
+        if let Some(e) = failed {
+            return Err(e);
         }
         // Whoever puts a blob that is there makes it young, and a commit looks for its blobs while it holds the lock.
         for part in plan.blobs.chunks(500) {

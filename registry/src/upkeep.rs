@@ -84,8 +84,13 @@ impl Store {
         let (mut failed, mut out) = (None, None);
         // Read and written under one lock: of two people who tag at once, neither loses.
         let result = self.transaction(|t| {
-            let json: String =
-                t.query_row("SELECT record FROM adapters WHERE id = ?1", [&id], |r| r.get(0))?;
+            let json: Option<String> =
+                t.query_row("SELECT record FROM adapters WHERE id = ?1", [&id], |r| r.get(0)).optional()?;
+            // Removed since it was found.
+            let Some(json) = json else {
+                failed = Some(Error::NotFound { id: id.clone(), suggestion: String::new() });
+                return Err(rusqlite::Error::QueryReturnedNoRows);
+            };
             let tagged = parse(&json).and_then(|record| with_tags(record, tags));
             let record = match tagged {
                 Ok(record) => record,
@@ -140,7 +145,11 @@ impl Store {
             ("remove", &record.id, &record.behaviour),
             |t| {
                 t.execute("UPDATE jobs SET adapter = '' WHERE adapter = ?1", [&record.id])?;
-                t.execute("DELETE FROM adapters WHERE id = ?1", [&record.id])
+                match t.execute("DELETE FROM adapters WHERE id = ?1", [&record.id])? {
+                    // Somebody else removed it since it was found.
+                    0 => Err(rusqlite::Error::QueryReturnedNoRows),
+                    n => Ok(n),
+                }
             },
             // The trash is written before the receipt goes: a kill in between leaves both, and the next removal is clean.
             |_| {
@@ -148,7 +157,13 @@ impl Store {
                     if receipt.exists() { Ok(fs_err::remove_file(&receipt)?) } else { Ok(()) }
                 }))
             },
-        )?;
+        )
+        .map_err(|e| match e {
+            Error::Sqlite { source: rusqlite::Error::QueryReturnedNoRows, .. } => {
+                Error::NotFound { id: record.id.clone(), suggestion: String::new() }
+            }
+            e => e,
+        })?;
         Ok(record)
     }
 
@@ -164,7 +179,14 @@ impl Store {
             return Err(Error::NotInTrash { id: id.into(), found: found.len() });
         };
         // Put again: young, so that garbage collection leaves them alone.
-        files(record).try_for_each(|d| self.get_blob(d).and_then(|bytes| self.put_blob(&bytes)).map(drop))?;
+        files(record)
+            .try_for_each(|d| self.get_blob(d).and_then(|bytes| self.put_blob(&bytes)).map(drop))
+            .map_err(|e| match e {
+                Error::Io(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    Error::NotInTrash { id: id.into(), found: 0 }
+                }
+                e => e,
+            })?;
         if self.adapter_by_spec(&record.spec_hash)?.is_some() {
             return Err(Error::MadeAgain { id: record.behaviour.clone() });
         }
@@ -174,10 +196,23 @@ impl Store {
             // One made again since the look above keeps its row, and the file below is not reached.
             |t| if insert(t, record)? == 1 { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) },
             |_| {
-                Ok(write_atomic(&receipt, receipt_text(record).as_bytes())
-                    .and_then(|()| Ok(fs_err::remove_file(&trash)?)))
+                // Collected since it was looked at: then its blobs may be gone with it.
+                if !trash.exists() {
+                    return Ok(Err(Error::NotInTrash { id: id.into(), found: 0 }));
+                }
+                let written = write_atomic(&receipt, receipt_text(record).as_bytes());
+                Ok(written.and_then(|()| match fs_err::remove_file(&trash) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+                    _ => Ok(()),
+                }))
             },
-        )?;
+        )
+        .map_err(|e| match e {
+            Error::Sqlite { source: rusqlite::Error::QueryReturnedNoRows, .. } => {
+                Error::MadeAgain { id: record.behaviour.clone() }
+            }
+            e => e,
+        })?;
         Ok(record.clone())
     }
 
@@ -191,7 +226,12 @@ impl Store {
         for file in fs_err::read_dir(self.root.join("trash"))? {
             let path = file?.path();
             if path.extension().is_some_and(|e| e == "json") {
-                out.push((path.clone(), crate::commit::read_receipt(&path)?));
+                match crate::commit::read_receipt(&path) {
+                    Ok(record) => out.push((path, record)),
+                    // Restored or collected since it was listed.
+                    Err(Error::Io(e)) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
             }
         }
         out.sort_by(|a, b| a.0.cmp(&b.0));

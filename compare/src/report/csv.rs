@@ -8,6 +8,11 @@ fn quote(s: &str) -> String {
     if s.contains([',', '"', '\n', '\r']) { format!("\"{}\"", s.replace('"', "\"\"")) } else { s.to_owned() }
 }
 
+/// A name as text: what begins as a formula is none to a spreadsheet.
+fn text(s: &str) -> String {
+    if s.starts_with(['=', '+', '-', '@', '\t', '\r']) { quote(&format!("'{s}")) } else { quote(s) }
+}
+
 /// One line for each number: `kind` is result, negative, paired, auroc, permutation or correlation; `against` is the arm
 /// subtracted, what the negatives carry, or the covariate; `by_seed` is separated by blanks.
 pub fn to_csv(c: &Comparison) -> String {
@@ -16,7 +21,7 @@ pub fn to_csv(c: &Comparison) -> String {
     );
     let some = |p: Option<f64>| p.map_or(String::new(), |p| p.to_string());
     let mut line = |words: [&str; 7], numbers: [f64; 3], n: usize, rest: [String; 4]| {
-        let words: Vec<String> = words.iter().map(|w| quote(w)).collect();
+        let words: Vec<String> = words.iter().map(|w| text(w)).collect();
         let [value, low, high] = numbers.map(|v| if v.is_finite() { v.to_string() } else { String::new() });
         let _ = write!(
             out,
