@@ -227,9 +227,20 @@ impl From<std::io::Error> for CommandError {
     }
 }
 
+/// A sentence at a length for people: what it quotes may be a whole file.
+fn brief(text: &str) -> String {
+    const LONGEST: usize = 1500;
+    match text.char_indices().nth(LONGEST) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{} ... ({} bytes more)", &text[..at], text.len() - at),
+    }
+}
+
 /// Prints an error on stderr, as text or as JSON, and returns its exit code. Without options (they could not be read) it is JSON.
 pub(crate) fn report(error: &CommandError, global: Option<&Global>) -> ExitCode {
     let hint = error.hint.as_ref().map(|h| global.map_or_else(|| h.clone(), |g| spelled(g, h)));
+    let causes: Vec<String> = error.causes.iter().map(|c| brief(c)).collect();
+    let error = &CommandError { message: brief(&error.message), causes, ..error.clone() };
     if global.is_none_or(|g| g.json) {
         let hints: Vec<&String> = hint.iter().collect();
         let value = serde_json::json!({"error": {"code": error.kind.code(), "message": error.message, "causes": error.causes, "hints": hints}});

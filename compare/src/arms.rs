@@ -61,6 +61,9 @@ pub enum Known {
     Folder(std::path::PathBuf),
 }
 
+/// Arms of one comparison.
+const MOST_ARMS: usize = 1000;
+
 impl Arms {
     /// Reads a file's text; `source` names it in messages.
     ///
@@ -73,6 +76,10 @@ impl Arms {
             Some(SCHEMA) => {}
             Some(other) => return Err(Wrong::at(source, format!("schema: {other:?}; \"{SCHEMA}\" is read"))),
             None => return Err(Wrong::at(source, format!("schema: is missing; give \"{SCHEMA}\""))),
+        }
+        let n = table.get("arm").and_then(toml::Value::as_array).map_or(0, Vec::len);
+        if n > MOST_ARMS {
+            return Err(Wrong::at(source, format!("arm: there are {n}, more than {MOST_ARMS}")));
         }
         serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|e| {
             let place = e.path().to_string();

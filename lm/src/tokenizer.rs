@@ -122,6 +122,9 @@ impl Tokenizer {
             .map_err(|e| format!("added_tokens: {e}"))?;
         let ids: Vec<u32> = special.values().copied().collect();
         let hidden = ids.iter().copied().collect();
+        if plain.encode("a", false).map_or(true, |e| e.get_ids().is_empty()) {
+            return Err("makes no token of the letter a".into());
+        }
         Ok(Self { plain, special, spaced, finder, ids, hidden, before, after, digest })
     }
 

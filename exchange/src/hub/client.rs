@@ -186,7 +186,11 @@ impl Client {
     }
 
     pub(super) fn error(&self, trouble: Trouble, what: &str) -> Error {
-        Error::Hub { trouble, what: self.fit(what) }
+        let (mut what, place) = (self.fit(what), self.place.to_string());
+        if trouble != Trouble::Stopped && !what.contains(&self.place.repository()) {
+            what = format!("{place}: {what}");
+        }
+        Error::Hub { trouble, what }
     }
 
     pub(super) fn stopped(&self) -> Result<()> {

@@ -20,7 +20,10 @@ impl<'a> Download<'a> {
     /// # Errors
     /// [`Error::Refused`] if there is none, or it is not what the listing says; otherwise if it cannot be fetched.
     pub(super) fn get(&self, path: &str, most: u64) -> Result<Vec<u8>> {
-        let refuse = |what: String| Error::Refused { path: path.into(), what };
+        let refuse = |what: String| Error::Refused {
+            path: format!("{}/{path}", self.client.place.repository()).into(),
+            what,
+        };
         let Some(entry) = self.remote.files.get(path) else {
             return Err(refuse("is not in the repository".into()));
         };

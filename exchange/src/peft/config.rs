@@ -58,10 +58,14 @@ impl<'de> Deserialize<'de> for Entries {
             }
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> std::result::Result<Entries, M::Error> {
                 let mut out: Vec<(String, Value)> = Vec::new();
+                let mut places: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
                 while let Some((key, value)) = map.next_entry()? {
-                    match out.iter_mut().find(|(k, _)| *k == key) {
-                        Some(known) => known.1 = value,
-                        None => out.push((key, value)),
+                    match places.get(&key) {
+                        Some(&at) => out[at] = (key, value),
+                        None => {
+                            places.insert(key.clone(), out.len());
+                            out.push((key, value));
+                        }
                     }
                 }
                 Ok(Entries(out))
@@ -171,10 +175,18 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// Patterns of a configuration, and letters of one: twice what a model of a hundred layers has if every module has its own.
+const MOST_PATTERNS: usize = 2000;
+const LONGEST_PATTERN: usize = 1000;
+
 /// A pattern of Python's `re`, as far as Rust's `regex` has it (no look-around, no back-references): bounded in size and time.
 fn pattern(path: &Path, key: &str, text: &str, whole: bool) -> Result<Regex> {
+    if text.len() > LONGEST_PATTERN {
+        let what = format!("{key}: a pattern has {} letters, more than {LONGEST_PATTERN}", text.len());
+        return Err(Error::Refused { path: path.into(), what });
+    }
     let wrapped = if whole { format!("^(?:{text})$") } else { format!(r"^(.*\.)?(?:{text})$") };
-    RegexBuilder::new(&wrapped).size_limit(1 << 20).build().map_err(|e| Error::Refused {
+    RegexBuilder::new(&wrapped).size_limit(1 << 18).build().map_err(|e| Error::Refused {
         path: path.into(),
         what: format!(
             "{key}: pattern {text:?} cannot be read: {}",
@@ -223,6 +235,11 @@ pub(super) fn resolve(path: &Path, written: &Written, shape: &ImportShape) -> Re
     let Some(alpha) = alpha_of(&lora_alpha) else {
         return refuse(format!("lora_alpha = {lora_alpha} is not a usable number"));
     };
+    for (key, entries) in [("rank_pattern", &written.ranks), ("alpha_pattern", &written.alphas)] {
+        if entries.0.len() > MOST_PATTERNS {
+            return refuse(format!("{key} has {} patterns, more than {MOST_PATTERNS}", entries.0.len()));
+        }
+    }
     let mut ranks: Vec<(Regex, usize)> = Vec::new();
     for (key, value) in &written.ranks.0 {
         let Some(rank) = rank_of(value) else {
@@ -297,7 +314,10 @@ fn targeted(path: &Path, targets: &Value, shape: &ImportShape, module: &str) -> 
             }
             Ok(found)
         }
-        other => refuse(format!("target_modules = {other} is neither a list nor a pattern")),
+        other => {
+            let start: String = other.to_string().chars().take(100).collect();
+            refuse(format!("target_modules = {start} is neither a list nor a pattern, or too long"))
+        }
     }
 }
 
