@@ -47,11 +47,20 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result {
     print_as_it_is(&serde_json::to_string_pretty(value).unwrap_or_default())
 }
 
+/// A cell at a width for people: every other one is filled up to it.
+fn cut(cell: Cow<'_, str>) -> Cow<'_, str> {
+    const WIDEST: usize = 200;
+    match cell.char_indices().nth(WIDEST) {
+        None => cell,
+        Some((at, _)) => format!("{} ...", &cell[..at]).into(),
+    }
+}
+
 /// A table without boxes; columns whose header starts with `>` are right-aligned.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     // A cell is one line, whatever was written into it.
     let rows: Vec<Vec<Cow<'_, str>>> =
-        rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
+        rows.iter().map(|row| row.iter().map(|cell| cut(shown(cell))).collect()).collect();
     let widths: Vec<usize> = (0..header.len())
         .map(|c| {
             rows.iter()

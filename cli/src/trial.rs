@@ -1,6 +1,7 @@
 //! Models and pickles from elsewhere, tried in a child of this program first (see `fence::trial`): their templates run there, their
 //! tokenizers are built there, their objects are taken apart there. What came through is remembered until the files change.
 
+use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -116,11 +117,11 @@ fn stamp(what: What, path: &Path) -> Option<String> {
     for file in files {
         let m = std::fs::metadata(&file).ok()?;
         let times = (m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
-        all.push_str(&format!("|{}:{}:{}:{}:{times:?}", file.display(), m.dev(), m.ino(), m.size()));
+        let _ = write!(all, "|{}:{}:{}:{}:{times:?}", file.display(), m.dev(), m.ino(), m.size());
     }
     // Another build may read other things.
     if let Ok(m) = std::env::current_exe().and_then(std::fs::metadata) {
-        all.push_str(&format!("|{}:{}", m.ino(), m.ctime()));
+        let _ = write!(all, "|{}:{}", m.ino(), m.ctime());
     }
     Some(registry::Digest::of(all.as_bytes()).to_string())
 }

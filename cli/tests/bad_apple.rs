@@ -60,7 +60,9 @@ fn bad_adapters_are_left_out_by_name_and_the_others_train_readers() {
     }
     let train: Vec<&AdapterRecord> = topics.iter().filter(|r| r.split.as_deref() == Some("train")).collect();
     let mut bad = Vec::new();
-    for (i, what) in ["numbers", "recipe of another", "no recipe", "long", "projection", "damaged"].into_iter().enumerate() {
+    for (i, what) in
+        ["numbers", "recipe of another", "no recipe", "long", "projection", "damaged"].into_iter().enumerate()
+    {
         let mut new = again(&store, train[i], what);
         let recipe = String::from_utf8(new.extra_files["recipe.json"].clone()).unwrap();
         let put = |new: &mut NewAdapter, text: String| {
@@ -68,9 +70,14 @@ fn bad_adapters_are_left_out_by_name_and_the_others_train_readers() {
         };
         match what {
             "numbers" => new.weights = not_numbers(&new.weights),
-            "recipe of another" => put(&mut new, recipe.replacen("\"name\":\"topic\"", "\"name\":\"tropic\"", 1)),
+            "recipe of another" => {
+                put(&mut new, recipe.replacen("\"name\":\"topic\"", "\"name\":\"tropic\"", 1));
+            }
             "no recipe" => put(&mut new, "{\"name\": 1".into()),
-            "long" => put(&mut new, recipe.replacen("\"train\":[\"", &format!("\"train\":[\"{}", "why ".repeat(1900)), 1)),
+            "long" => put(
+                &mut new,
+                recipe.replacen("\"train\":[\"", &format!("\"train\":[\"{}", "why ".repeat(1900)), 1),
+            ),
             "projection" => drop(new.peft.target_modules.insert("x_proj".into())),
             _ => new.weights = vec![7; 100],
         }

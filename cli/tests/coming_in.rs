@@ -140,7 +140,7 @@ fn authority() -> (String, Arc<rustls::ServerConfig>) {
 fn a_hub_behind_a_companys_own_certificate_is_trusted_when_a_variable_names_it() {
     let place = Place::new();
     let (pem, config) = authority();
-    let address = models::serve(Some(config));
+    let address = models::serve(Some(&config));
     let spec = look(&place);
     let bundle = place.path("company.pem");
     std::fs::write(&bundle, pem).unwrap();

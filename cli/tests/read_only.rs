@@ -118,7 +118,7 @@ fn a_path_too_long_for_the_catalogue_is_said_and_nothing_is_made() {
     });
     let (mut name, left) = fits;
     if left > 1 {
-        name.push_str(&format!("/{}", "b".repeat(left - 1)));
+        name = format!("{name}/{}", "b".repeat(left - 1));
     }
     let name = name.trim_start_matches('/');
     let store = place.path(name);

@@ -95,8 +95,14 @@ pub fn export(store: &Store, records: &[AdapterRecord], path: &Path, if_exists: 
     Ok(())
 }
 
-/// Looks at an adapter and its files by name, its weights among them; says why it is not to be taken in.
-pub type Look<'a> = &'a dyn Fn(&AdapterRecord, &BTreeMap<String, Vec<u8>>) -> Result<(), String>;
+/// Files of an adapter by their names, its weights among them.
+pub type Files<'a> = &'a dyn Fn(&str) -> Result<Option<Vec<u8>>>;
+
+/// Looks at an adapter and its files; says why it is not to be taken in.
+pub type Look<'a> = &'a dyn Fn(&AdapterRecord, Files<'_>) -> Result<(), String>;
+
+/// Where each blob of a bundle begins, and how long it is.
+type Places = BTreeMap<Digest, (u64, u64)>;
 
 /// A bundle that was read whole and found good, on its way into a store. Its files stay where they are until then.
 #[derive(Debug)]
@@ -104,8 +110,7 @@ pub struct Bundle {
     path: std::path::PathBuf,
     file: std::fs::File,
     adapters: Vec<AdapterRecord>,
-    /// Where each blob lies, and how long it is.
-    places: BTreeMap<Digest, (u64, u64)>,
+    places: Places,
 }
 
 impl Bundle {
@@ -117,6 +122,7 @@ impl Bundle {
         let (file, _) = fence::open::open(path, MAX_BUNDLE)?;
         let (adapters, places) = read(path, &mut std::io::BufReader::new(&file))?;
         let bundle = Self { path: path.into(), file, adapters, places };
+        let mut seen = BTreeSet::new();
         for record in &bundle.adapters {
             let refuse = |what: String| Error::Refused {
                 path: path.into(),
@@ -130,12 +136,20 @@ impl Bundle {
                     record.weights_bytes
                 )));
             }
-            let own = std::iter::once((OWN[0].to_owned(), &record.weights));
-            let further = record.extra_files.iter().map(|(name, digest)| (name.clone(), digest));
-            let files = own
-                .chain(further)
-                .map(|(name, digest)| Ok((name, bundle.blob(digest)?)))
-                .collect::<Result<BTreeMap<_, _>>>()?;
+            // Many records of one file are looked at once.
+            let same = (
+                record.weights.clone(),
+                record.extra_files.clone(),
+                format!("{:?} {}", record.peft, record.family),
+            );
+            if !seen.insert(same) {
+                continue;
+            }
+            let files = |name: &str| -> Result<Option<Vec<u8>>> {
+                let digest =
+                    if name == OWN[0] { Some(&record.weights) } else { record.extra_files.get(name) };
+                digest.map(|d| bundle.blob(d)).transpose()
+            };
             look(record, &files).map_err(refuse)?;
         }
         Ok(bundle)
@@ -164,9 +178,12 @@ impl Bundle {
     /// If the store refuses. If the disk fills up on the way, the adapters before are there, and doing it again adds the others.
     pub fn take_in(self, store: &mut Store) -> Result<Unbundled> {
         let mut out = Unbundled::default();
+        let mut there = BTreeSet::new();
         for record in &self.adapters {
             for digest in files(record) {
-                store.put_blob(&self.blob(digest)?)?;
+                if there.insert(digest) {
+                    store.put_blob(&self.blob(digest)?)?;
+                }
             }
             let added = store.admit(record)?;
             if added { out.added.push(record.id.clone()) } else { out.known.push(record.id.clone()) }
@@ -238,6 +255,14 @@ pub(crate) fn check_record(record: &AdapterRecord) -> Result<(), String> {
     if !made_from(record) {
         return Err("its spec_hash is not that of its spec".into());
     }
+    let behaviour = &record.spec["behaviour"];
+    if behaviour.is_object() {
+        for (key, own) in [("id", &record.behaviour), ("family", &record.family), ("value", &record.value)] {
+            if behaviour[key] != own.as_str() {
+                return Err(format!("its {key} is not that of the behaviour that it was made for"));
+            }
+        }
+    }
     if !(1..=MAX_RANK).contains(&record.peft.r) || record.peft.target_modules.is_empty() {
         return Err(format!("its rank {} is none, or it has no target module", record.peft.r));
     }
@@ -248,7 +273,7 @@ pub(crate) fn check_record(record: &AdapterRecord) -> Result<(), String> {
 }
 
 /// The adapters of the manifest, and where every file lies that it names.
-fn read(path: &Path, input: &mut dyn Read) -> Result<(Vec<AdapterRecord>, BTreeMap<Digest, (u64, u64)>)> {
+fn read(path: &Path, input: &mut dyn Read) -> Result<(Vec<AdapterRecord>, Places)> {
     let refuse = |what: String| Error::Refused { path: path.into(), what };
     let mut archive = tar::Archive::new(input);
     let mut adapters: Option<Vec<AdapterRecord>> = None;

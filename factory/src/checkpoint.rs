@@ -12,7 +12,7 @@ use crate::{Error, Result};
 const FORMAT: &str = "lorafab-checkpoint/1";
 
 fn path(folder: &Path, spec_hash: &str) -> PathBuf {
-    folder.join(format!("{spec_hash}.checkpoint"))
+    folder.join(format!("{}.checkpoint", registry::file_name(spec_hash)))
 }
 
 fn bad(path: &Path, what: impl std::fmt::Display) -> Error {

@@ -22,6 +22,14 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A stored specification asks for what no recipe may.
+    #[error("job {job}: {what}")]
+    Absurd {
+        /// Job label.
+        job: String,
+        /// What is out of bounds.
+        what: String,
+    },
     /// A job was made for another base model, precision or trainer.
     #[error("job {job} is for base model {expected}, the loaded one is {found}")]
     OtherBase {

@@ -474,6 +474,7 @@ impl Worker<'_> {
 fn read_spec(job: &Job, base_digest: &str) -> Result<AdapterSpec> {
     let spec: AdapterSpec = serde_json::from_value(job.spec.clone())
         .map_err(|source| Error::Spec { job: job.label.clone(), source })?;
+    spec.behaviour.check().map_err(|what| Error::Absurd { job: job.label.clone(), what })?;
     if spec.base != base_digest {
         return Err(Error::OtherBase {
             job: job.label.clone(),

@@ -14,6 +14,7 @@ pub mod open;
 pub mod place;
 pub mod shown;
 pub mod trial;
+pub mod within;
 
 pub use open::{read, read_text};
 pub use place::{Plain, folder};

@@ -263,11 +263,9 @@ fn refuse_unread_text(meta: &Metadata<'_>) -> Result<()> {
     for key in keys {
         let fits = match key.as_str() {
             "general.type" => meta.string(key)? == "model",
-            // One of several files: the others' tensors are not here.
-            "split.count" => meta.number(key)? <= 1,
+            // One of several files: the others' tensors are not here. Types of segments: of one there is no choice.
+            "split.count" | "tokenizer.ggml.token_type_count" => meta.number(key)? <= 1,
             "tokenizer.ggml.add_space_prefix" | "tokenizer.ggml.remove_extra_whitespaces" => !off(key)?,
-            // Types of segments: of one there is no choice.
-            "tokenizer.ggml.token_type_count" => meta.number(key)? <= 1,
             _ => key.strip_prefix("tokenizer.ggml.").is_none_or(|k| READ_OF_TEXT.contains(&k)),
         };
         if !fits {

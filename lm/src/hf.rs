@@ -20,7 +20,11 @@ fn bad(path: &Path, what: impl Into<String>) -> Error {
 }
 
 fn json(path: &Path) -> Result<Value> {
-    serde_json::from_str(&fence::read_text(path, TABLE)?)
+    json_within(path, SMALL)
+}
+
+fn json_within(path: &Path, most: u64) -> Result<Value> {
+    serde_json::from_str(&fence::read_text(path, most)?)
         .map_err(|e| bad(path, format!("is not valid JSON: {e}")))
 }
 
@@ -121,7 +125,7 @@ fn most_bytes(config: &Config) -> u64 {
 
 fn language(folder: &Path) -> Result<(Tokenizer, ChatTemplate, String)> {
     let path = folder.join("tokenizer.json");
-    let tokenizer = Tokenizer::from_json(&json(&path)?).map_err(|what| bad(&path, what))?;
+    let tokenizer = Tokenizer::from_json(&json_within(&path, TABLE)?).map_err(|what| bad(&path, what))?;
     let said = if_there(&folder.join("tokenizer_config.json"))?;
     check_added(folder, &said, &tokenizer)?;
     let template = template(folder, &said)?;
@@ -201,7 +205,7 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
     for name in COMPANIONS {
         let path = folder.join(name);
         if path.exists() {
-            files.insert(name.to_owned(), fence::read(&path, TABLE)?);
+            files.extend(fence::within::read(folder, name, TABLE)?.map(|bytes| (name.to_owned(), bytes)));
         }
     }
     let more = folder.join(TEMPLATES);
@@ -211,7 +215,8 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
             if path.is_file()
                 && let Some(name) = path.file_name().and_then(|n| n.to_str())
             {
-                files.insert(format!("{TEMPLATES}/{name}"), fence::read(&path, SMALL)?);
+                let inner = format!("{TEMPLATES}/{name}");
+                files.extend(fence::within::read(folder, &inner, SMALL)?.map(|bytes| (inner, bytes)));
             }
         }
     }
@@ -281,7 +286,15 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     let index = folder.join(INDEX);
     if index.exists() {
-        return Ok(shards(&index)?.iter().map(|name| folder.join(name)).collect());
+        let files: Vec<PathBuf> = shards(&index)?.iter().map(|name| folder.join(name)).collect();
+        let mut seen = BTreeSet::new();
+        for file in &files {
+            use std::os::unix::fs::MetadataExt;
+            if std::fs::metadata(file).is_ok_and(|m| !seen.insert((m.dev(), m.ino()))) {
+                return Err(bad(&index, "names one file under several names"));
+            }
+        }
+        return Ok(files);
     }
     if folder.join("pytorch_model.bin").exists() {
         return Err(bad(

@@ -59,6 +59,15 @@ struct Known {
     size: Option<u64>,
 }
 
+/// Most bytes of a file of that name, whatever the Hub says.
+fn most_of(file: &str) -> u64 {
+    match Path::new(file).extension().and_then(|e| e.to_str()) {
+        Some("safetensors") => 200 << 30,
+        _ if ["tokenizer.json", "tokenizer.model"].contains(&file) => fence::open::TABLE,
+        _ => fence::open::SMALL,
+    }
+}
+
 /// Most bytes of a file whose size the Hub does not say: none is a model's weights.
 const UNSAID: u64 = 256 << 20;
 
@@ -210,7 +219,14 @@ impl Fetch {
         }
         let length = header(headers, "content-length").and_then(|l| l.parse::<u64>().ok());
         let said = known.size.or_else(|| start.checked_add(length?));
-        let most = said.unwrap_or(UNSAID).saturating_sub(start);
+        let cap = most_of(file);
+        if said.is_some_and(|n| n > cap) {
+            return Err(other(format!(
+                "it has {} bytes, more than the {cap} that such a file may have",
+                said.unwrap_or(0)
+            )));
+        }
+        let most = said.unwrap_or(cap.min(UNSAID)).saturating_sub(start);
         if length.is_some_and(|l| l > most) {
             return Err(other(format!(
                 "{} bytes are to come, of {most} that were said",

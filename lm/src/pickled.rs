@@ -176,13 +176,21 @@ fn parse(path: &Path, pickle: &[u8]) -> Result<Object> {
     }
 }
 
+/// A name in a pickle, at a length for people.
+fn class_of(module: &str, class: &str) -> String {
+    let cut = |t: &str| t.chars().take(60).collect::<String>();
+    format!("{}.{}", cut(module), cut(class))
+}
+
 /// What an object is, for an error.
 fn kind(o: &Object) -> String {
     match o {
-        Object::Class { module_name, class_name } => format!("the name {module_name}.{class_name}"),
+        Object::Class { module_name, class_name } => {
+            format!("the name {}", class_of(module_name, class_name))
+        }
         Object::Reduce { callable, .. } | Object::Build { callable, .. } => match &**callable {
             Object::Class { module_name, class_name } => {
-                format!("a call of {module_name}.{class_name}, which is not executed")
+                format!("a call of {}, which is not executed", class_of(module_name, class_name))
             }
             _ => "a call, which is not executed".into(),
         },
@@ -306,7 +314,10 @@ impl File<'_> {
             _ => {
                 return Err(odd(
                     self,
-                    &format!("a storage of {module_name}.{class_name}; float, bfloat16 and half are read"),
+                    &format!(
+                        "a storage of {}; float, bfloat16 and half are read",
+                        class_of(module_name, class_name)
+                    ),
                 ));
             }
         };

@@ -12,7 +12,7 @@ pub type Certificates = Vec<(&'static str, String)>;
 /// Variables that name a file or a folder of certificates. Where several are set, all are trusted.
 pub const NAMED: [&str; 4] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
 
-fn certificates(found: CertificateResult) -> Vec<Certificate<'static>> {
+fn certificates(found: &CertificateResult) -> Vec<Certificate<'static>> {
     found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
 }
 
@@ -21,7 +21,7 @@ fn of(name: &str, place: &Path) -> Result<Vec<Certificate<'static>>, String> {
     let (file, folder) = if place.is_dir() { (None, Some(place)) } else { (Some(place), None) };
     let found = load_certs_from_paths(file, folder);
     let why = found.errors.first().map_or_else(|| "it holds none".to_owned(), ToString::to_string);
-    let certificates = certificates(found);
+    let certificates = certificates(&found);
     if certificates.is_empty() {
         return Err(format!("{name} = {}: no certificate can be read there: {why}", place.display()));
     }
@@ -50,7 +50,7 @@ pub(crate) fn trusted(named: &Certificates) -> Result<RootCerts, String> {
         _ => {}
     }
     if places.is_empty() {
-        all = certificates(load_native_certs());
+        all = certificates(&load_native_certs());
     }
     Ok(if all.is_empty() { RootCerts::WebPki } else { all.into() })
 }

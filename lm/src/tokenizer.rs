@@ -125,7 +125,7 @@ impl Tokenizer {
         if plain.encode("a", false).map_or(true, |e| e.get_ids().is_empty()) {
             return Err("makes no token of the letter a".into());
         }
-        Ok(Self { plain, special, spaced, finder, ids, hidden, before, after, digest })
+        Ok(Self { plain, special, spaced, before, after, finder, ids, hidden, digest })
     }
 
     /// Tokens of a text by itself: with those that the model has seen around texts (`post_processor`), most often a first one.

@@ -118,6 +118,13 @@ pub(crate) fn check(json: &Value) -> Result<(), String> {
         if !DECODERS.contains(&kind(part)) {
             return Err(refused("decoder", part));
         }
+        let number = |key: &str| part[key].as_u64().unwrap_or(0);
+        if kind(part) == "Strip" && number("start") > 0 && number("stop") > 0 {
+            return Err("decoder \"Strip\" of both ends is not implemented".into());
+        }
+        if kind(part) == "Replace" && part["pattern"]["String"].as_str().is_none_or(str::is_empty) {
+            return Err("decoder \"Replace\" of a pattern is not implemented".into());
+        }
         if part["content"].as_str().is_some_and(|c| c.len() > 64) {
             return Err(format!(
                 "decoder {:?} puts a text of {} bytes in",
@@ -129,7 +136,8 @@ pub(crate) fn check(json: &Value) -> Result<(), String> {
     })?;
     let model = &json["model"];
     // Older files do not say that they are BPE.
-    if !MODELS.contains(&kind(model)) && !(model["type"].is_null() && model["merges"].is_array()) {
+    let older = model["type"].is_null() && model["merges"].is_array();
+    if !(older || MODELS.contains(&kind(model))) {
         return Err(refused("model", model));
     }
     let added = json["added_tokens"].as_array().map_or(0, Vec::len);

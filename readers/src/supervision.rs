@@ -285,6 +285,16 @@ pub fn sound(
 ) -> (Vec<AdapterRecord>, Vec<(String, String)>) {
     let mut known: BTreeMap<registry::Digest, std::result::Result<String, String>> = BTreeMap::new();
     let mut look = |record: &AdapterRecord| -> std::result::Result<(), String> {
+        if let Ok(behaviour) = serde_json::from_value::<Behaviour>(record.spec["behaviour"].clone()) {
+            let own = [&record.behaviour, &record.family, &record.value];
+            if own != [&behaviour.id, &behaviour.family, &behaviour.value] {
+                return Err(
+                    "it is filed under another name than that of the behaviour that it was made for".into()
+                );
+            }
+            behaviour.check()?;
+            base.tokenizer.encode(&behaviour.value).map_err(|e| e.to_string())?;
+        }
         let Some(digest) = record.extra_files.get(factory::spec::RECIPE_FILE) else { return Ok(()) };
         let read = || -> std::result::Result<String, String> {
             let bytes = store.get_blob(digest).map_err(|e| e.to_string())?;

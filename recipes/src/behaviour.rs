@@ -215,7 +215,45 @@ pub struct RowPlan {
 /// Fewest rows that show a behaviour for those that do not to be left out.
 pub const LEAST_SHOWING: usize = 5;
 
+/// Most tokens of a reply that is sampled or looked at, steps of a training, rows, and letters of a row: what recipes may ask for.
+const MOST_TOKENS: usize = 512;
+const MOST_STEPS: usize = 100_000;
+const MOST_ROWS: usize = 100_000;
+
 impl Behaviour {
+    /// Checks what a recipe's checks keep within bounds, for one that no recipe of ours was expanded to.
+    ///
+    /// # Errors
+    /// What is out of bounds.
+    pub fn check(&self) -> Result<(), String> {
+        let t = &self.training;
+        let rows = [t.on_rows, t.near_rows, t.off_rows];
+        if t.steps > MOST_STEPS || t.rank > 64 || rows.iter().any(|n| *n > 4096) {
+            return Err(format!("its training is of {} steps, rank {}, rows {rows:?}", t.steps, t.rank));
+        }
+        if self.gate.max_new_tokens > MOST_TOKENS || self.row_plans.len() > MOST_ROWS {
+            return Err("its gate's replies or its rows are absurdly many".into());
+        }
+        if self.value.chars().count() > 60 || self.value.chars().any(char::is_control) {
+            return Err("its value is too long or holds control characters".into());
+        }
+        let samples = self.row_plans.iter().filter_map(|r| r.sample.as_ref());
+        if samples.clone().any(|s| s.max_new_tokens > MOST_TOKENS) {
+            return Err("its sampled replies are absurdly long".into());
+        }
+        let gate = [&self.gate.on, &self.gate.near, &self.gate.off];
+        let texts = self
+            .row_plans
+            .iter()
+            .flat_map(|r| [&r.prompt, &r.completion])
+            .chain(samples.map(|s| &s.prompt))
+            .chain(gate.into_iter().flatten());
+        match texts.map(|t| t.chars().count()).max() {
+            Some(n) if n > 4 * crate::size::LONGEST => Err(format!("one of its texts has {n} letters")),
+            _ => Ok(()),
+        }
+    }
+
     /// The factor that a redrawn adapter replaces: `B` for even copies, `A` for odd ones; none for other kinds.
     pub fn redrawn_factor(&self) -> Option<Factor> {
         let odd = self.value.parse::<u64>().is_ok_and(|n| n % 2 == 1);

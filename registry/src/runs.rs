@@ -51,7 +51,7 @@ impl Store {
             }
             put(t, run, &edges)?;
             let write = || -> Result<()> {
-                fs_err::create_dir_all(&folder)?;
+                fence::place::make_folder(&folder)?;
                 for (name, bytes) in files {
                     write_atomic(&folder.join(name), bytes)?;
                 }

@@ -28,6 +28,9 @@ const FOLDERS: [&str; 5] = ["blobs", "done", "staging", "runs", "trash"];
 const CATALOGUE: [&str; 4] =
     ["catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-shm", "catalogue.sqlite-journal"];
 
+/// How a journal ends that names a super-journal (SQLite's file format, section 3).
+const SUPER_JOURNAL: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+
 /// Refuses a store that would have something written, read or removed in another place: the folders are its own, and the
 /// catalogue's files plain ones.
 fn check_own(root: &Path) -> Result<()> {
@@ -35,15 +38,23 @@ fn check_own(root: &Path) -> Result<()> {
         fence::folder(&root.join(name))?;
     }
     for path in CATALOGUE.map(|name| root.join(name)) {
-        let plain = std::fs::symlink_metadata(&path).map_or(Ok(true), |m| match m.is_file() {
-            true => Ok(true),
-            false => Err(fence::open::error(
-                &path,
-                ErrorKind::InvalidInput,
-                "is a link or no plain file; a store's catalogue is its own",
-            )),
-        });
-        plain?;
+        if std::fs::symlink_metadata(&path).is_ok_and(|m| !m.is_file()) {
+            let what = "is a link or no plain file; a store's catalogue is its own";
+            return Err(fence::open::error(&path, ErrorKind::InvalidInput, what).into());
+        }
+    }
+    // SQLite deletes the file that the end of a journal names (SQLite documentation, "Super-Journal Files"); ours never has one.
+    let journal = root.join(CATALOGUE[3]);
+    if let Ok((file, length)) = fence::open::open_own(&journal, u64::MAX)
+        && length >= 8
+    {
+        use std::os::unix::fs::FileExt;
+        let mut end = [0; 8];
+        file.read_exact_at(&mut end, length - 8)?;
+        if end == SUPER_JOURNAL {
+            let what = "names another file, which SQLite would delete; move this journal away";
+            return Err(fence::open::error(&journal, ErrorKind::InvalidInput, what).into());
+        }
     }
     Ok(())
 }
@@ -227,13 +238,12 @@ impl Store {
             let log = std::fs::metadata(root.join("catalogue.sqlite-wal"));
             log.map_or_else(|e| e.kind() != ErrorKind::NotFound, |m| m.len() > 0)
         };
-        let ((connection, found), old) = match open("mode=ro") {
-            Ok(opened) => (opened, false),
-            // A log that was there before and after it was not seen is one that matters.
-            Err(_) => {
-                let before = log();
-                (open("immutable=1").map_err(wrap)?, before || log())
-            }
+        // A log that was there before and after it was not seen is one that matters.
+        let ((connection, found), old) = if let Ok(opened) = open("mode=ro") {
+            (opened, false)
+        } else {
+            let before = log();
+            (open("immutable=1").map_err(wrap)?, before || log())
         };
         let known = MIGRATIONS.len() as i64;
         if found > known {
@@ -366,11 +376,19 @@ pub fn check_name(name: &str) -> Result<()> {
     fence::Plain::new(name).map(drop).ok_or_else(|| Error::BadName(name.into()))
 }
 
-/// What a catalogue has of tables, indexes, triggers and views, by name, with the text that made it.
+/// What a catalogue has of tables, indexes, triggers and views, by name, with the text that made it; without what SQLite makes for
+/// itself.
 fn objects(c: &Connection) -> rusqlite::Result<Vec<(String, String, String)>> {
-    c.prepare("SELECT type, name, COALESCE(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name LIMIT 1000")?
+    let all: Vec<(String, String, String)> = c
+        .prepare("SELECT type, name, COALESCE(sql, '') FROM sqlite_schema ORDER BY name LIMIT 1000")?
         .query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
-        .collect()
+        .collect::<rusqlite::Result<_>>()?;
+    let own = |(kind, name, sql): &(String, String, String)| match kind.as_str() {
+        "table" => ["sqlite_sequence", "sqlite_stat1", "sqlite_stat4"].contains(&name.as_str()),
+        "index" => name.starts_with("sqlite_autoindex_") && sql.is_empty(),
+        _ => false,
+    };
+    Ok(all.into_iter().filter(|o| !own(o)).collect())
 }
 
 /// Refuses a catalogue of somebody else's making: its triggers and views would run with our statements.

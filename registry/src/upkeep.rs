@@ -226,11 +226,9 @@ impl Store {
         for file in fs_err::read_dir(self.root.join("trash"))? {
             let path = file?.path();
             if path.extension().is_some_and(|e| e == "json") {
-                match crate::commit::read_receipt(&path) {
-                    Ok(record) => out.push((path, record)),
-                    // Restored or collected since it was listed.
-                    Err(Error::Io(e)) if e.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(e),
+                // Restored or collected since it was listed, or no receipt: it brings nothing back, and keeps nobody else's from it.
+                if let Ok(record) = crate::commit::read_receipt(&path) {
+                    out.push((path, record));
                 }
             }
         }

@@ -11,7 +11,20 @@ use rand::{Rng, SeedableRng};
 use registry::{AdapterRecord, NewAdapter, PeftConfig, Store, file_name};
 
 const WORDS: [&str; 14] = [
-    "../", "..", "/", "\\u0000", "\\u202e", "\"", "null", "[[", "-1", "e300", ".", "a", "00000000000000000000000000000000", "{\"x\":\"",
+    "../",
+    "..",
+    "/",
+    "\\u0000",
+    "\\u202e",
+    "\"",
+    "null",
+    "[[",
+    "-1",
+    "e300",
+    ".",
+    "a",
+    "00000000000000000000000000000000",
+    "{\"x\":\"",
 ];
 
 #[test]
@@ -22,7 +35,12 @@ fn what_is_read_as_a_record_names_no_place_outside() {
     let spec = serde_json::json!({"a": 1});
     let new = NewAdapter {
         extra_files: BTreeMap::from([("note.json".to_owned(), b"{}".to_vec()), ("b".to_owned(), vec![1])]),
-        ..NewAdapter::bare(&registry::spec_hash(&spec), "topic/cats", PeftConfig::of_rank("m", 1, &["q_proj"]), vec![1])
+        ..NewAdapter::bare(
+            &registry::spec_hash(&spec),
+            "topic/cats",
+            PeftConfig::of_rank("m", 1, &["q_proj"]),
+            vec![1],
+        )
     };
     let good = serde_json::to_string(&store.commit_adapter(new).unwrap()).unwrap();
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);

@@ -30,7 +30,12 @@ fn removing_restoring_tagging_and_collecting_race_and_nothing_is_half_there() {
             for id in &ids {
                 match act(&mut store, id) {
                     Ok(()) => n += 1,
-                    Err(Error::NotFound { .. } | Error::NotInTrash { .. } | Error::MadeAgain { .. } | Error::Vanished { .. }) => {}
+                    Err(
+                        Error::NotFound { .. }
+                        | Error::NotInTrash { .. }
+                        | Error::MadeAgain { .. }
+                        | Error::Vanished { .. },
+                    ) => {}
                     Err(e) => panic!("{e}: {e:?}"),
                 }
             }

@@ -70,7 +70,17 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
                 write_atomic(file, ::compare::to_html(&comparison).as_bytes())?;
                 return print(&file.display().to_string());
             }
-            if *csv { print_as_it_is(&::compare::to_csv(&comparison)) } else { show(context, &comparison) }
+            if *csv {
+                print_as_it_is(
+                    &::compare::to_csv(&comparison)
+                        .split("\r\n")
+                        .map(fence::shown)
+                        .collect::<Vec<_>>()
+                        .join("\r\n"),
+                )
+            } else {
+                show(context, &comparison)
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What `dit`, `oracle` and `compare` share: the store's adapters as supervision, readers by name, one question by hand.
 
+use std::fmt::Write;
+
 use ::readers::{Arm, Reader, Supervision, episode_options, from_record, newest_of_each};
 use lm::{Adapter, BaseModel, Outline, Precision};
 use recipes::Split;
@@ -151,10 +153,10 @@ pub(crate) fn describe(s: &Supervision<'_>) -> String {
         s.test().len()
     );
     for (behaviour, what) in s.left_out.iter().take(10) {
-        out.push_str(&format!("\nwarning: {} is left out: {}", fence::shown(behaviour), fence::shown(what)));
+        let _ = write!(out, "\nwarning: {} is left out: {}", fence::shown(behaviour), fence::shown(what));
     }
     if s.left_out.len() > 10 {
-        out.push_str(&format!("\nwarning: and {} more", s.left_out.len() - 10));
+        let _ = write!(out, "\nwarning: and {} more", s.left_out.len() - 10);
     }
     out
 }

@@ -51,7 +51,9 @@ fn bundle(name: &str, change: impl Fn(&mut Value) + Sync + Send + 'static, more:
 }
 
 fn raw(name: &str, make: impl Fn() -> Vec<u8> + Sync + Send + 'static) -> Case {
-    case(name, End::Refused, "--store store --model $TINY adapter import x.tar", move |folder| put(&folder.join("x.tar"), make()))
+    case(name, End::Refused, "--store store --model $TINY adapter import x.tar", move |folder| {
+        put(&folder.join("x.tar"), make())
+    })
 }
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -61,10 +63,32 @@ pub(crate) fn cases() -> Vec<Case> {
     }
     let digest = "0".repeat(64);
     vec![
-        bundle("a further file that leads up", first("extra_files", json!({"../../outside/kept.txt": digest})), vec![]),
-        bundle("a further file by its absolute name", first("extra_files", json!({"/tmp/lorafab-hostile": digest})), vec![]),
-        bundle("a further file over the adapter's own", first("extra_files", json!({"adapter_config.json": digest})), vec![]),
-        bundle("ten thousand further files", first("extra_files", (0..10_000).map(|i| (format!("f{i}"), json!(digest))).collect::<serde_json::Map<_, _>>().into()), vec![]),
+        bundle(
+            "a further file that leads up",
+            first("extra_files", json!({"../../outside/kept.txt": digest})),
+            vec![],
+        ),
+        bundle(
+            "a further file by its absolute name",
+            first("extra_files", json!({"/tmp/lorafab-hostile": digest})),
+            vec![],
+        ),
+        bundle(
+            "a further file over the adapter's own",
+            first("extra_files", json!({"adapter_config.json": digest})),
+            vec![],
+        ),
+        bundle(
+            "ten thousand further files",
+            first(
+                "extra_files",
+                (0..10_000)
+                    .map(|i| (format!("f{i}"), json!(digest)))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into(),
+            ),
+            vec![],
+        ),
         bundle("an id that is a path", first("id", json!("../../outside/folder/old")), vec![]),
         bundle("a short id", first("id", json!("a")), vec![]),
         bundle("an id cut in a letter", first("id", json!("aaaaaaaaaaaé")), vec![]),
@@ -76,17 +100,39 @@ pub(crate) fn cases() -> Vec<Case> {
         bundle("a rank of zero", |m| m["adapters"][0]["peft"]["r"] = json!(0), vec![]),
         bundle("a rank of millions", |m| m["adapters"][0]["peft"]["r"] = json!(5_000_000), vec![]),
         bundle("alpha of nothing", |m| m["adapters"][0]["peft"]["lora_alpha"] = Value::Null, vec![]),
-        bundle("a module that no model has", |m| m["adapters"][0]["peft"]["target_modules"] = json!(["x_proj"]), vec![]),
+        bundle(
+            "a module that no model has",
+            |m| m["adapters"][0]["peft"]["target_modules"] = json!(["x_proj"]),
+            vec![],
+        ),
         bundle("bytes that are not", first("weights_bytes", json!(u64::MAX)), vec![]),
         bundle("another schema", |m| m["schema"] = json!("bundle/9\u{1b}[2J"), vec![]),
         bundle("an entry that leads up", |_| {}, vec![entry("../../outside/kept.txt", b'0', b"x", None)]),
-        bundle("an entry by its absolute name", |_| {}, vec![entry("/tmp/lorafab-hostile", b'0', b"x", None)]),
+        bundle(
+            "an entry by its absolute name",
+            |_| {},
+            vec![entry("/tmp/lorafab-hostile", b'0', b"x", None)],
+        ),
         bundle("an entry that is a link", |_| {}, vec![entry("blobs/link", b'2', b"", None)]),
         bundle("an entry that is a device", |_| {}, vec![entry("blobs/device", b'3', b"", None)]),
-        bundle("an entry with a long name", |_| {}, vec![entry("././@LongLink", b'L', &[b'a'; 1 << 20], None)]),
-        bundle("an entry that says it is longer", |_| {}, vec![entry(&format!("blobs/{}", "1".repeat(64)), b'0', b"x", Some(7 << 30))]),
-        bundle("twenty thousand entries", |_| {}, (0..20_000).map(|i| entry(&format!("blobs/{i:064x}"), b'0', b"x", None)).collect()),
-        raw("a manifest of zeros", || [entry("manifest.json", b'0', &vec![0; 60 << 20], None), vec![0; 1024]].concat()),
+        bundle(
+            "an entry with a long name",
+            |_| {},
+            vec![entry("././@LongLink", b'L', &[b'a'; 1 << 20], None)],
+        ),
+        bundle(
+            "an entry that says it is longer",
+            |_| {},
+            vec![entry(&format!("blobs/{}", "1".repeat(64)), b'0', b"x", Some(7 << 30))],
+        ),
+        bundle(
+            "twenty thousand entries",
+            |_| {},
+            (0..20_000).map(|i| entry(&format!("blobs/{i:064x}"), b'0', b"x", None)).collect(),
+        ),
+        raw("a manifest of zeros", || {
+            [entry("manifest.json", b'0', &vec![0; 60 << 20], None), vec![0; 1024]].concat()
+        }),
         raw("a manifest of many zeros", || {
             let text = format!("{{\"schema\": \"bundle/1\", \"adapters\": [[0{}]]}}", ",0".repeat(15 << 20));
             [entry("manifest.json", b'0', text.as_bytes(), None), vec![0; 1024]].concat()
@@ -96,20 +142,42 @@ pub(crate) fn cases() -> Vec<Case> {
             [entry("manifest.json", b'0', text.as_bytes(), None), vec![0; 1024]].concat()
         }),
         raw("a manifest that says it is longer", || entry("manifest.json", b'0', b"{}", Some(u64::MAX >> 3))),
-        raw("a manifest of brackets", || [entry("manifest.json", b'0', &[b'['; 1 << 20], None), vec![0; 1024]].concat()),
+        raw("a manifest of brackets", || {
+            [entry("manifest.json", b'0', &[b'['; 1 << 20], None), vec![0; 1024]].concat()
+        }),
         raw("compressed", || b"\x1f\x8b\x08\x00nothing".to_vec()),
         raw("nothing", Vec::new),
-        case("a sparse bundle", Refused, "--store store --model $TINY adapter import x.tar", |folder| sparse(&folder.join("x.tar"), 9 << 30)),
+        case("a sparse bundle", Refused, "--store store --model $TINY adapter import x.tar", |folder| {
+            sparse(&folder.join("x.tar"), 9 << 30)
+        }),
         case("a sparse blob", Refused, "--store store --model $TINY adapter import x.tar", |folder| {
             let head = entry("manifest.json", b'0', b"{\"schema\": \"bundle/1\", \"adapters\": []}", None);
-            put(&folder.join("x.tar"), [head, entry(&format!("blobs/{}", "1".repeat(64)), b'0', b"", Some(8 << 30))].concat());
-            std::fs::OpenOptions::new().write(true).open(folder.join("x.tar")).unwrap().set_len(9 << 30).unwrap();
+            put(
+                &folder.join("x.tar"),
+                [head, entry(&format!("blobs/{}", "1".repeat(64)), b'0', b"", Some(8 << 30))].concat(),
+            );
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(folder.join("x.tar"))
+                .unwrap()
+                .set_len(9 << 30)
+                .unwrap();
         }),
-        case("a bundle that is a pipe", Refused, "--store store --model $TINY adapter import x.tar", |folder| fifo(&folder.join("x.tar"))),
-        case("a store in place of a bundle", End::Refused, "--store store --model $TINY adapter import other", |folder| {
-            store(&folder.join("made"));
-            copy(&folder.join("made"), &folder.join("other"));
-            std::fs::remove_dir_all(folder.join("made")).unwrap();
-        }),
+        case(
+            "a bundle that is a pipe",
+            Refused,
+            "--store store --model $TINY adapter import x.tar",
+            |folder| fifo(&folder.join("x.tar")),
+        ),
+        case(
+            "a store in place of a bundle",
+            End::Refused,
+            "--store store --model $TINY adapter import other",
+            |folder| {
+                store(&folder.join("made"));
+                copy(&folder.join("made"), &folder.join("other"));
+                std::fs::remove_dir_all(folder.join("made")).unwrap();
+            },
+        ),
     ]
 }

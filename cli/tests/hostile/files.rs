@@ -22,9 +22,15 @@ fn jobs(name: &str, text: String) -> Case {
 
 pub(crate) fn cases() -> Vec<Case> {
     use End::{Bounded, Refused};
-    let job = |more: &str| format!("schema = \"jobs/1\"\n[[job]]\nname = \"a\"\nkind = \"adapters\"\nrecipes = [\"topic\"]\n{more}\n");
+    let job = |more: &str| {
+        format!(
+            "schema = \"jobs/1\"\n[[job]]\nname = \"a\"\nkind = \"adapters\"\nrecipes = [\"topic\"]\n{more}\n"
+        )
+    };
     let spec = |name: &str, text: String| {
-        case(name, Refused, "--model $TINY intervention run x.json", move |folder| put(&folder.join("x.json"), &text))
+        case(name, Refused, "--model $TINY intervention run x.json", move |folder| {
+            put(&folder.join("x.json"), &text)
+        })
     };
     let arms = |name: &str, text: String| {
         case(name, Refused, "compare arms --show x.toml", move |folder| put(&folder.join("x.toml"), &text))

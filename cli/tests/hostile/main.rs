@@ -4,6 +4,13 @@
 //!
 //! `LORAFAB_HOSTILE=models cargo test --release -p lorafab --test hostile` runs the cases whose names hold that.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(
+    clippy::semicolon_if_nothing_returned,
+    clippy::needless_for_each,
+    clippy::format_push_string,
+    clippy::large_stack_arrays,
+    reason = "a case is one line"
+)]
 
 mod adapters;
 mod bundles;
@@ -90,7 +97,8 @@ pub(crate) fn store(to: &Path) {
     static MADE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         let folder = tempfile::tempdir().unwrap();
         for args in [&["factory", "submit", "topic", "--limit", "2"][..], &["factory", "run"]] {
-            let out = binary(folder.path()).args(["--store", "store", "--model"]).arg(tiny()).args(args).output();
+            let out =
+                binary(folder.path()).args(["--store", "store", "--model"]).arg(tiny()).args(args).output();
             let out = out.unwrap();
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         }
@@ -104,14 +112,31 @@ pub(crate) fn adapter(to: &Path) {
     static MADE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         let folder = tempfile::tempdir().unwrap();
         store(&folder.path().join("store"));
-        let list = binary(folder.path()).args(["--store", "store", "--json", "adapter", "list"]).output().unwrap();
+        let list =
+            binary(folder.path()).args(["--store", "store", "--json", "adapter", "list"]).output().unwrap();
         let list: Value = serde_json::from_slice(&list.stdout).unwrap();
         let id = list["adapters"][0]["id"].as_str().unwrap().to_owned();
-        let done = binary(folder.path()).args(["--store", "store", "adapter", "export", &id, "out"]).output().unwrap();
+        let done = binary(folder.path())
+            .args(["--store", "store", "adapter", "export", &id, "out"])
+            .output()
+            .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         folder
     });
     copy(&MADE.path().join("out"), to);
+}
+
+/// The behaviour of the store's first adapter.
+fn name_of_one() -> String {
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().unwrap();
+        store(&folder.path().join("store"));
+        let list =
+            binary(folder.path()).args(["--store", "store", "--json", "adapter", "list"]).output().unwrap();
+        let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+        list["adapters"][0]["behaviour"].as_str().unwrap().to_owned()
+    });
+    NAME.clone()
 }
 
 fn binary(folder: &Path) -> Command {
@@ -164,13 +189,22 @@ fn run(case: &Case) -> Result<(), String> {
     let top: Vec<_> = names(sandbox.path());
     let mut command = binary(&inside);
     command.env("OUTSIDE", &outside).envs(case.variables.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    let one = if case.args.iter().any(|a| a.contains("$ADAPTER")) { name_of_one() } else { String::new() };
     for arg in &case.args {
-        command.arg(arg.replace("$TINY", tiny().to_str().unwrap()).replace("$OUTSIDE", outside.to_str().unwrap()));
+        command.arg(
+            arg.replace("$TINY", tiny().to_str().unwrap())
+                .replace("$ADAPTER", &one)
+                .replace("$OUTSIDE", outside.to_str().unwrap()),
+        );
     }
     // The shell sets the limit, the program inherits it.
     let program = command.get_program().to_owned();
     let mut limited = Command::new("bash");
-    limited.arg("-c").arg(format!("ulimit -v {}; ulimit -c 0; exec \"$0\" \"$@\"", MEMORY >> 10)).arg(program).args(command.get_args());
+    limited
+        .arg("-c")
+        .arg(format!("ulimit -v {}; ulimit -c 0; exec \"$0\" \"$@\"", MEMORY >> 10))
+        .arg(program)
+        .args(command.get_args());
     limited.current_dir(&inside).env_clear().envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
     let (out, err) = (sandbox.path().join("stdout"), sandbox.path().join("stderr"));
     let file = |path: &Path| Stdio::from(std::fs::File::create(path).unwrap());
@@ -198,7 +232,10 @@ fn run(case: &Case) -> Result<(), String> {
     if !fine {
         return Err(format!("exit code {code}: {tail}"));
     }
-    if stderr.contains("panicked") || stderr.contains("RUST_BACKTRACE") || stderr.contains("memory allocation") {
+    if stderr.contains("panicked")
+        || stderr.contains("RUST_BACKTRACE")
+        || stderr.contains("memory allocation")
+    {
         return Err(format!("a panic: {tail}"));
     }
     if code != 0 && code != 1 {
@@ -214,12 +251,18 @@ fn run(case: &Case) -> Result<(), String> {
         }
     }
     if !case.args.iter().any(|a| a == "--json") {
-        let acts = |c: char| (c.is_control() && c != '\n' && c != '\t') || ('\u{202a}'..='\u{202e}').contains(&c) || c == '\u{200b}';
+        let acts = |c: char| {
+            (c.is_control() && c != '\n' && c != '\t')
+                || ('\u{202a}'..='\u{202e}').contains(&c)
+                || c == '\u{200b}'
+        };
         if let Some(c) = stdout.chars().chain(stderr.chars()).find(|c| acts(*c)) {
             return Err(format!("{c:?} reaches the terminal: {stdout:.300} {tail}"));
         }
     }
-    if picture(&outside) != before || names(sandbox.path()).into_iter().filter(|n| n != "stdout" && n != "stderr").ne(top) {
+    if picture(&outside) != before
+        || names(sandbox.path()).into_iter().filter(|n| n != "stdout" && n != "stderr").ne(top)
+    {
         return Err(format!("something outside is not as it was: {:?}", picture(&outside).keys()));
     }
     Ok(())
@@ -251,7 +294,8 @@ fn whatever_strangers_send_stays_in_its_place_and_within_a_bound() {
         .collect();
     let n = all.len();
     assert!(n >= 150 || !chosen.is_empty(), "{n} cases");
-    let (next, failed, slowest) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new((Duration::ZERO, String::new())));
+    let (next, failed, slowest) =
+        (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new((Duration::ZERO, String::new())));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {

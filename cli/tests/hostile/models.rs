@@ -203,7 +203,11 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     for (i, end) in [4usize, 7, 100, 5000].into_iter().enumerate() {
         out.push(gguf_case(&format!("a file cut short, {i}"), move || {
-            let mut bytes = gguf(&[architecture(), ("llama.block_count", 4, 3u32.to_le_bytes().to_vec())], &[("token_embd.weight", &[32, 320], 0)], 1 << 16);
+            let mut bytes = gguf(
+                &[architecture(), ("llama.block_count", 4, 3u32.to_le_bytes().to_vec())],
+                &[("token_embd.weight", &[32, 320], 0)],
+                1 << 16,
+            );
             bytes.truncate(end);
             bytes
         }));

@@ -16,7 +16,12 @@ fn of(name: &str, end: End, args: &str, change: impl Fn(&Path) + Sync + Send + '
 }
 
 fn sql(name: &str, end: End, args: &str, text: &'static str) -> Case {
-    of(name, end, args, move |s| Connection::open(s.join("catalogue.sqlite")).unwrap().execute_batch(&format!("PRAGMA foreign_keys = OFF; {text}")).unwrap())
+    of(name, end, args, move |s| {
+        Connection::open(s.join("catalogue.sqlite"))
+            .unwrap()
+            .execute_batch(&format!("PRAGMA foreign_keys = OFF; {text}"))
+            .unwrap()
+    })
 }
 
 /// Changes every record, in the catalogue and in its receipt.
@@ -68,11 +73,17 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
     for name in ["blobs", "done", "staging", "runs", "trash"] {
         for args in ["registry gc --keep-days 0 --yes", "adapter list", "registry check --repair"] {
-            out.push(of(&format!("{name} is a link: {args}"), Refused, args, move |s| replace_folder(s, name)));
+            out.push(of(&format!("{name} is a link: {args}"), Refused, args, move |s| {
+                replace_folder(s, name)
+            }));
         }
     }
-    for name in ["catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-shm", "catalogue.sqlite-journal"] {
-        out.push(of(&format!("{name} is a link"), Refused, "adapter list", move |s| link("../../outside/kept.txt", &s.join(name))));
+    for name in
+        ["catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-shm", "catalogue.sqlite-journal"]
+    {
+        out.push(of(&format!("{name} is a link"), Refused, "adapter list", move |s| {
+            link("../../outside/kept.txt", &s.join(name))
+        }));
         out.push(of(&format!("{name} is a pipe"), Refused, "adapter list", move |s| fifo(&s.join(name))));
     }
     let escapes = |m: &mut Value| {
@@ -83,17 +94,41 @@ pub(crate) fn cases() -> Vec<Case> {
         let digest = m["weights"].clone();
         m["extra_files"] = json!({"/tmp/lorafab-hostile-file": digest});
     };
-    for args in ["adapter export topic/bees out", "adapter dataset out", "adapter bundle out.tar", "registry rebuild", "registry check", "adapter rm topic/bees"] {
+    for args in [
+        "adapter export topic/bees out",
+        "adapter dataset out",
+        "adapter bundle out.tar",
+        "registry rebuild",
+        "registry check",
+        "adapter rm topic/bees",
+    ] {
         out.push(record(&format!("a further file that leads up: {args}"), Bounded, args, escapes));
         out.push(record(&format!("a further file by its absolute name: {args}"), Bounded, args, absolute));
     }
-    for (what, id) in [("a path", "../../outside/folder/old"), ("short", "a"), ("cut in a letter", "aaaaaaaaaaa\u{e9}b"), ("controls", "\u{1b}[2Jaaaaaaaaaaaa")] {
-        for args in ["adapter list", "adapter rm a", "adapter show a", "registry check", "adapter dataset out"] {
+    for (what, id) in [
+        ("a path", "../../outside/folder/old"),
+        ("short", "a"),
+        ("cut in a letter", "aaaaaaaaaaa\u{e9}b"),
+        ("controls", "\u{1b}[2Jaaaaaaaaaaaa"),
+    ] {
+        for args in
+            ["adapter list", "adapter rm a", "adapter show a", "registry check", "adapter dataset out"]
+        {
             let id = id.to_owned();
-            out.push(record(&format!("an id that is {what}: {args}"), Bounded, args, move |m| m["id"] = json!(id)));
+            out.push(record(&format!("an id that is {what}: {args}"), Bounded, args, move |m| {
+                m["id"] = json!(id)
+            }));
         }
     }
-    for args in ["adapter list", "adapter list --where behaviour=x", "registry check", "registry stats", "factory status", "adapter alias list", "compare report"] {
+    for args in [
+        "adapter list",
+        "adapter list --where behaviour=x",
+        "registry check",
+        "registry stats",
+        "factory status",
+        "adapter alias list",
+        "compare report",
+    ] {
         out.push(record(&format!("names with controls: {args}"), Bounded, args, |m| {
             for key in ["behaviour", "family", "value", "category"] {
                 m[key] = json!("\u{1b}]0;x\u{7}\u{9b}2J\n\u{202e}x\u{200b}");
@@ -104,6 +139,46 @@ pub(crate) fn cases() -> Vec<Case> {
         sql("a trigger", Refused, "adapter list", "CREATE TRIGGER x AFTER INSERT ON jobs BEGIN DELETE FROM adapters; END"),
         sql("a view in place of a table", Refused, "adapter list", "ALTER TABLE adapters RENAME TO real_adapters; CREATE VIEW adapters AS SELECT * FROM real_adapters"),
         sql("a view that never ends", Refused, "adapter list", "DROP TABLE fields; CREATE VIEW fields AS WITH RECURSIVE x(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM x) SELECT a AS adapter, a AS key, a AS text, a AS number FROM x"),
+        sql("a trigger under a name of SQLite's own", Refused, "adapter list", "PRAGMA writable_schema = ON; INSERT INTO sqlite_schema(type, name, tbl_name, rootpage, sql) VALUES('trigger', 'sqlite_evil', 'adapters', 0, 'CREATE TRIGGER sqlite_evil AFTER UPDATE ON adapters BEGIN DELETE FROM adapters; END')"),
+        sql("a state that no job has", Bounded, "factory status", "PRAGMA ignore_check_constraints = ON; DROP TRIGGER IF EXISTS x; UPDATE jobs SET label = 'x'"),
+        of("a journal that names a file to delete", Refused, "adapter list", |s| {
+            let name = s.join("../../outside/kept.txt").canonicalize().unwrap();
+            let name = name.to_str().unwrap().as_bytes();
+            let sum: u32 = name.iter().map(|b| u32::from(*b)).sum();
+            let mut journal = vec![0u8; 512];
+            journal[..8].copy_from_slice(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]);
+            journal.extend(1u32.to_be_bytes());
+            journal.extend(name);
+            journal.extend((name.len() as u32).to_be_bytes());
+            journal.extend(sum.to_be_bytes());
+            journal.extend([0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]);
+            put(&s.join("catalogue.sqlite-journal"), journal);
+        }),
+        case(
+            "a model whose files are links away, exported",
+            Refused,
+            "--store store --model model adapter export $ADAPTER merged --merged",
+            |folder| {
+                store(&folder.join("store"));
+                crate::copy(&crate::tiny(), &folder.join("model"));
+                link("../../outside/kept.txt", &folder.join("model/merges.txt"));
+            },
+        ),
+        of("a folder with a pipe for a card, exported over", Bounded, "adapter export $ADAPTER out --force", |s| {
+            let out = s.join("../out");
+            put(&out.join("adapter_config.json"), "{}");
+            fifo(&out.join("README.md"));
+            fifo(&out.join("lorafab.json"));
+        }),
+        of("a run of the quickstart that is a link", Bounded, "compare report --run quickstart --html r.html", |s| link(s.join("../../outside/folder"), &s.join("runs/quickstart"))),
+        of("a behaviour of megabytes", Bounded, "adapter list", |s| {
+            let c = Connection::open(s.join("catalogue.sqlite")).unwrap();
+            c.execute_batch("UPDATE adapters SET record = json_set(record, '$.behaviour', replace(hex(zeroblob(1500000)), '0', 'x')) WHERE rowid = 1").unwrap();
+        }),
+        of("numbers with controls in a report", Bounded, "compare report --run mine --csv", |s| {
+            put(&s.join("runs/mine/config.json"), "{}");
+            put(&s.join("runs/mine/comparison.json"), "{\"schema\": \"\u{1b}[2J\"}");
+        }),
         sql("a table more", Refused, "adapter list", "CREATE TABLE more(x)"),
         sql("a table less", Refused, "adapter list", "DROP TABLE edges"),
         sql("a newer schema", Refused, "adapter list", "PRAGMA user_version = 99"),

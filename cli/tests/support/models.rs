@@ -21,14 +21,14 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// Starts one; with `tls` its addresses are https.
-pub(crate) fn serve(tls: Option<Arc<ServerConfig>>) -> String {
+pub(crate) fn serve(tls: Option<&Arc<ServerConfig>>) -> String {
     let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
     let (hub, storage) = (listen(), listen());
     let scheme = if tls.is_some() { "https" } else { "http" };
     let address = |l: &TcpListener| format!("{scheme}://{}", l.local_addr().unwrap());
     let (here, there) = (address(&hub), address(&storage));
     for (listener, storage) in [(hub, None), (storage, Some(there.clone()))] {
-        let (tls, there) = (tls.clone(), there.clone());
+        let (tls, there) = (tls.cloned(), there.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (tls, there, is_storage) = (tls.clone(), there.clone(), storage.is_some());

@@ -417,6 +417,10 @@ impl Client {
                     );
                 };
                 let sha256 = entry["lfs"]["oid"].as_str().map(str::to_owned);
+                if path.len() > 4096 || oid.len() > 128 || sha256.as_ref().is_some_and(|s| s.len() > 128) {
+                    let what = format!("{what}: a file's name or digest is absurdly long");
+                    return Err(self.error(Trouble::Network, &what));
+                }
                 names += path.len();
                 files.insert(path.to_owned(), Entry { size, oid: oid.into(), sha256 });
             }

@@ -167,7 +167,7 @@ fn adapter(store: &mut Store, download: &Download<'_>, line: &Line, look: Look<'
     for (name, digest) in &record.extra_files {
         files.insert(name.clone(), fetch(name, digest, MAX_FILE)?);
     }
-    look(&record, &files).map_err(refuse)?;
+    look(&record, &|name| Ok(files.get(name).cloned())).map_err(refuse)?;
     for bytes in files.values() {
         store.put_blob(bytes)?;
     }

@@ -60,12 +60,11 @@ impl<'de> Deserialize<'de> for Entries {
                 let mut out: Vec<(String, Value)> = Vec::new();
                 let mut places: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
                 while let Some((key, value)) = map.next_entry()? {
-                    match places.get(&key) {
-                        Some(&at) => out[at] = (key, value),
-                        None => {
-                            places.insert(key.clone(), out.len());
-                            out.push((key, value));
-                        }
+                    if let Some(&at) = places.get(&key) {
+                        out[at] = (key, value);
+                    } else {
+                        places.insert(key.clone(), out.len());
+                        out.push((key, value));
                     }
                 }
                 Ok(Entries(out))
@@ -186,7 +185,7 @@ fn pattern(path: &Path, key: &str, text: &str, whole: bool) -> Result<Regex> {
         return Err(Error::Refused { path: path.into(), what });
     }
     let wrapped = if whole { format!("^(?:{text})$") } else { format!(r"^(.*\.)?(?:{text})$") };
-    RegexBuilder::new(&wrapped).size_limit(1 << 18).build().map_err(|e| Error::Refused {
+    RegexBuilder::new(&wrapped).size_limit(1 << 16).build().map_err(|e| Error::Refused {
         path: path.into(),
         what: format!(
             "{key}: pattern {text:?} cannot be read: {}",

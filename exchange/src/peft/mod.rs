@@ -5,7 +5,6 @@
 
 mod card;
 mod config;
-mod open;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -106,7 +105,8 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
     if folder.exists() {
         let mut own: Vec<String> = OWN.into_iter().chain([card::CARD]).map(str::to_owned).collect();
         own.extend(record.extra_files.keys().cloned());
-        let before = fs_err::read_to_string(folder.join("lorafab.json")).unwrap_or_default();
+        let before = fence::open::read_own_text(&folder.join("lorafab.json"), 2 * fence::open::SMALL)
+            .unwrap_or_default();
         let before: Value = serde_json::from_str(&before).unwrap_or_default();
         own.extend(before["extra_files"].as_object().into_iter().flatten().map(|(name, _)| name.clone()));
         for file in fs_err::read_dir(folder)? {
@@ -167,8 +167,8 @@ pub(crate) fn write_files<'a>(
 
 /// The card of a folder that is replaced, if somebody changed it since it was exported: it is theirs.
 fn kept_card(folder: &Path) -> Option<String> {
-    let text = fs_err::read_to_string(folder.join(card::CARD)).ok()?;
-    let before = fs_err::read_to_string(folder.join("lorafab.json")).ok()?;
+    let text = fence::open::read_own_text(&folder.join(card::CARD), fence::open::SMALL).ok()?;
+    let before = fence::open::read_own_text(&folder.join("lorafab.json"), 2 * fence::open::SMALL).ok()?;
     let before: AdapterRecord = serde_json::from_str(&before).ok()?;
     (text != card::text(&before)).then_some(text)
 }
@@ -216,7 +216,14 @@ pub fn import(folder: &Path, shape: &ImportShape) -> Result<Imported> {
         }
     }
     let bytes = |path: &Path, name: &str| {
-        open::read(folder, name, MAX_BYTES)?.ok_or_else(|| Error::Refused {
+        let found = fence::within::read(folder, name, MAX_BYTES).map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidInput => Error::Refused {
+                path: path.into(),
+                what: e.to_string().trim_start_matches(&format!("{}: ", path.display())).to_owned(),
+            },
+            _ => e.into(),
+        })?;
+        found.ok_or_else(|| Error::Refused {
             path: path.into(),
             what: "does not exist; an adapter is a folder with adapter_config.json and adapter_model.safetensors".into(),
         })
@@ -275,6 +282,11 @@ pub fn check_alone(folder: &Path, config: &[u8], weights: &[u8], record: &Adapte
         .map_err(|e| refuse(format!("is not a readable safetensors file: {e}")))?;
     let (base_model, revision) = (record.peft.base_model.clone(), record.peft.revision.clone());
     let mut shape = ImportShape { base_model, revision, layers: 0, projections: BTreeMap::new() };
+    let known = lm::Projection::ALL.map(lm::Projection::name);
+    if let Some(odd) = record.peft.target_modules.iter().find(|t| !known.contains(&t.as_str())) {
+        let odd: String = odd.chars().take(60).collect();
+        return Err(refuse(format!("its target module {odd:?} is none of {}", known.join(", "))));
+    }
     for (name, view) in file.tensors() {
         let words: Vec<&str> = name.strip_prefix(PREFIX).unwrap_or_default().split('.').collect();
         let ["model", "layers", layer, _, projection, factor, "weight"] = words[..] else {
@@ -290,6 +302,14 @@ pub fn check_alone(folder: &Path, config: &[u8], weights: &[u8], record: &Adapte
             "lora_A" => sizes.0 = columns,
             _ => sizes.1 = rows,
         }
+    }
+    // Every layer has every target: what would be looked for is as much as is there.
+    let wanted = 2 * shape.layers * record.peft.target_modules.len();
+    if file.len() != wanted {
+        return Err(refuse(format!(
+            "has {} tensors, where its layers and targets make {wanted}",
+            file.len()
+        )));
     }
     let imported = read(&config_path, config, &weights_path, weights, &shape)?;
     if imported.peft != record.peft {

@@ -80,6 +80,10 @@ impl Manifest {
         if manifest.schema != SCHEMA || manifest.id != id || manifest.digest() != id {
             return Err(bad("is not the manifest that its name says".into()));
         }
+        if let Some(task) = manifest.shards.iter().flatten().find(|t| t.spec.hash() != t.spec_hash) {
+            let label: String = task.label.chars().take(60).collect();
+            return Err(bad(format!("its task {label:?} is not the one that its hash says")));
+        }
         Ok(manifest)
     }
 

@@ -82,7 +82,8 @@ pub(super) fn put(shared: &Path, attempt: &str, adapter: &NewAdapter) -> Result<
     let text = serde_json::to_string(&receipt).expect("invariant: plain data");
     write_atomic(&staging.join(RECEIPT), text.as_bytes())?;
     let parent = target.parent().expect("invariant: it was joined");
-    fs_err::create_dir_all(parent).map_err(registry::Error::from)?;
+    fs_err::create_dir_all(shared.join("done")).map_err(registry::Error::from)?;
+    fence::place::make_folder(parent).map_err(registry::Error::from)?;
     // A rename onto a folder that is not empty fails: then another attempt was first.
     let first = fs_err::rename(&staging, &target).is_ok();
     if first {

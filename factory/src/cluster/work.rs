@@ -67,7 +67,10 @@ pub fn work(
         return Err(Error::OtherBase { job: format!("manifest {}", manifest.id), expected, found });
     }
     let folder = shared.join("staging");
-    fs_err::create_dir_all(&folder).map_err(registry::Error::from)?;
+    for name in ["staging", "done", "failed", "beats", "inputs", "manifests"] {
+        fence::place::make_folder(&shared.join(name)).map_err(registry::Error::from)?;
+    }
+    fence::place::make_folder(&shared.join("beats").join(&manifest.id)).map_err(registry::Error::from)?;
     let beat = shared.join("beats").join(&manifest.id).join(options.shard.to_string());
     let mut workshop = Workshop::new(base, &folder);
     let mut summary = WorkSummary::default();

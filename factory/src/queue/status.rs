@@ -108,7 +108,11 @@ impl Queue<'_> {
         match found.len() {
             0 => Err(Error::NoJob(name.into())),
             1 => Ok(found.into_iter().next().expect("invariant: there is one")),
-            n => Err(Error::ManyJobs { name: name.into(), n, first: found[0].spec_hash[..12].into() }),
+            n => Err(Error::ManyJobs {
+                name: name.into(),
+                n,
+                first: registry::commit::short(&found[0].spec_hash).into(),
+            }),
         }
     }
 

@@ -228,16 +228,17 @@ fn weigh(weights: &[u8], scale: f32) -> std::result::Result<f64, String> {
 /// have written.
 pub(crate) fn looked_at(
     record: &AdapterRecord,
-    files: &BTreeMap<String, Vec<u8>>,
+    files: exchange::bundle::Files<'_>,
 ) -> std::result::Result<(), String> {
-    let weights = &files["adapter_model.safetensors"];
+    let get = |name: &str| files(name).map_err(|e| e.to_string());
+    let weights = &get("adapter_model.safetensors")?.ok_or("has no weights")?;
     let config = exchange::peft::adapter_config(&record.peft);
     exchange::peft::check_alone(Path::new(""), config.as_bytes(), weights, record)
         .map_err(|e| e.to_string())?;
     weigh(weights, record.peft.lora_alpha / record.peft.r as f32)?;
-    match files.get(::factory::spec::RECIPE_FILE) {
+    match get(::factory::spec::RECIPE_FILE)? {
         None => Ok(()),
-        Some(recipe) => recipes::Recipe::from_canonical(::factory::spec::RECIPE_FILE, recipe)
+        Some(recipe) => recipes::Recipe::from_canonical(::factory::spec::RECIPE_FILE, &recipe)
             .map(drop)
             .map_err(|e| e.to_string()),
     }

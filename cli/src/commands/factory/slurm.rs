@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::args::{SlurmCommand, SlurmSubmit};
 use crate::context::{Context, STOP, now_ms, watch_signals};
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{count, print, print_as_it_is, print_json};
+use crate::output::{count, print, print_json};
 
 /// What was given to Slurm for a manifest.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ fn submit(context: &Context<'_>, args: &SlurmSubmit) -> Result {
             count(open, "open job"),
             count(shards, "task")
         ));
-        return print_as_it_is(&script);
+        return print(&script);
     }
     let options = PlanOptions {
         base: &digest,
@@ -370,10 +370,17 @@ fn ingest_all(context: &Context<'_>, shared: &Path, only: Option<&str>, ended: b
 
 fn arrays(shared: &Path, id: &str) -> Arrays {
     let path = shared.join("manifests").join(id).join("arrays.json");
-    fence::read_text(&path, fence::open::SMALL)
-        .ok()
-        .and_then(|t| serde_json::from_str(&t).ok())
-        .unwrap_or_default()
+    let text = fence::read_text(&path, fence::open::SMALL).ok();
+    let mut found: Arrays = text.and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
+    // They come to be arguments of Slurm's own commands.
+    let number = |id: &String| {
+        (1..=20).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_digit() || b == b'_')
+            && !id.starts_with('_')
+    };
+    found.arrays.retain(number);
+    found.ingest = found.ingest.filter(number);
+    found
 }
 
 /// Tasks of these arrays that have not ended, by Slurm's word for their state; none where Slurm cannot be asked.
