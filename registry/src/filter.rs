@@ -102,17 +102,17 @@ impl Filter {
     /// With the position of what cannot be read.
     pub fn and(self, expression: &str) -> Result<Self> {
         let tokens = tokenize(expression)?;
+        let mut parser = Parser { expression, tokens: &tokens, at: 0 };
+        let parsed = parser.any(0)?;
+        if parser.at < tokens.len() {
+            return Err(parser.fail("and, or, or the end"));
+        }
         if tokens.len() > MAX_TOKENS {
             let what = format!(
                 "a shorter expression (it has {} words and signs, more than {MAX_TOKENS})",
                 tokens.len()
             );
             return Err(Error::Filter { expression: expression.chars().take(60).collect(), what, at: 1 });
-        }
-        let mut parser = Parser { expression, tokens: &tokens, at: 0 };
-        let parsed = parser.any(0)?;
-        if parser.at < tokens.len() {
-            return Err(parser.fail("and, or, or the end"));
         }
         Ok(self.also(parsed))
     }

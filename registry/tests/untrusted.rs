@@ -1,7 +1,6 @@
 //! Records from elsewhere, changed at random: whatever is read as one has an id and names that are safe as names of files.
 //!
 //! A few thousand inputs by default; a million with `LORAFAB_FUZZ=1000000 cargo test --release -p registry --test untrusted`.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
