@@ -8,6 +8,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::peft::OWN;
@@ -99,7 +100,7 @@ pub fn export(store: &Store, records: &[AdapterRecord], path: &Path, if_exists: 
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<Option<Vec<u8>>>;
 
 /// Looks at an adapter and its files; says why it is not to be taken in.
-pub type Look<'a> = &'a dyn Fn(&AdapterRecord, Files<'_>) -> Result<(), String>;
+pub type Look<'a> = &'a (dyn Fn(&AdapterRecord, Files<'_>) -> Result<(), String> + Sync);
 
 /// Where each blob of a bundle begins, and how long it is.
 type Places = BTreeMap<Digest, (u64, u64)>;
@@ -123,7 +124,7 @@ impl Bundle {
         let (adapters, places) = read(path, &mut std::io::BufReader::new(&file))?;
         let bundle = Self { path: path.into(), file, adapters, places };
         let mut seen = BTreeSet::new();
-        for record in &bundle.adapters {
+        let check = |record: &AdapterRecord, first: bool| -> Result<()> {
             let refuse = |what: String| Error::Refused {
                 path: path.into(),
                 what: format!("{}: {what}", record.behaviour),
@@ -136,22 +137,28 @@ impl Bundle {
                     record.weights_bytes
                 )));
             }
-            // Many records of one file are looked at once.
-            let same = (
-                record.weights.clone(),
-                record.extra_files.clone(),
-                format!("{:?} {}", record.peft, record.family),
-            );
-            if !seen.insert(same) {
-                continue;
+            if !first {
+                return Ok(());
             }
             let files = |name: &str| -> Result<Option<Vec<u8>>> {
                 let digest =
                     if name == OWN[0] { Some(&record.weights) } else { record.extra_files.get(name) };
                 digest.map(|d| bundle.blob(d)).transpose()
             };
-            look(record, &files).map_err(refuse)?;
-        }
+            look(record, &files).map_err(refuse)
+        };
+        // Many records of one file are looked at once.
+        let firsts: Vec<(&AdapterRecord, bool)> = bundle
+            .adapters
+            .iter()
+            .map(|r| {
+                let same = (r.weights.clone(), r.extra_files.clone(), format!("{:?} {}", r.peft, r.family));
+                (r, seen.insert(same))
+            })
+            .collect();
+        let looked: Vec<Result<()>> = firsts.into_par_iter().map(|(r, first)| check(r, first)).collect();
+        // Of several faults always the same one is told.
+        looked.into_iter().collect::<Result<()>>()?;
         Ok(bundle)
     }
 
@@ -166,9 +173,6 @@ impl Bundle {
             room.ok_or_else(|| refuse(format!("file {digest} has {length} bytes, more than fit in memory")))?;
         bytes.resize(n, 0);
         self.file.read_exact_at(&mut bytes, offset)?;
-        if Digest::of(&bytes) != *digest {
-            return Err(refuse(format!("file {digest} changed while it was read")));
-        }
         Ok(bytes)
     }
 
@@ -181,8 +185,11 @@ impl Bundle {
         let mut there = BTreeSet::new();
         for record in &self.adapters {
             for digest in files(record) {
-                if there.insert(digest) {
-                    store.put_blob(&self.blob(digest)?)?;
+                if there.insert(digest) && store.put_blob(&self.blob(digest)?)? != *digest {
+                    return Err(Error::Refused {
+                        path: self.path,
+                        what: format!("file {digest} changed while it was read"),
+                    });
                 }
             }
             let added = store.admit(record)?;

@@ -31,11 +31,18 @@ fn json_within(path: &Path, most: u64) -> Result<Value> {
 /// All but the weights, of which only the digest is taken.
 pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
     let config = config(&folder.join("config.json"))?;
-    let mut hasher = blake3::Hasher::new();
-    for file in weight_files(folder)? {
-        std::io::copy(&mut fence::open::open(&file, most_bytes(&config))?.0, &mut hasher)?;
-    }
-    let (tokenizer, chat, name) = language(folder)?;
+    let files = weight_files(folder)?;
+    let most = most_bytes(&config);
+    let digest = || -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        for file in &files {
+            std::io::copy(&mut fence::open::open(file, most)?.0, &mut hasher)?;
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    };
+    // Each takes about as long as the other.
+    let (digest, language) = rayon::join(digest, || language(folder));
+    let ((tokenizer, chat, name), digest) = (language?, digest?);
     let stated = config.identity();
     Ok(Outline {
         stated,
@@ -46,7 +53,7 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
         name,
         revision: None,
         precision,
-        weights: hasher.finalize().to_hex().to_string(),
+        weights: digest,
     })
 }
 

@@ -1,5 +1,4 @@
 //! Upkeep by several people at once: an adapter is there or in the trash or gone, never half, and errors are in our own words.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,9 @@ fn adapter(behaviour: &str) -> NewAdapter {
     )
 }
 
+/// What one of them does to an adapter.
+type Act<'a> = &'a (dyn Fn(&mut Store, &str) -> registry::Result<()> + Sync);
+
 #[test]
 fn removing_restoring_tagging_and_collecting_race_and_nothing_is_half_there() {
     let folder = tempfile::tempdir().unwrap();
@@ -23,7 +25,7 @@ fn removing_restoring_tagging_and_collecting_race_and_nothing_is_half_there() {
     let ids: Vec<String> =
         (0..4).map(|i| store.commit_adapter(adapter(&format!("topic/v{i}"))).unwrap().id).collect();
     let end = Instant::now() + Duration::from_secs(3);
-    let work = |act: &(dyn Fn(&mut Store, &str) -> registry::Result<()> + Sync)| {
+    let work = |act: Act<'_>| {
         let mut store = Store::open(&root).unwrap();
         let mut n = 0;
         while Instant::now() < end {
@@ -43,7 +45,7 @@ fn removing_restoring_tagging_and_collecting_race_and_nothing_is_half_there() {
         n
     };
     let counts: Vec<usize> = std::thread::scope(|scope| {
-        let acts: [&(dyn Fn(&mut Store, &str) -> registry::Result<()> + Sync); 5] = [
+        let acts: [Act<'_>; 5] = [
             &|s, id| s.remove(id).map(drop),
             &|s, id| s.restore(id).map(drop),
             &|s, id| s.tag(id, &[("note", Some("x"))]).map(drop),

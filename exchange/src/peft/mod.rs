@@ -311,8 +311,10 @@ pub fn check_alone(folder: &Path, config: &[u8], weights: &[u8], record: &Adapte
             file.len()
         )));
     }
-    let imported = read(&config_path, config, &weights_path, weights, &shape)?;
-    if imported.peft != record.peft {
+    let written = config::Written::parse(&config_path, config)?;
+    let resolved = config::resolve(&config_path, &written, &shape)?;
+    factors(&weights_path, weights, &resolved, &shape)?;
+    if resolved.peft != record.peft {
         return Err(Error::Refused { path: config_path, what: "is not what lorafab.json says of it".into() });
     }
     Ok(())
@@ -324,9 +326,13 @@ fn module_path(layer: usize, projection: &str) -> String {
     format!("model.layers.{layer}.{block}.{projection}")
 }
 
-/// Reads the factors of every targeted module and writes them in the uniform shape: ranks filled up with zeros, differing scales
-/// folded into B, modules without a difference as zeros.
-fn read_weights(path: &Path, bytes: &[u8], resolved: &Resolved, shape: &ImportShape) -> Result<Vec<u8>> {
+/// The factors of every targeted module by their standard names: all of them, in the expected shapes, finite, and nothing else.
+fn factors(
+    path: &Path,
+    bytes: &[u8],
+    resolved: &Resolved,
+    shape: &ImportShape,
+) -> Result<BTreeMap<String, Vec<f32>>> {
     let refuse = |what: String| Error::Refused { path: path.into(), what };
     let file = SafeTensors::deserialize(bytes)
         .map_err(|e| refuse(format!("is not a readable safetensors file: {e}")))?;
@@ -360,6 +366,14 @@ fn read_weights(path: &Path, bytes: &[u8], resolved: &Resolved, shape: &ImportSh
     if let Some(missing) = expected.keys().find(|k| !tensors.contains_key(*k)) {
         return Err(refuse(format!("tensor {missing:?} is missing")));
     }
+    Ok(tensors)
+}
+
+/// Reads the factors of every targeted module and writes them in the uniform shape: ranks filled up with zeros, differing scales
+/// folded into B, modules without a difference as zeros.
+fn read_weights(path: &Path, bytes: &[u8], resolved: &Resolved, shape: &ImportShape) -> Result<Vec<u8>> {
+    let refuse = |what: String| Error::Refused { path: path.into(), what };
+    let tensors = factors(path, bytes, resolved, shape)?;
     let r = resolved.peft.r;
     let scaling = f64::from(resolved.peft.lora_alpha) / r as f64;
     let mut out: BTreeMap<String, ([usize; 2], Vec<u8>)> = BTreeMap::new();
