@@ -35,6 +35,18 @@ pub struct Outline {
 }
 
 impl Outline {
+    /// A model as its own files tell of it, under the name that they give it.
+    pub(crate) fn of(
+        config: Config,
+        (tokenizer, chat, title): (Tokenizer, ChatTemplate, String),
+        stated: String,
+        weights: String,
+        precision: Precision,
+    ) -> Self {
+        let name = title.clone();
+        Self { config, tokenizer, chat, name, revision: None, precision, title, stated, weights }
+    }
+
     /// Reads a GGUF file or a Hugging Face folder; of the weights only the digest is taken.
     ///
     /// # Errors

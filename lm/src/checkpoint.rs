@@ -48,17 +48,7 @@ pub struct Loaded {
 impl Loaded {
     pub(crate) fn into_outline(self, precision: Precision) -> Outline {
         let Self { checkpoint: Checkpoint { config, digest, .. }, tokenizer, chat, name, stated } = self;
-        Outline {
-            stated,
-            config,
-            tokenizer,
-            chat,
-            title: name.clone(),
-            name,
-            revision: None,
-            precision,
-            weights: digest,
-        }
+        Outline::of(config, (tokenizer, chat, name), stated, digest, precision)
     }
 }
 

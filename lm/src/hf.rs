@@ -44,17 +44,7 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
     let (digest, language) = rayon::join(digest, || language(folder));
     let ((tokenizer, chat, name), digest) = (language?, digest?);
     let stated = config.identity();
-    Ok(Outline {
-        stated,
-        config,
-        tokenizer,
-        chat,
-        title: name.clone(),
-        name,
-        revision: None,
-        precision,
-        weights: digest,
-    })
+    Ok(Outline::of(config, (tokenizer, chat, name), stated, digest, precision))
 }
 
 /// As [`outline`], without a digest; of the weights the headers.

@@ -1,0 +1,62 @@
+//! A GGUF file's keys, each read as what it is or refused as another type.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::Value;
+
+use super::bad;
+use crate::Result;
+
+pub(super) struct Metadata<'a> {
+    pub(super) path: &'a Path,
+    pub(super) values: &'a HashMap<String, Value>,
+}
+
+impl Metadata<'_> {
+    pub(super) fn get(&self, key: &str) -> Result<&Value> {
+        self.values.get(key).ok_or_else(|| bad(self.path, format!("has no metadata key {key}")))
+    }
+    pub(super) fn string(&self, key: &str) -> Result<&str> {
+        self.get(key)?
+            .to_string()
+            .map(String::as_str)
+            .map_err(|_| bad(self.path, format!("metadata key {key} is not text")))
+    }
+    pub(super) fn number(&self, key: &str) -> Result<usize> {
+        let value = self.get(key)?;
+        value
+            .to_u64()
+            .ok()
+            .or_else(|| value.to_u32().ok().map(u64::from))
+            .or_else(|| value.to_i32().ok().and_then(|v| u64::try_from(v).ok()))
+            .map(|v| v as usize)
+            .ok_or_else(|| bad(self.path, format!("metadata key {key} is not a whole number")))
+    }
+    pub(super) fn float(&self, key: &str) -> Result<f64> {
+        let value = self.get(key)?;
+        value
+            .to_f32()
+            .map(f64::from)
+            .or_else(|_| value.to_f64())
+            .map_err(|_| bad(self.path, format!("metadata key {key} is not a number")))
+    }
+    /// A value that has a default: only its absence means that, not another type.
+    pub(super) fn or<T>(&self, key: &str, read: impl Fn(&Self, &str) -> Result<T>, default: T) -> Result<T> {
+        if self.values.contains_key(key) { read(self, key) } else { Ok(default) }
+    }
+    pub(super) fn strings(&self, key: &str) -> Result<Vec<&str>> {
+        let values = self
+            .get(key)?
+            .to_vec()
+            .map_err(|_| bad(self.path, format!("metadata key {key} is not a list")))?;
+        values
+            .iter()
+            .map(|v| {
+                v.to_string().map(String::as_str).map_err(|_| {
+                    bad(self.path, format!("metadata key {key} holds something that is not text"))
+                })
+            })
+            .collect()
+    }
+}
