@@ -16,7 +16,7 @@ use crate::error::{CommandError, Kind, Result};
 /// First argument of a child.
 pub(crate) const CHILD: &str = "--try-in-this-child";
 
-const LIMITS: Limits = Limits { memory: 2 << 30, seconds: 10, answer: 1 << 20 };
+const LIMITS: Limits = Limits { memory: 2 << 30, seconds: 8, answer: 1 << 20 };
 
 /// What a child is given to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

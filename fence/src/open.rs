@@ -35,8 +35,10 @@ fn opened(path: &Path, most: u64, flags: OFlags) -> Result<(File, u64)> {
     if !found.is_file() {
         return Err(error(path, ErrorKind::InvalidInput, "is no plain file"));
     }
-    // What is mostly holes takes memory that it does not take of the disk.
-    if found.len() > DENSE && found.blocks().saturating_mul(512) < found.len() / 32 {
+    // What is mostly holes takes memory that it does not take of the disk. Some file systems say nothing of blocks: then the holes
+    // themselves are looked for.
+    let thin = found.len() > DENSE && found.blocks().saturating_mul(512) < found.len() / 32;
+    if thin && begins_a_hole_before(&file, found.len())? {
         return Err(error(
             path,
             ErrorKind::InvalidInput,
@@ -48,6 +50,14 @@ fn opened(path: &Path, most: u64, flags: OFlags) -> Result<(File, u64)> {
         return Err(error(path, ErrorKind::InvalidInput, what));
     }
     Ok((file, found.len()))
+}
+
+/// Whether there is a hole before the end. A file system that knows no holes has one at the end only.
+fn begins_a_hole_before(file: &File, length: u64) -> Result<bool> {
+    let hole = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0));
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0))?;
+    // What cannot be looked into is taken at its word.
+    Ok(hole.is_ok_and(|at| at < length))
 }
 
 /// Opens a plain file of at most `most` bytes that somebody named, following links; returns its length with it.
