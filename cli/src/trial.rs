@@ -73,6 +73,8 @@ pub(crate) fn tried(what: What, path: &Path) -> Result {
     let Ok(program) = std::env::current_exe() else { return Ok(()) };
     let mut command = Command::new(program);
     command.args([CHILD, what.name()]).arg(path).env_clear();
+    // On a machine of many cores their threads' own memory would fill the address space.
+    command.envs([("MALLOC_ARENA_MAX", "2"), ("RAYON_NUM_THREADS", "2")]);
     match run(&mut command, LIMITS) {
         Err(_) => Ok(()),
         Ok(Outcome::Ended(true, _)) => {
