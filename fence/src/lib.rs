@@ -3,6 +3,7 @@
 //! Adapters, bundles, stores, models and repositories come from strangers. Four rules, each with one home:
 //!
 //! - [`open`]: a file is opened if it is a plain one, of a size within the cap of its kind; nothing waits for a pipe or reads a device;
+//!   [`within`] a folder that somebody named, links are followed as far as a Hugging Face cache has them;
 //! - [`place`]: a name that came from a file, a header or a record is one plain component of a path, or refused; folders of a store
 //!   are folders, not links to other places;
 //! - [`trial`]: what parses or runs others' input is tried first in a child process with limits on memory and time;
