@@ -60,8 +60,9 @@ fn bad_adapters_are_left_out_by_name_and_the_others_train_readers() {
     }
     let train: Vec<&AdapterRecord> = topics.iter().filter(|r| r.split.as_deref() == Some("train")).collect();
     let mut bad = Vec::new();
-    for (i, what) in
-        ["numbers", "recipe of another", "no recipe", "long", "projection", "damaged"].into_iter().enumerate()
+    for (i, what) in ["numbers", "recipe of another", "no recipe", "long", "projection", "damaged", "missing"]
+        .into_iter()
+        .enumerate()
     {
         let mut new = again(&store, train[i], what);
         let recipe = String::from_utf8(new.extra_files["recipe.json"].clone()).unwrap();
@@ -79,10 +80,15 @@ fn bad_adapters_are_left_out_by_name_and_the_others_train_readers() {
                 recipe.replacen("\"train\":[\"", &format!("\"train\":[\"{}", "why ".repeat(1900)), 1),
             ),
             "projection" => drop(new.peft.target_modules.insert("x_proj".into())),
-            _ => new.weights = vec![7; 100],
+            "damaged" => new.weights = vec![7; 100],
+            _ => new.weights = vec![8; 50],
         }
         bad.push(new.behaviour.clone());
-        store.commit_adapter(new).unwrap();
+        let made = store.commit_adapter(new).unwrap();
+        if what == "missing" {
+            let digest = made.weights.as_str();
+            std::fs::remove_file(place.path("store/blobs").join(&digest[..2]).join(digest)).unwrap();
+        }
     }
     drop(store);
     for args in [
@@ -96,6 +102,14 @@ fn bad_adapters_are_left_out_by_name_and_the_others_train_readers() {
         for behaviour in &bad[1..4] {
             assert!(said.contains(&format!("{behaviour} is left out")), "{args:?}: {behaviour}: {said}");
         }
+    }
+    // What only the weights show is said by the report.
+    let report = text(&place.run(&["compare", "report", "--run", "mine"]).stdout);
+    for behaviour in bad[..1].iter().chain(&bad[4..]) {
+        assert!(
+            report.contains(&format!("{behaviour} is left out, it cannot be used")),
+            "{behaviour}: {report}"
+        );
     }
     let said = text(&place.run(&["dit", "train", "--steps", "2"]).stderr);
     for behaviour in &bad {

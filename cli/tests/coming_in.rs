@@ -243,8 +243,8 @@ fn an_adapter_of_another_precision_is_asked_and_the_answer_says_so() {
     let mut store = Store::open(&place.path("store")).unwrap();
     let of = Filter::all().and("family = topic").unwrap();
     let record = store.adapters(&of).unwrap().remove(0);
-    let mut new = NewAdapter::bare(
-        &registry::spec_hash(&json!({"made": "with bf16"})),
+    let mut new = NewAdapter::of_spec(
+        json!({"made": "with bf16"}),
         "topic/elsewhere",
         record.peft.clone(),
         store.weights(&record).unwrap(),

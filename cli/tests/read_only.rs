@@ -51,9 +51,8 @@ fn a_read_only_store_can_be_looked_at_and_nothing_else() {
 }
 
 fn adapter(behaviour: &str) -> NewAdapter {
-    let spec = serde_json::json!({ "behaviour": behaviour });
-    NewAdapter::bare(
-        &registry::spec_hash(&spec),
+    NewAdapter::of_spec(
+        serde_json::json!({ "behaviour": behaviour }),
         behaviour,
         PeftConfig::of_rank("m", 1, &["q_proj"]),
         behaviour.as_bytes().to_vec(),

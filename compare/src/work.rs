@@ -274,7 +274,11 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
     }
     used.sort();
     used.dedup();
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = s
+        .left_out
+        .iter()
+        .map(|(behaviour, what)| format!("WARNING: {behaviour} is left out, it cannot be used: {what}."))
+        .collect();
     for id in &used {
         let reader = from_record(store, lab.base, store.adapter(id)?)?;
         // A tuning run judges on what its own readers are stopped by, and says so; one that was there before must not know it.

@@ -11,7 +11,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::peft::OWN;
+use crate::peft::{self, OWN};
 use crate::{Error, IfExists, Result};
 use registry::check_name;
 use registry::commit::{files, identity};
@@ -145,6 +145,9 @@ impl Bundle {
                     if name == OWN[0] { Some(&record.weights) } else { record.extra_files.get(name) };
                 digest.map(|d| bundle.blob(d)).transpose()
             };
+            let config = peft::adapter_config(&record.peft);
+            let weights = bundle.blob(&record.weights)?;
+            peft::check_alone(path, config.as_bytes(), &weights, record)?;
             look(record, &files).map_err(refuse)
         };
         // Many records of one file are looked at once.
@@ -382,7 +385,7 @@ mod tests {
     use tar::EntryType::{Directory, Link, Regular, Symlink};
 
     use super::*;
-    use crate::tests::new_adapter;
+    use crate::tests::{new_adapter, weights};
     use registry::Filter;
 
     const FINE: Look<'_> = &|_, _| Ok(());
@@ -395,8 +398,8 @@ mod tests {
     fn a_bundle_brings_adapters_into_another_store_as_they_were() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(&folder.path().join("a")).unwrap();
-        let a = store.commit_adapter(new_adapter("topic/cats", vec![1, 2, 3])).unwrap();
-        let b = store.commit_adapter(new_adapter("topic/dogs", vec![4])).unwrap();
+        let a = store.commit_adapter(new_adapter("topic/cats", weights(1.0))).unwrap();
+        let b = store.commit_adapter(new_adapter("topic/dogs", weights(2.0))).unwrap();
         let a = store.tag(&a.id, &[("note", Some("x"))]).unwrap();
         let (one, two) = (folder.path().join("one.tar"), folder.path().join("two.tar"));
         export(&store, &[a.clone(), b.clone()], &one, IfExists::Fail).unwrap();
@@ -437,7 +440,7 @@ mod tests {
     fn hostile_bundles_are_refused_and_change_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(&folder.path().join("a")).unwrap();
-        let record = store.commit_adapter(new_adapter("topic/cats", vec![1, 2, 3])).unwrap();
+        let record = store.commit_adapter(new_adapter("topic/cats", weights(1.0))).unwrap();
         let mut other = Store::open(&folder.path().join("b")).unwrap();
         let path = folder.path().join("x.tar");
         let mut refused = |bytes: &[u8], part: &str| {
@@ -456,9 +459,11 @@ mod tests {
         refused(&with(&[(Link, "blobs/link", b"")]), "no plain file");
         refused(&with(&[(Directory, "blobs/", b"")]), "no plain file");
         let name = format!("blobs/{}", record.weights);
-        refused(&with(&[(Regular, &name, b"other")]), "bytes, more than 3");
-        refused(&with(&[(Regular, &name, &[9, 9, 9])]), "not what its name says");
-        refused(&good[..good.len() / 2], "tar file");
+        let n = record.weights_bytes as usize;
+        refused(&with(&[(Regular, &name, &vec![9; n + 1])]), &format!("bytes, more than {n}"));
+        refused(&with(&[(Regular, &name, &vec![9; n])]), "not what its name says");
+        refused(&good[..100], "tar file");
+        refused(&good[..good.len() / 2], "cut short");
         refused(b"\x1f\x8b\x08 gzip", "tar file");
         refused(&[], "empty");
         let changed = |change: &dyn Fn(&mut AdapterRecord)| {
@@ -473,6 +478,8 @@ mod tests {
         refused(&changed(&|r| r.id = "../../x".into()), "is no id");
         refused(&changed(&|r| r.behaviour = "abcd1234".into()), "beginning of an id");
         refused(&changed(&|r| r.peft.r = 0), "its rank 0");
+        refused(&changed(&|r| r.peft.r = 2), "has shape");
+        refused(&changed(&|r| r.peft.target_modules = ["x_proj".to_owned()].into()), "x_proj");
         refused(
             &changed(&|r| r.extra_files = [("../x".to_owned(), r.extra_files["note.json"].clone())].into()),
             "not a name",

@@ -47,12 +47,11 @@ fn store_of(folder: &Path, names: &[&str]) -> (Store, Vec<AdapterRecord>) {
                 split: Some("train".into()),
                 tags: BTreeMap::from([("note".to_owned(), "ü".to_owned())]),
                 metrics: BTreeMap::from([("gate_on".to_owned(), 0.75)]),
-                spec: spec.clone(),
                 parents: vec!["p".into()],
                 lineage: BTreeMap::from([("base".to_owned(), "b".to_owned())]),
                 extra_files: BTreeMap::from([("recipe.json".to_owned(), b"{}".to_vec())]),
-                ..NewAdapter::bare(
-                    &registry::spec_hash(&spec),
+                ..NewAdapter::of_spec(
+                    spec,
                     &format!("topic/{name}"),
                     PeftConfig::of_rank("m", 2, &["q_proj"]),
                     weights(fill),
@@ -66,11 +65,7 @@ fn store_of(folder: &Path, names: &[&str]) -> (Store, Vec<AdapterRecord>) {
 
 /// An adapter made from a specification of its own.
 fn made(behaviour: &str, peft: PeftConfig, weights: Vec<u8>) -> NewAdapter {
-    let spec = serde_json::json!({ "made": behaviour });
-    NewAdapter {
-        spec: spec.clone(),
-        ..NewAdapter::bare(&registry::spec_hash(&spec), behaviour, peft, weights)
-    }
+    NewAdapter::of_spec(serde_json::json!({ "made": behaviour }), behaviour, peft, weights)
 }
 
 fn options(stub: &Stub, tries: u32) -> Options {

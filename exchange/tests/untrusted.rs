@@ -110,15 +110,12 @@ fn bundles_from_elsewhere_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(&folder.path().join("a")).unwrap();
     let record = store
-        .commit_adapter(NewAdapter {
-            spec: serde_json::json!(1),
-            ..NewAdapter::bare(
-                &registry::spec_hash(&serde_json::json!(1)),
-                "t/a",
-                PeftConfig::of_rank("m", 1, &["q_proj"]),
-                vec![1, 2, 3],
-            )
-        })
+        .commit_adapter(NewAdapter::of_spec(
+            serde_json::json!(1),
+            "t/a",
+            PeftConfig::of_rank("m", 1, &["q_proj"]),
+            vec![1, 2, 3],
+        ))
         .unwrap();
     let path = folder.path().join("b.tar");
     bundle::export(&store, &[record], &path, exchange::IfExists::Fail).unwrap();

@@ -26,15 +26,15 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// A folder that is there as itself: not a link to another, and nothing else. `None` if nothing is there.
+/// Whether a folder is there as itself: not a link to another.
 ///
 /// # Errors
 /// If something else is there.
-pub fn folder(path: &Path) -> Result<Option<()>> {
+pub fn folder(path: &Path) -> Result<bool> {
     match std::fs::symlink_metadata(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
         Err(e) => Err(error(path, e.kind(), &e)),
-        Ok(found) if found.is_dir() => Ok(Some(())),
+        Ok(found) if found.is_dir() => Ok(true),
         Ok(found) if found.is_symlink() => {
             Err(error(path, ErrorKind::InvalidInput, "is a link; a folder of its own belongs there"))
         }
@@ -47,7 +47,7 @@ pub fn folder(path: &Path) -> Result<Option<()>> {
 /// # Errors
 /// If something else is there, or it cannot be made.
 pub fn make_folder(path: &Path) -> Result<()> {
-    if folder(path)?.is_some() {
+    if folder(path)? {
         return Ok(());
     }
     match fs_err::create_dir(path) {
@@ -71,9 +71,7 @@ mod tests {
         make_folder(&at("own")).expect("there");
         std::os::unix::fs::symlink("own", at("link")).expect("link");
         std::fs::write(at("file"), "").expect("file");
-        assert!(
-            folder(&at("absent")).expect("absent").is_none() && folder(&at("own")).expect("own").is_some()
-        );
+        assert!(!folder(&at("absent")).expect("absent") && folder(&at("own")).expect("own"));
         for (name, why) in [("link", "is a link"), ("file", "is no folder")] {
             assert!(folder(&at(name)).expect_err(name).to_string().contains(why));
             assert!(make_folder(&at(name)).is_err());

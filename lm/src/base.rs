@@ -87,13 +87,9 @@ impl Outline {
         [&self.name, &self.title].iter().any(|own| last(own) == last(name))
     }
 
-    /// Whether a revision that somebody gave can be this model's: the same commit, or none that says which.
-    pub fn is_at(&self, revision: Option<&str>) -> bool {
-        match (revision, self.revision.as_deref()) {
-            (None | Some("main"), _) => true,
-            (Some(theirs), Some(own)) => own == theirs,
-            (Some(_), None) => false,
-        }
+    /// Whether a revision that somebody gave can be this model's: the same commit, or a branch, which says not which.
+    pub fn is_at(&self, revision: &str) -> bool {
+        revision == "main" || self.revision.as_deref() == Some(revision)
     }
 
     /// Tokens of a user turn up to the opening of the reply.

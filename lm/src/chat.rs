@@ -229,7 +229,7 @@ impl ChatTemplate {
         let [system, user] = [mark(0), mark(1)];
         let (spaced, longer) = (format!(" \n{user} \n"), format!("{OPEN}1, and some words more{CLOSE}"));
         let asked = [
-            (whole.clone(), false),
+            (whole, false),
             prompt(&system, &user),
             prompt("", &user),
             prompt("", &spaced),
@@ -259,15 +259,12 @@ impl ChatTemplate {
             )));
         }
         // What a template makes of named tokens is a part of what it is; one that uses none has the digest that it always had.
-        let bare = if words.is_empty() {
-            texts.clone()
-        } else {
-            // One that cannot do without them uses them.
-            rendered(template, &Words::new(), &asked).unwrap_or_default()
-        };
+        // One that cannot do without them uses them.
+        let uses =
+            !words.is_empty() && rendered(template, &Words::new(), &asked).ok().as_ref() != Some(&texts);
         let mut hasher = blake3::Hasher::new();
         hasher.update(template.as_bytes());
-        if bare != texts {
+        if uses {
             hasher.update(short.as_bytes());
             hasher.update(whole_text.as_bytes());
         }

@@ -13,7 +13,7 @@ use ureq::http::HeaderMap;
 
 use crate::Result;
 use crate::source::Secret;
-use crate::web::{Certificates, agent, copy, next_stop, origin};
+use crate::web::{Broken, Certificates, agent, copy, next_stop, origin};
 
 /// How often a file's address may be changed by answers.
 const MAX_STOPS: usize = 10;
@@ -236,7 +236,7 @@ impl Fetch {
         let mut body = body.into_with_config().limit(u64::MAX).reader();
         let copied = copy(&mut body, &mut out, most).map_err(|e| {
             // What came of a body without an end is no beginning of the file.
-            if e.to_string().starts_with("more than") {
+            if matches!(e, Broken::Long(_)) {
                 let _ = out.set_len(start);
             }
             other(e)

@@ -13,12 +13,26 @@ pub use crate::roots::{Certificates, NAMED};
 /// How long an answer, or its next piece, may take to come. Requests that make the other side work long say so themselves.
 pub const ANSWER: Duration = Duration::from_secs(20);
 
+/// Why a body was not copied whole.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// It is longer than it may be, and will be the next time.
+    #[error("more than {0} bytes come")]
+    Long(u64),
+    /// It comes at a pace that never ends.
+    #[error("it comes too slowly")]
+    Slow,
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
 /// Copies a body of at most `most` bytes, as long as it comes at a pace that ends some day: on average a kilobyte a second, after the first
 /// half minute. Returns how many bytes came.
 ///
 /// # Errors
 /// If it is longer, comes too slowly, or cannot be read or written.
-pub fn copy(from: &mut dyn Read, to: &mut dyn Write, most: u64) -> std::io::Result<u64> {
+pub fn copy(from: &mut dyn Read, to: &mut dyn Write, most: u64) -> Result<u64, Broken> {
     let begin = Instant::now();
     let mut piece = vec![0; 1 << 16];
     let mut copied = 0;
@@ -29,11 +43,11 @@ pub fn copy(from: &mut dyn Read, to: &mut dyn Write, most: u64) -> std::io::Resu
         }
         copied += n as u64;
         if copied > most {
-            return Err(std::io::Error::other(format!("more than {most} bytes come")));
+            return Err(Broken::Long(most));
         }
         to.write_all(&piece[..n])?;
         if begin.elapsed() > Duration::from_secs(30 + copied / 1000) {
-            return Err(std::io::Error::other("it comes too slowly"));
+            return Err(Broken::Slow);
         }
     }
 }

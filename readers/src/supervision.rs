@@ -111,8 +111,11 @@ impl<'a> Supervision<'a> {
                     diffs.insert(record.behaviour.clone(), adapter);
                     records.insert(record.behaviour.clone(), record);
                 }
-                // One bad adapter stops nobody; what the disk refuses does.
-                Err(e @ factory::Error::Store(registry::Error::Io(_))) => return Err(e.into()),
+                // One bad adapter stops nobody: a file that is missing, none, or not ours to read is one adapter's. A disk that fails
+                // is everybody's.
+                Err(factory::Error::Store(registry::Error::Io(e))) if !its_own(e.kind()) => {
+                    return Err(registry::Error::Io(e).into());
+                }
                 Err(e) => left_out.push((record.behaviour, e.to_string())),
             }
         }
@@ -271,6 +274,12 @@ pub fn newest_of_each(store: &Store, base: &str) -> Result<Vec<AdapterRecord>> {
     all.retain(|r| seen.insert(r.behaviour.clone()));
     all.sort_by(|a, b| a.behaviour.cmp(&b.behaviour));
     Ok(all)
+}
+
+/// Whether a file failed for what it is.
+fn its_own(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, PermissionDenied};
+    [InvalidData, InvalidInput, NotFound, PermissionDenied].contains(&kind)
 }
 
 /// Most tokens of a question or of a prompt that an adapter is asked with.

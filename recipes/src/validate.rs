@@ -66,8 +66,7 @@ impl Recipe {
                     format!("{value:?} is empty, padded, too long or holds control characters"),
                 );
             }
-            let key: Vec<String> = words::words(&value).iter().map(|w| words::stem(w)).collect();
-            if let Some(other) = seen.insert(key.join(" "), value.clone()) {
+            if let Some(other) = seen.insert(words::stems(&value).join(" "), value.clone()) {
                 return fail("vocabulary.values", format!("{value:?} is given twice (as {other:?})"));
             }
         }
@@ -253,14 +252,8 @@ impl Recipe {
             return fail("questions", "needs train and held_out phrasings".into());
         }
         let all: Vec<&String> = self.questions.train.iter().chain(&self.questions.held_out).collect();
-        let labels: Vec<(String, Vec<String>)> = self
-            .values()
-            .into_iter()
-            .map(|(v, _, _)| {
-                let words = words::words(&v).iter().map(|w| words::stem(w)).collect();
-                (v, words)
-            })
-            .collect();
+        let labels: Vec<(String, Vec<String>)> =
+            self.values().into_iter().map(|(v, _, _)| (v.clone(), words::stems(&v))).collect();
         for (i, q) in all.iter().enumerate() {
             if q.contains(['{', '}']) {
                 return fail(
@@ -271,7 +264,7 @@ impl Recipe {
             if all[..i].contains(q) {
                 return fail("questions", format!("{q:?} is given twice"));
             }
-            let said: Vec<String> = words::words(q).iter().map(|w| words::stem(w)).collect();
+            let said = words::stems(q);
             if positive && let Some((value, _)) = labels.iter().find(|(_, label)| words::holds(&said, label))
             {
                 return fail("questions", format!("{q:?} contains the label {value:?}"));

@@ -22,12 +22,15 @@ pub fn stem(word: &str) -> String {
 
 /// Whether `text` contains all words of `phrase` in order, next to each other, in either number.
 pub(crate) fn mentions(text: &str, phrase: &str) -> bool {
-    let text: Vec<String> = words(text).iter().map(|w| stem(w)).collect();
-    let phrase: Vec<String> = words(phrase).iter().map(|w| stem(w)).collect();
-    holds(&text, &phrase)
+    holds(&stems(text), &stems(phrase))
 }
 
-/// The same of words that [`words`] and [`stem`] made.
+/// The words of a text without their number.
+pub(crate) fn stems(text: &str) -> Vec<String> {
+    words(text).iter().map(|w| stem(w)).collect()
+}
+
+/// The same of what [`stems`] made.
 pub(crate) fn holds(text: &[String], phrase: &[String]) -> bool {
     !phrase.is_empty() && text.windows(phrase.len()).any(|w| w == phrase)
 }

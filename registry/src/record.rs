@@ -93,6 +93,11 @@ pub struct NewAdapter {
 }
 
 impl NewAdapter {
+    /// As [`NewAdapter::bare`], made from a specification, whose hash is its identity.
+    pub fn of_spec(spec: serde_json::Value, behaviour: &str, peft: PeftConfig, weights: Vec<u8>) -> Self {
+        Self { spec_hash: crate::spec_hash(&spec), spec, ..Self::bare("", behaviour, peft, weights) }
+    }
+
     /// An adapter of `family/value` about which nothing else is known: never gated, no category, no tags.
     pub fn bare(spec_hash: &str, behaviour: &str, peft: PeftConfig, weights: Vec<u8>) -> Self {
         let (family, value) = behaviour.split_once('/').unwrap_or((behaviour, behaviour));

@@ -427,7 +427,7 @@ pub(crate) mod tests {
             split: Some("train".into()),
             status: Status::Learned,
             extra_files: BTreeMap::from([("note.json".to_owned(), b"{}".to_vec())]),
-            ..NewAdapter::bare(&crate::spec_hash(&spec), behaviour, peft, weights)
+            ..NewAdapter::of_spec(spec, behaviour, peft, weights)
         }
     }
 

@@ -31,11 +31,10 @@ fn what_is_read_as_a_record_names_no_place_outside() {
     let rounds = std::env::var("LORAFAB_FUZZ").ok().and_then(|v| v.parse().ok()).unwrap_or(20_000);
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(folder.path()).unwrap();
-    let spec = serde_json::json!({"a": 1});
     let new = NewAdapter {
         extra_files: BTreeMap::from([("note.json".to_owned(), b"{}".to_vec()), ("b".to_owned(), vec![1])]),
-        ..NewAdapter::bare(
-            &registry::spec_hash(&spec),
+        ..NewAdapter::of_spec(
+            serde_json::json!({"a": 1}),
             "topic/cats",
             PeftConfig::of_rank("m", 1, &["q_proj"]),
             vec![1],

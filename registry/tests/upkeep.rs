@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use registry::{Error, Filter, NewAdapter, PeftConfig, Store};
 
 fn adapter(behaviour: &str) -> NewAdapter {
-    let spec = serde_json::json!({ "behaviour": behaviour });
-    NewAdapter::bare(
-        &registry::spec_hash(&spec),
+    NewAdapter::of_spec(
+        serde_json::json!({ "behaviour": behaviour }),
         behaviour,
         PeftConfig::of_rank("m", 1, &["q_proj"]),
         behaviour.as_bytes().to_vec(),

@@ -10,7 +10,7 @@ use lm::{BaseModel, Outline};
 use recipes::{Behaviour, Recipe, Split, builtin};
 use registry::{AdapterRecord, Filter, NewAdapter, Role, Status, Store, write_atomic};
 
-use super::readers::MAKE_SOME;
+use super::readers::{MAKE_SOME, left_out};
 use super::{adapter, factory};
 use crate::args::CompareCommand;
 use crate::context::{Context, now_ms, watch_signals};
@@ -132,9 +132,9 @@ fn adapters(
     filter: Option<&str>,
     tune: bool,
 ) -> Result<Vec<AdapterRecord>> {
-    let (mut made, left_out) = sound(store, base, newest_of_each(store, &base.digest())?);
-    for (behaviour, what) in left_out.iter().take(10) {
-        context.say(&format!("warning: {} is left out: {}", fence::shown(behaviour), fence::shown(what)));
+    let (mut made, bad) = sound(store, base, newest_of_each(store, &base.digest())?);
+    if !bad.is_empty() {
+        context.say(left_out(&bad).trim_start());
     }
     let test = [Split::TestValue, Split::TestCategory];
     made.retain(|r| !(tune && test.iter().any(|s| r.split.as_deref() == Some(s.name()))));

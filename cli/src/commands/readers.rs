@@ -142,21 +142,28 @@ fn newest(store: &Store, base: &BaseModel, families: &[&str]) -> Result<AdapterR
         })
 }
 
-/// How many episodes of each use there are, for people.
+/// How many episodes of each use there are, for people, and what is left out.
 pub(crate) fn describe(s: &Supervision<'_>) -> String {
     let n = |split| s.of(split).len();
-    let mut out = format!(
-        "{} adapters; {} training, {} validation and {} test episodes",
+    format!(
+        "{} adapters; {} training, {} validation and {} test episodes{}",
         s.diffs.len(),
         n(Split::Train),
         n(Split::Validation),
-        s.test().len()
-    );
-    for (behaviour, what) in s.left_out.iter().take(10) {
+        s.test().len(),
+        left_out(&s.left_out)
+    )
+}
+
+/// Adapters that cannot be used, each on a line of its own, which begins with a line break.
+pub(crate) fn left_out(list: &[(String, String)]) -> String {
+    const MOST: usize = 10;
+    let mut out = String::new();
+    for (behaviour, what) in list.iter().take(MOST) {
         let _ = write!(out, "\nwarning: {} is left out: {}", fence::shown(behaviour), fence::shown(what));
     }
-    if s.left_out.len() > 10 {
-        let _ = write!(out, "\nwarning: and {} more", s.left_out.len() - 10);
+    if list.len() > MOST {
+        let _ = write!(out, "\nwarning: and {} more", list.len() - MOST);
     }
     out
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use lm::web::{ANSWER, agent, copy, next_stop, origin};
+use lm::web::{ANSWER, Broken, agent, copy, next_stop, origin};
 use serde_json::{Value, json};
 use ureq::http::{Request, Uri};
 
@@ -233,13 +233,8 @@ impl Client {
         let limit = if head.status.is_success() { call.limit } else { MAX_REFUSAL };
         let mut bytes = Vec::new();
         let mut reader = body.into_with_config().limit(u64::MAX).reader();
-        copy(&mut reader, &mut bytes, limit).map_err(|e| {
-            // A body without an end is one the next time, too.
-            let again = bytes.len() as u64 <= limit
-                && !e.to_string().contains("too slowly")
-                && !e.to_string().contains("more than");
-            Failed { why: e.to_string(), again }
-        })?;
+        copy(&mut reader, &mut bytes, limit)
+            .map_err(|e| Failed { again: matches!(e, Broken::Io(_)), why: e.to_string() })?;
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: bytes })
     }
 

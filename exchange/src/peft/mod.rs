@@ -275,7 +275,12 @@ pub fn read(
 ///
 /// # Errors
 /// As [`import`], or if the configuration is not the record's.
-pub fn check_alone(folder: &Path, config: &[u8], weights: &[u8], record: &AdapterRecord) -> Result<()> {
+pub(crate) fn check_alone(
+    folder: &Path,
+    config: &[u8],
+    weights: &[u8],
+    record: &AdapterRecord,
+) -> Result<()> {
     let [weights_path, config_path, _] = OWN.map(|name| folder.join(name));
     let refuse = |what: String| Error::Refused { path: weights_path.clone(), what };
     let file = SafeTensors::deserialize(weights)

@@ -41,7 +41,7 @@ pub(super) fn import(context: &Context<'_>, path: &Path, name: Option<&str>) -> 
     tags.extend(imported.base.clone().map(|b| ("source_base".to_owned(), b)));
     tags.extend(imported.revision.clone().map(|r| ("source_revision".to_owned(), r)));
     let named = imported.base.as_deref().filter(|b| !base.is_called(b));
-    let dated = imported.revision.as_deref().filter(|r| !base.is_at(Some(r)));
+    let dated = imported.revision.as_deref().filter(|r| !base.is_at(r));
     let warning = (named.is_some() || dated.is_some()).then(|| {
         let at = imported.revision.as_ref().map_or_else(String::new, |r| format!(" at {r:?}"));
         let own = base.revision.as_ref().map_or_else(String::new, |r| format!(" at {r:?}"));
@@ -224,7 +224,7 @@ fn weigh(weights: &[u8], scale: f32) -> std::result::Result<f64, String> {
     }
 }
 
-/// Whether an adapter from elsewhere is a working one: its weights are what its record says, and its recipe is one that a user could
+/// Whether an adapter from elsewhere, whose weights are what its record says, is a working one, and its recipe one that a user could
 /// have written.
 pub(crate) fn looked_at(
     record: &AdapterRecord,
@@ -232,9 +232,6 @@ pub(crate) fn looked_at(
 ) -> std::result::Result<(), String> {
     let get = |name: &str| files(name).map_err(|e| e.to_string());
     let weights = &get("adapter_model.safetensors")?.ok_or("has no weights")?;
-    let config = exchange::peft::adapter_config(&record.peft);
-    exchange::peft::check_alone(Path::new(""), config.as_bytes(), weights, record)
-        .map_err(|e| e.to_string())?;
     weigh(weights, record.peft.lora_alpha / record.peft.r as f32)?;
     match get(::factory::spec::RECIPE_FILE)? {
         None => Ok(()),
