@@ -97,16 +97,14 @@ pub(super) fn read(path: &Path) -> Result<Spec> {
             .hint("see one with: lorafab intervention show ADAPTER QUESTION")
     };
     // Its own sentence says how long one may be.
-    let text = fence::read_text(path, fence::open::SMALL).map_err(|e| wrong_file(path, &e))?;
+    let text = fence::read_text(path, fence::open::SMALL).map_err(|e| wrong_file(&e))?;
     Spec::parse(&text).map_err(|e| wrong(e.to_string()))
 }
 
-fn wrong_file(path: &Path, e: &std::io::Error) -> CommandError {
+/// A file that cannot be read; the message names it.
+fn wrong_file(e: &std::io::Error) -> CommandError {
     let kind = if e.kind() == std::io::ErrorKind::NotFound { Kind::Environment } else { Kind::Usage };
-    let said = e.to_string();
-    let start = format!("{}: ", path.display());
-    CommandError::new(kind, format!("{start}{}", said.strip_prefix(&start).unwrap_or(&said)))
-        .hint("see one with: lorafab intervention show ADAPTER QUESTION")
+    CommandError::new(kind, e.to_string()).hint("see one with: lorafab intervention show ADAPTER QUESTION")
 }
 
 /// A spec that can be run, with what it names.
