@@ -33,7 +33,7 @@ fn an_exported_adapter_gives_the_same_logits_in_peft() {
     let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
     let bytes = std::fs::read(exported.join("adapter_model.safetensors")).unwrap();
     let adapter =
-        Adapter::from_safetensors(decoder.config(), AdapterConfig::all_linear(4, 4.0), &bytes).unwrap();
+        Adapter::from_safetensors(decoder.architecture(), AdapterConfig::all_linear(4, 4.0), &bytes).unwrap();
     let rows: Vec<Vec<u32>> =
         (0..3).map(|i| (0..8 + i).map(|t| (t * 37 + i * 11) % 300 + 3).collect()).collect();
     let batch = Batch {

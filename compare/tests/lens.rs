@@ -44,7 +44,7 @@ fn the_lens_ranks_values_as_numpy_does() {
     for write in [Write::Label, Write::Noise] {
         let world = Planted::new(write);
         let mut arm = Arm::of("logit-lens");
-        arm.input.layers = vec![base().config().num_hidden_layers - 1];
+        arm.input.layers = vec![base().architecture.layers.len() - 1];
         let scored = world.score(compare::method::find("logit-lens").unwrap(), &arm);
         if write == Write::Label {
             world.reads(&scored, Labels::Seen);
@@ -74,7 +74,7 @@ fn the_lens_ranks_values_of_a_real_model_as_numpy_does() {
     let sets = compare::work::closed_sets(&s).unwrap();
     let lab = Lab { base: &base, supervision: &s, sets: &sets, seed: 1, stop: &AtomicBool::new(false) };
     // The last block, so that all three forms of the lens are compared, each under its own choice.
-    for layer in [base.config().num_hidden_layers - 1, base.config().num_hidden_layers * 9 / 10] {
+    for layer in [base.architecture.layers.len() - 1, base.architecture.layers.len() * 9 / 10] {
         let mut arm = Arm::of("logit-lens");
         arm.input.layers = vec![layer];
         let cases = cases(&s, &arm.contexts);

@@ -114,7 +114,7 @@ impl Method for DitMethod {
             let stack = Stack::of(lab, names, arm.input.diff_scale)?;
             let settings = arm.train.within(0.0, flops_a_step(s, &stack, &arm.train)?);
             let config = settings.fit(seed);
-            let start = Adapter::init(base.config(), config.adapter.clone(), seed, "dit")?;
+            let start = Adapter::init(&base.architecture, config.adapter.clone(), seed, "dit")?;
             let fitted = readers::train(s, &stack, start, &settings, &config, keeping, &mut *report)?;
             let rows = s.of(Split::Train).len();
             Ok(Made {

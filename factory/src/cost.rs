@@ -94,7 +94,10 @@ fn cost(
         }
     }
     let train_tokens = t.steps as f64 * step;
-    let (layers, head) = (outline.layer_flops(outline.config.num_hidden_layers), outline.head_flops());
+    let (layers, head) = (
+        outline.architecture.layer_flops(outline.architecture.layers.len()),
+        outline.architecture.head_flops(),
+    );
     let kl = if t.kl_weight > 0.0 { head } else { 0.0 };
     let flops = train_tokens * (2.0 * (layers + head) + kl) + reply_tokens * (layers + head);
     Ok(StaticCost { train_tokens, reply_tokens, flops })

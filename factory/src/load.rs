@@ -13,7 +13,7 @@ use crate::Result;
 /// If its bytes are damaged or do not fit the base model.
 pub fn load_adapter(store: &Store, base: &BaseModel, record: &AdapterRecord) -> Result<Adapter> {
     let config = adapter_config(&record.peft)?;
-    Ok(Adapter::from_safetensors(base.config(), config, &store.weights(record)?)?)
+    Ok(Adapter::from_safetensors(&base.architecture, config, &store.weights(record)?)?)
 }
 
 /// The shape and scale of a PEFT configuration.

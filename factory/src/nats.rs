@@ -124,7 +124,8 @@ mod tests {
         let b = &recipe.expand(1)[0];
         let mut plan = b.gate.nats.clone().unwrap();
         plan.factual.clear();
-        let mut adapter = Adapter::init(base.config(), AdapterConfig::all_linear(2, 2.0), 1, "x").unwrap();
+        let mut adapter =
+            Adapter::init(&base.architecture, AdapterConfig::all_linear(2, 2.0), 1, "x").unwrap();
         let mut floors = NatsFloors::new();
         let nothing = measure(&base, b, &plan, &adapter, &mut floors).unwrap();
         assert_eq!(floors.len(), 48);

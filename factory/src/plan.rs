@@ -118,7 +118,8 @@ pub fn plan(store: &mut Store, outline: Option<&Outline>, now_ms: i64) -> Result
             if b.kind == Kind::Trained { rows * ROW_TOKENS } else { 0.0 }
         };
         let file = |b: &&Behaviour| -> f64 {
-            let parameters = outline.and_then(|o| Some(o.adapter_parameters(&adapter_shape(b).ok()?)));
+            let parameters =
+                outline.and_then(|o| Some(o.architecture.adapter_parameters(&adapter_shape(b).ok()?)));
             4.0 * parameters.unwrap_or_default() as f64
         };
         let tokens = if n == 0 { behaviours.iter().map(guess).sum() } else { mean(&|r| metric(r, "tokens")) };

@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn one_factor_is_kept_bit_for_bit_and_the_other_keeps_its_norm_in_every_module() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny");
-        let config = Outline::load(&folder, Precision::F32).unwrap().config;
+        let config = Outline::load(&folder, Precision::F32).unwrap().architecture;
         let mut reference = Adapter::init(&config, AdapterConfig::all_linear(2, 2.0), 1, "x").unwrap();
         let mut stream = rng::stream(1, "test", "weights");
         for p in &mut reference.params {

@@ -42,7 +42,7 @@ impl Apprentice {
     ) -> Result<Self> {
         let t = &behaviour.training;
         let adapter =
-            Adapter::init(base.config(), adapter_shape(&behaviour)?, behaviour.seed, &behaviour.id)?;
+            Adapter::init(&base.architecture, adapter_shape(&behaviour)?, behaviour.seed, &behaviour.id)?;
         let schedule = Schedule {
             learning_rate: t.learning_rate,
             warmup_steps: 0,

@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use lm::{
-    Adapter, AdapterConfig, Checkpoint, Config, Cut, Decoder, HostTensor, Objective, Precision, Projection,
-    Request, Row, Sampling, TrainRow,
+    Adapter, AdapterConfig, Architecture, Checkpoint, Cut, Decoder, HostTensor, Objective, Precision,
+    Projection, Request, Row, Sampling, TrainRow,
 };
 
 fn main() {
@@ -20,20 +20,12 @@ static FAST: LazyLock<Decoder> = LazyLock::new(|| Decoder::new(&checkpoint(), Pr
 static F32: LazyLock<Decoder> = LazyLock::new(|| Decoder::new(&checkpoint(), Precision::F32).unwrap());
 
 fn checkpoint() -> Checkpoint {
-    let config = Config {
-        hidden_size: 576,
-        intermediate_size: 1536,
-        num_hidden_layers: 30,
-        num_attention_heads: 9,
-        num_key_value_heads: 3,
-        head_dim: 64,
-        vocab_size: 49_152,
-        max_position_embeddings: 8192,
-        rms_norm_eps: 1e-5,
-        rope_theta: 1e5,
-        tie_word_embeddings: true,
-        eos_token_ids: vec![2],
-    };
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5, "rope_theta": 1e5, "tie_word_embeddings": true,
+    });
+    let model = Architecture::from_json(std::path::Path::new("config.json"), &config).unwrap();
     let mut state = 1u32;
     let mut random = |shape: Vec<usize>| {
         let data = (0..shape.iter().product())
@@ -45,12 +37,11 @@ fn checkpoint() -> Checkpoint {
         HostTensor { shape, data }
     };
     let mut tensors = BTreeMap::new();
-    tensors
-        .insert("model.embed_tokens.weight".to_owned(), random(vec![config.vocab_size, config.hidden_size]));
+    tensors.insert("model.embed_tokens.weight".to_owned(), random(vec![model.vocab_size, model.hidden_size]));
     tensors.insert("model.norm.weight".to_owned(), HostTensor { shape: vec![576], data: vec![1.0; 576] });
-    for layer in 0..config.num_hidden_layers {
+    for layer in 0..model.layers.len() {
         for projection in Projection::ALL {
-            let (input, output) = projection.features(&config);
+            let (input, output) = model.features(layer, projection);
             tensors.insert(format!("{}.weight", projection.module_path(layer)), random(vec![output, input]));
         }
         for norm in ["input_layernorm", "post_attention_layernorm"] {
@@ -60,7 +51,7 @@ fn checkpoint() -> Checkpoint {
             );
         }
     }
-    Checkpoint { config, tensors, digest: "random".into() }
+    Checkpoint::from_tensors(model, tensors, "random").unwrap()
 }
 
 /// `(adapters, rank, rows of each, their length)`.
@@ -84,7 +75,8 @@ fn train(
 ) {
     let adapters: Vec<Adapter> = (0..adapters)
         .map(|i| {
-            Adapter::init(decoder.config(), AdapterConfig::all_linear(rank, 1.0), 1, &i.to_string()).unwrap()
+            Adapter::init(decoder.architecture(), AdapterConfig::all_linear(rank, 1.0), 1, &i.to_string())
+                .unwrap()
         })
         .collect();
     let refs: Vec<&Adapter> = adapters.iter().collect();

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use lm::source::{DEFAULT_MODEL, SourceOptions, locate};
 use lm::{
-    AdamWConfig, Adapter, AdapterConfig, Batch, Checkpoint, Config, Cut, Decoder, Error, Objective,
+    AdamWConfig, Adapter, AdapterConfig, Architecture, Batch, Checkpoint, Cut, Decoder, Error, Objective,
     Precision, Projection, Request, ResidualAt, Result, Row, Sampling, Schedule, ScoreRequest, TrainRow,
     Trainer, Want, executed_flops, product_rate,
 };
@@ -99,7 +99,8 @@ fn run(models: &mut Models, task: Task) -> Result<Value> {
     match task {
         Task::Init { rank, path } => {
             let config = AdapterConfig::all_linear(rank, rank as f32);
-            let adapter = Adapter::init(models.get(Precision::fastest())?.config(), config, 1, "vs_peft")?;
+            let adapter =
+                Adapter::init(models.get(Precision::fastest())?.architecture(), config, 1, "vs_peft")?;
             std::fs::write(&path, adapter.to_safetensors()?).map_err(|e| Error::Request(e.to_string()))?;
             Ok(json!({}))
         }
@@ -175,7 +176,7 @@ fn train(decoder: &Decoder, task: &Train) -> Result<Value> {
     };
     let mut trainers: Vec<Trainer> = (0..task.adapters)
         .map(|_| {
-            let adapter = Adapter::from_safetensors(decoder.config(), config.clone(), &bytes)?;
+            let adapter = Adapter::from_safetensors(decoder.architecture(), config.clone(), &bytes)?;
             Ok(Trainer::new(adapter, AdamWConfig::default(), schedule))
         })
         .collect::<Result<_>>()?;
@@ -210,21 +211,21 @@ fn train(decoder: &Decoder, task: &Train) -> Result<Value> {
         "tokens": task.steps * task.rows.iter().map(Vec::len).sum::<usize>(),
         "losses": losses,
         "executed_flops": executed_flops() - executed,
-        "useful_flops": task.steps as u64 * rows.iter().map(|r| useful_flops(decoder.config(), task.rank, r)).sum::<u64>(),
+        "useful_flops": task.steps as u64 * rows.iter().map(|r| useful_flops(decoder.architecture(), task.rank, r)).sum::<u64>(),
     }))
 }
 
 /// The least that a LoRA step costs a row: `4 N` a token, the head forward and backward on label positions, three times
 /// the causal attention, and `6 P` for the adapter. The last token predicts nothing and is free.
-fn useful_flops(config: &Config, rank: usize, row: &TrainRow) -> u64 {
+fn useful_flops(config: &Architecture, rank: usize, row: &TrainRow) -> u64 {
     let tokens = row.row.tokens.len() - 1;
-    let sizes = Projection::ALL.map(|p| p.features(config));
+    let sizes = Projection::ALL.map(|p| config.features(0, p));
     let linear: usize = sizes.iter().map(|(i, o)| i * o).sum();
     let lora: usize = sizes.iter().map(|(i, o)| rank * (i + o)).sum();
-    let attention = 3 * 4 * config.query_size() * tokens * (tokens + 1) / 2;
+    let attention = 3 * 4 * config.layers[0].attention.query_width() * tokens * (tokens + 1) / 2;
     // Nothing below the first layer's q, k and v is trained: they need no input gradient.
     let spared = sizes[..3].iter().map(|(i, o)| 2 * i * o).sum::<usize>() * tokens;
-    let layers = config.num_hidden_layers * (tokens * (4 * linear + 6 * lora) + attention) - spared;
+    let layers = config.layers.len() * (tokens * (4 * linear + 6 * lora) + attention) - spared;
     (layers + 4 * row.label_tokens() * config.hidden_size * config.vocab_size) as u64
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Config, Error, Result, rng};
+use crate::{Architecture, Error, Result, rng};
 
 /// The linear maps of a decoder layer that an adapter can act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,18 +55,6 @@ impl Projection {
             Self::GateProj | Self::UpProj | Self::DownProj => "mlp",
         };
         format!("model.layers.{layer}.{block}.{}", self.name())
-    }
-
-    /// `(in, out)` features under a configuration.
-    pub fn features(self, config: &Config) -> (usize, usize) {
-        let (d, f) = (config.hidden_size, config.intermediate_size);
-        match self {
-            Self::QProj => (d, config.query_size()),
-            Self::KProj | Self::VProj => (d, config.key_value_size()),
-            Self::OProj => (config.query_size(), d),
-            Self::GateProj | Self::UpProj => (d, f),
-            Self::DownProj => (f, d),
-        }
     }
 }
 
@@ -127,7 +115,7 @@ impl Adapter {
     ///
     /// # Errors
     /// If the rank is zero or above the smallest projection, the scale is not finite, or there is no target.
-    pub fn zeros(model: &Config, config: AdapterConfig) -> Result<Self> {
+    pub fn zeros(model: &Architecture, config: AdapterConfig) -> Result<Self> {
         if config.rank == 0 || config.rank > model.hidden_size {
             return Err(Error::Request(format!(
                 "adapter rank {} is not in 1..={}",
@@ -140,11 +128,11 @@ impl Adapter {
             ));
         }
         let mut modules = Vec::new();
-        let mut index = vec![None; model.num_hidden_layers * 7];
+        let mut index = vec![None; model.layers.len() * 7];
         let mut at = 0;
-        for layer in 0..model.num_hidden_layers {
+        for layer in 0..model.layers.len() {
             for &projection in &config.target_modules {
-                let (input, output) = projection.features(model);
+                let (input, output) = model.features(layer, projection);
                 let a = at..at + config.rank * input;
                 let b = a.end..a.end + config.rank * output;
                 at = b.end;
@@ -156,7 +144,7 @@ impl Adapter {
     }
 
     /// A fresh adapter for training: `A ~ N(0, 1 / in)`, `B = 0`, so that it starts as the identity.
-    pub fn init(model: &Config, config: AdapterConfig, seed: u64, id: &str) -> Result<Self> {
+    pub fn init(model: &Architecture, config: AdapterConfig, seed: u64, id: &str) -> Result<Self> {
         let mut adapter = Self::zeros(model, config)?;
         let mut rng = rng::stream(seed, "lora-init", id);
         for module in &adapter.modules {
@@ -247,7 +235,7 @@ impl Adapter {
     /// # Errors
     /// If a tensor is missing, left over, of another shape, or not finite.
     pub fn from_tensors(
-        model: &Config,
+        model: &Architecture,
         config: AdapterConfig,
         mut tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
     ) -> Result<Self> {
@@ -291,21 +279,12 @@ fn transpose(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    fn tiny() -> Config {
-        Config {
-            hidden_size: 8,
-            intermediate_size: 12,
-            num_hidden_layers: 2,
-            num_attention_heads: 2,
-            num_key_value_heads: 1,
-            head_dim: 4,
-            vocab_size: 10,
-            max_position_embeddings: 64,
-            rms_norm_eps: 1e-5,
-            rope_theta: 1e4,
-            tie_word_embeddings: true,
-            eos_token_ids: vec![0],
-        }
+    fn tiny() -> Architecture {
+        let config = serde_json::json!({
+            "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 10, "max_position_embeddings": 64,
+        });
+        Architecture::from_json(std::path::Path::new("config.json"), &config).unwrap()
     }
 
     #[test]

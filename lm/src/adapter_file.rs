@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::{Adapter, AdapterConfig, Config, Error, Result};
+use crate::{Adapter, AdapterConfig, Architecture, Error, Result};
 
 const PREFIX: &str = "base_model.model.";
 
@@ -30,7 +30,7 @@ impl Adapter {
     ///
     /// # Errors
     /// If the bytes are damaged, or a tensor is missing, left over, of another shape or not finite.
-    pub fn from_safetensors(model: &Config, config: AdapterConfig, bytes: &[u8]) -> Result<Self> {
+    pub fn from_safetensors(model: &Architecture, config: AdapterConfig, bytes: &[u8]) -> Result<Self> {
         let file = SafeTensors::deserialize(bytes)
             .map_err(|e| Error::Request(format!("the adapter file is damaged: {e}")))?;
         let mut tensors = BTreeMap::new();

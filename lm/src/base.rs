@@ -5,7 +5,9 @@ use std::path::Path;
 
 use crate::checkpoint::is_folder;
 use crate::source::Name;
-use crate::{ChatTemplate, Checkpoint, Config, Decoder, Loaded, Precision, Result, Tokenizer, gguf, hf};
+use crate::{
+    Architecture, ChatTemplate, Checkpoint, Decoder, Loaded, Precision, Result, Tokenizer, gguf, hf,
+};
 
 /// The system prompt of every conversation, for weight diffs and readers alike. Given, so that no template inserts its
 /// own, and empty, so that it costs few tokens.
@@ -14,8 +16,8 @@ pub const SYSTEM_PROMPT: &str = "";
 /// What is known of a base model without its weights in memory: enough to check and to cost work on it.
 #[derive(Debug)]
 pub struct Outline {
-    /// The decoder's shape.
-    pub config: Config,
+    /// What the decoder is.
+    pub architecture: Architecture,
     /// Text to tokens.
     pub tokenizer: Tokenizer,
     /// Conversations to tokens.
@@ -37,14 +39,14 @@ pub struct Outline {
 impl Outline {
     /// A model as its own files tell of it, under the name that they give it.
     pub(crate) fn of(
-        config: Config,
+        architecture: Architecture,
         (tokenizer, chat, title): (Tokenizer, ChatTemplate, String),
         stated: String,
         weights: String,
         precision: Precision,
     ) -> Self {
         let name = title.clone();
-        Self { config, tokenizer, chat, name, revision: None, precision, title, stated, weights }
+        Self { architecture, tokenizer, chat, name, revision: None, precision, title, stated, weights }
     }
 
     /// Reads a GGUF file or a Hugging Face folder; of the weights only the digest is taken.
@@ -112,7 +114,7 @@ impl Outline {
 
     /// Tokens that end a reply.
     pub fn stop_tokens(&self) -> Vec<u32> {
-        let mut stop = self.config.eos_token_ids.clone();
+        let mut stop = self.architecture.ends.clone();
         stop.push(self.chat.end_of_turn());
         stop
     }
@@ -131,25 +133,6 @@ impl Outline {
     /// At which precision this model has that digest; none if it is another model's.
     pub fn precision_of(&self, digest: &str) -> Option<Precision> {
         Precision::ALL.into_iter().find(|p| self.digest_at(*p) == digest)
-    }
-
-    /// FLOPs of one token's products with the weights of `layers` layers: two for each.
-    pub fn layer_flops(&self, layers: usize) -> f64 {
-        let one: usize =
-            crate::Projection::ALL.iter().map(|p| p.features(&self.config)).map(|(i, o)| i * o).sum();
-        2.0 * (one * layers) as f64
-    }
-
-    /// FLOPs of a forward pass of one row through `layers` layers: products with weights, and causal attention. Adapters, a few
-    /// percent at the ranks used here, are left out.
-    pub fn pass_flops(&self, tokens: usize, layers: usize) -> f64 {
-        let n = tokens as f64;
-        n * self.layer_flops(layers) + 2.0 * n * n * (self.config.query_size() * layers) as f64
-    }
-
-    /// FLOPs of the logits at one position.
-    pub fn head_flops(&self) -> f64 {
-        2.0 * (self.config.vocab_size * self.config.hidden_size) as f64
     }
 }
 
@@ -183,11 +166,6 @@ impl BaseModel {
     /// The same under the name that others find it by.
     pub fn named(self, name: Name) -> Self {
         Self { outline: self.outline.named(name), ..self }
-    }
-
-    /// The decoder's shape.
-    pub fn config(&self) -> &Config {
-        self.decoder.config()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Adapter, Config, Error, Result};
+use crate::{Adapter, Architecture, Error, Result};
 
 /// What becomes of the residual stream `h` where a vector `v` is injected. Only the prompt pass is touched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -101,29 +101,29 @@ pub struct Batch<'a> {
 
 impl Batch<'_> {
     /// Checks every row against the model before anything is computed.
-    pub(crate) fn validate(&self, config: &Config) -> Result<()> {
+    pub(crate) fn validate(&self, model: &Architecture) -> Result<()> {
         for (i, row) in self.rows.iter().enumerate() {
             if row.tokens.is_empty() {
                 return Err(Error::Request(format!("row {i} has no tokens")));
             }
-            if row.tokens.len() > config.max_position_embeddings {
+            if row.tokens.len() > model.context {
                 return Err(Error::Request(format!(
                     "row {i} has {} tokens, more than the model's {}",
                     row.tokens.len(),
-                    config.max_position_embeddings
+                    model.context
                 )));
             }
-            if let Some(id) = row.tokens.iter().find(|&&id| id as usize >= config.vocab_size) {
+            if let Some(id) = row.tokens.iter().find(|&&id| id as usize >= model.vocab_size) {
                 return Err(Error::Request(format!(
                     "row {i}: token {id} is outside the vocabulary of {}",
-                    config.vocab_size
+                    model.vocab_size
                 )));
             }
             if let Some(a) = row.adapters.iter().find(|&&a| a >= self.adapters.len()) {
                 return Err(Error::Request(format!("row {i} names adapter {a} of {}", self.adapters.len())));
             }
             for j in &row.injections {
-                if j.layer >= config.num_hidden_layers || j.position >= row.tokens.len() {
+                if j.layer >= model.layers.len() || j.position >= row.tokens.len() {
                     return Err(Error::Request(format!(
                         "row {i} injects at layer {}, position {}, which do not exist",
                         j.layer, j.position
@@ -131,10 +131,10 @@ impl Batch<'_> {
                 }
                 // The norm too: squares of finite values can overflow, and then nothing would be added.
                 let squares: f32 = j.vector.iter().map(|v| v * v).sum();
-                if j.vector.len() != config.hidden_size || !squares.is_finite() {
+                if j.vector.len() != model.hidden_size || !squares.is_finite() {
                     return Err(Error::Request(format!(
                         "row {i} injects a vector that is not {} finite values with a finite norm",
-                        config.hidden_size
+                        model.hidden_size
                     )));
                 }
                 if !j.coefficient.is_finite() {

@@ -1,12 +1,14 @@
-//! A base model's weights in host memory, by their Hugging Face names, whatever file they came from.
+//! A base model's weights, whatever file they come from: opened and checked here, read where they are packed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::adapter::Projection;
+use crate::architecture::{Slot, Tensor, bad};
 use crate::chat::ChatTemplate;
 use crate::tokenizer::Tokenizer;
-use crate::{Config, Error, Outline, Precision, Result, gguf, hf};
+use crate::weights::{self, Memory, Merged, Source};
+use crate::{Adapter, Architecture, Error, Outline, Precision, Result, gguf, hf};
 
 /// A dense f32 tensor in row-major order.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,22 +19,20 @@ pub struct HostTensor {
     pub data: Vec<f32>,
 }
 
-/// Plain weights of one model: `model.embed_tokens.weight`, `model.layers.0.self_attn.q_proj.weight`, ...,
-/// `model.norm.weight`, and `lm_head.weight` unless tied.
+/// A model's description and where its tensors are read from. Cloning one copies no weight.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    /// Shape of the decoder.
-    pub config: Config,
-    /// Every tensor by its Hugging Face name, `[out, in]` for projections.
-    pub tensors: BTreeMap<String, HostTensor>,
+    /// What the decoder is.
+    pub architecture: Architecture,
     /// blake3 of the weight files' bytes (in name order), lower-case hex.
     pub digest: String,
+    source: Arc<dyn Source>,
 }
 
-/// A model as loaded from disk: weights, tokenizer, chat template.
+/// A model as found on disk: weights, tokenizer, chat template.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Plain weights.
+    /// Weights, read when they are packed.
     pub checkpoint: Checkpoint,
     /// Text to tokens and back.
     pub tokenizer: Tokenizer,
@@ -47,58 +47,88 @@ pub struct Loaded {
 
 impl Loaded {
     pub(crate) fn into_outline(self, precision: Precision) -> Outline {
-        let Self { checkpoint: Checkpoint { config, digest, .. }, tokenizer, chat, name, stated } = self;
-        Outline::of(config, (tokenizer, chat, name), stated, digest, precision)
+        let Self { checkpoint: Checkpoint { architecture, digest, .. }, tokenizer, chat, name, stated } =
+            self;
+        Outline::of(architecture, (tokenizer, chat, name), stated, digest, precision)
     }
 }
 
 impl Checkpoint {
-    /// Loads a GGUF file or a Hugging Face folder.
+    /// Opens a GGUF file or a Hugging Face folder.
     ///
     /// # Errors
     /// One sentence with the path if a file is missing, truncated, of an unknown kind, or does not fit its own
-    /// configuration. Pickles are refused.
+    /// configuration. Pickles are refused. What only the weights' values show is found where they are read.
     pub fn load(path: &Path) -> Result<Loaded> {
         if is_folder(path)? { hf::load(path) } else { gguf::load(path) }
     }
 
-    /// Checks that exactly the tensors of the configuration are there, in shape and finite.
-    pub(crate) fn check(&self, path: &Path) -> Result<()> {
-        let c = &self.config;
-        let mut expected: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        expected.insert("model.embed_tokens.weight".into(), vec![c.vocab_size, c.hidden_size]);
-        expected.insert("model.norm.weight".into(), vec![c.hidden_size]);
-        if !c.tie_word_embeddings {
-            expected.insert("lm_head.weight".into(), vec![c.vocab_size, c.hidden_size]);
+    /// A source whose tensors are exactly those of the description.
+    pub(crate) fn new(architecture: Architecture, source: Arc<dyn Source>, digest: String) -> Result<Self> {
+        weights::check(&*source, &architecture)?;
+        Ok(Self { architecture, digest, source })
+    }
+
+    /// Weights in memory, by their Hugging Face names.
+    ///
+    /// # Errors
+    /// If a tensor is missing, left over or of another shape than the description says.
+    pub fn from_tensors(
+        architecture: Architecture,
+        tensors: BTreeMap<String, HostTensor>,
+        digest: &str,
+    ) -> Result<Self> {
+        Self::new(architecture, Arc::new(Memory(tensors)), digest.to_owned())
+    }
+
+    /// The same with adapters merged in. The digest of the result is empty: it is no file's.
+    pub(crate) fn merged(&self, adapters: Vec<Adapter>) -> Self {
+        let source = Arc::new(Merged { base: Arc::clone(&self.source), adapters });
+        Self { architecture: self.architecture.clone(), digest: String::new(), source }
+    }
+
+    pub(crate) fn source(&self) -> &dyn Source {
+        &*self.source
+    }
+
+    /// A tensor by its Hugging Face name, as Hugging Face files hold it, in f32.
+    ///
+    /// # Errors
+    /// If there is none of that name, it cannot be read, or it holds a value that is not finite.
+    pub fn tensor(&self, name: &str) -> Result<HostTensor> {
+        let tensors = self.architecture.tensors();
+        let tensor = tensors
+            .iter()
+            .find(|t| t.name == name)
+            .ok_or_else(|| Error::Tensor { name: name.to_owned(), what: "is no part of the model".into() })?;
+        Ok(HostTensor { shape: tensor.shape.clone(), data: self.as_stored(tensor)? })
+    }
+
+    /// Names of all tensors, in Hugging Face files.
+    pub fn tensor_names(&self) -> Vec<String> {
+        self.architecture.tensors().into_iter().map(|t| t.name).collect()
+    }
+
+    pub(crate) fn as_stored(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        let mut data = self.source.rows(tensor, 0..tensor.rows().0)?;
+        if tensor.less_one {
+            data.iter_mut().for_each(|v| *v -= 1.0);
         }
-        for layer in 0..c.num_hidden_layers {
-            for projection in Projection::ALL {
-                let (input, output) = projection.features(c);
-                expected.insert(format!("{}.weight", projection.module_path(layer)), vec![output, input]);
-            }
-            for norm in ["input_layernorm", "post_attention_layernorm"] {
-                expected.insert(format!("model.layers.{layer}.{norm}.weight"), vec![c.hidden_size]);
-            }
-        }
-        let file = |what: String| Error::File { path: path.to_owned(), what };
-        for (name, shape) in &expected {
-            let tensor = self.tensors.get(name).ok_or_else(|| file(format!("tensor {name} is missing")))?;
-            if &tensor.shape != shape {
-                return Err(file(format!(
-                    "tensor {name} has shape {:?}, the configuration says {shape:?}",
-                    tensor.shape
-                )));
-            }
-            if tensor.data.iter().any(|v| !v.is_finite()) {
-                return Err(file(format!("tensor {name} holds a value that is not finite")));
-            }
-        }
-        if let Some(name) =
-            self.tensors.keys().find(|n| !expected.contains_key(*n) && !n.ends_with("rotary_emb.inv_freq"))
-        {
-            return Err(file(format!("tensor {name} belongs to no part of the model")));
-        }
-        Ok(())
+        Ok(data)
+    }
+
+    /// The tables' entries by place.
+    pub(crate) fn places(&self) -> Places {
+        Places(self.architecture.tensors())
+    }
+}
+
+/// The table of a model's tensors, looked up by place.
+pub(crate) struct Places(Vec<Tensor>);
+
+impl Places {
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Tensor> {
+        self.0.iter().find(|t| t.slot == slot)
     }
 }
 
@@ -113,5 +143,5 @@ pub(crate) fn is_folder(path: &Path) -> Result<bool> {
     } else {
         "does not exist"
     };
-    Err(Error::File { path: path.to_owned(), what: what.into() })
+    Err(bad(path, what))
 }

@@ -11,12 +11,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use half::bf16;
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
+use crate::architecture::Tensor;
+use crate::checkpoint::{Checkpoint, Loaded};
 use crate::{Adapter, Error, Result, gguf, hf, merge};
 
 /// Largest weights file written before they are split, as transformers splits them.
@@ -80,10 +82,12 @@ pub fn export(
         return Err(Error::Request(format!("{} already exists; name another folder", folder.display())));
     }
     let merged = merge(&loaded.checkpoint, adapters)?;
-    merged.check(folder)?;
-    let Companions { mut config, mut files, quantised } =
-        if source.is_dir() { hf::companions(source)? } else { gguf::companions(source, &merged.config)? };
-    let mut ends: BTreeSet<u32> = merged.config.eos_token_ids.iter().copied().collect();
+    let Companions { mut config, mut files, quantised } = if source.is_dir() {
+        hf::companions(source)?
+    } else {
+        gguf::companions(source, &merged.architecture)?
+    };
+    let mut ends: BTreeSet<u32> = merged.architecture.ends.iter().copied().collect();
     ends.insert(loaded.chat.end_of_turn());
     files.entry("generation_config.json".into()).or_insert_with(|| {
         pretty(&json!({"bos_token_id": config["bos_token_id"], "eos_token_id": ends, "pad_token_id": config["pad_token_id"]}))
@@ -111,10 +115,13 @@ pub fn export(
     Ok(Exported { digest, dequantised_from: quantised })
 }
 
-/// A tensor that is converted only when its turn to be written has come.
+/// A tensor that is read, merged and converted only when its turn to be written has come.
 struct Plain<'a> {
     dtype: ExportDtype,
-    tensor: &'a HostTensor,
+    tensor: &'a Tensor,
+    from: &'a Checkpoint,
+    /// The first thing that went wrong: the writer that asks for bytes takes no error.
+    failed: &'a Mutex<Option<Error>>,
 }
 
 impl View for Plain<'_> {
@@ -128,18 +135,26 @@ impl View for Plain<'_> {
         &self.tensor.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.tensor.data.iter();
+        let data = self.from.as_stored(self.tensor).unwrap_or_else(|e| {
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+            vec![0.0; self.numbers()]
+        });
+        let values = data.iter();
         match self.dtype {
             ExportDtype::F32 => values.flat_map(|v| v.to_le_bytes()).collect(),
             ExportDtype::Bf16 => values.flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
         }
     }
     fn data_len(&self) -> usize {
-        self.tensor.data.len() * self.bytes_each()
+        self.numbers() * self.bytes_each()
     }
 }
 
 impl Plain<'_> {
+    fn numbers(&self) -> usize {
+        self.tensor.shape.iter().product()
+    }
+
     fn bytes_each(&self) -> usize {
         match self.dtype {
             ExportDtype::F32 => 4,
@@ -167,8 +182,11 @@ fn write_weights(
     let permissions = fs_err::metadata(folder.join("config.json"))?.permissions();
     let mut shards: Vec<Vec<(&String, Plain<'_>)>> = Vec::new();
     let (mut filled, mut total) = (usize::MAX, 0);
-    for (name, tensor) in merged.tensors.iter().filter(|(n, _)| !n.ends_with("rotary_emb.inv_freq")) {
-        let plain = Plain { dtype, tensor };
+    let mut tensors = merged.architecture.tensors();
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let failed = Mutex::new(None);
+    for tensor in &tensors {
+        let (name, plain) = (&tensor.name, Plain { dtype, tensor, from: merged, failed: &failed });
         let bytes = plain.data_len();
         if filled.saturating_add(bytes) > shard_bytes {
             shards.push(Vec::new());
@@ -196,6 +214,9 @@ fn write_weights(
             }
             other => Error::File { path: path.clone(), what: format!("cannot be written: {other}") },
         })?;
+        if let Some(e) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(e);
+        }
         fs_err::set_permissions(&path, permissions.clone())?;
         let mut written = fs_err::File::open(&path)?;
         written.sync_all()?;

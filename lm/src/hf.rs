@@ -1,23 +1,19 @@
 //! Reading a Hugging Face folder: `config.json`, safetensors (one file or sharded), `tokenizer.json`, chat template.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use candle_core::{DType, Device};
 use fence::open::{SMALL, TABLE};
-use safetensors::tensor::Metadata;
 use serde_json::Value;
 
+use crate::architecture::{Facts, Family, bad};
 use crate::chat::{ChatTemplate, WORDS, Words};
-use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
+use crate::checkpoint::{Checkpoint, Loaded};
 use crate::export::Companions;
 use crate::tokenizer::Tokenizer;
-use crate::{Config, Error, Outline, Precision, Result};
-
-fn bad(path: &Path, what: impl Into<String>) -> Error {
-    Error::File { path: path.to_owned(), what: what.into() }
-}
+use crate::weights::{self, Safetensors};
+use crate::{Architecture, Outline, Precision, Result};
 
 fn json(path: &Path) -> Result<Value> {
     json_within(path, SMALL)
@@ -30,9 +26,9 @@ fn json_within(path: &Path, most: u64) -> Result<Value> {
 
 /// All but the weights, of which only the digest is taken.
 pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
-    let config = config(&folder.join("config.json"))?;
+    let architecture = architecture(folder)?;
     let files = weight_files(folder)?;
-    let most = most_bytes(&config);
+    let most = most_bytes(&architecture);
     let digest = || -> Result<String> {
         let mut hasher = blake3::Hasher::new();
         for file in &files {
@@ -43,81 +39,41 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
     // Each takes about as long as the other.
     let (digest, language) = rayon::join(digest, || language(folder));
     let ((tokenizer, chat, name), digest) = (language?, digest?);
-    let stated = config.identity();
-    Ok(Outline::of(config, (tokenizer, chat, name), stated, digest, precision))
+    let stated = architecture.identity();
+    Ok(Outline::of(architecture, (tokenizer, chat, name), stated, digest, precision))
 }
 
 /// As [`outline`], without a digest; of the weights the headers.
 pub(crate) fn probe(folder: &Path) -> Result<()> {
-    let config = config(&folder.join("config.json"))?;
-    for file in weight_files(folder)? {
-        let (mut open, length) = fence::open::open(&file, most_bytes(&config))?;
-        let mut size = [0; 8];
-        open.read_exact(&mut size)?;
-        let size = u64::from_le_bytes(size);
-        let damaged = |what: String| {
-            bad(&file, format!("is not a readable safetensors file (truncated or damaged): {what}"))
-        };
-        if size > SMALL * 4 || size + 8 > length {
-            return Err(damaged(format!("its header would have {size} bytes")));
-        }
-        let mut bytes = vec![0; size as usize];
-        open.read_exact(&mut bytes)?;
-        let header: Metadata = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        let end = header.tensors().values().map(|t| t.data_offsets.1).max().unwrap_or(0) as u64;
-        if 8 + size + end != length {
-            return Err(damaged(format!("its tensors end at byte {} of {length}", 8 + size + end)));
-        }
+    let architecture = architecture(folder)?;
+    for path in weight_files(folder)? {
+        let (mut file, length) = fence::open::open(&path, most_bytes(&architecture))?;
+        weights::header(&path, &mut file, length)?;
     }
     language(folder).map(drop)
 }
 
-/// Loads a checkpoint folder.
+/// Opens a checkpoint folder.
 pub(crate) fn load(folder: &Path) -> Result<Loaded> {
-    let config = config(&folder.join("config.json"))?;
+    let architecture = architecture(folder)?;
     let files = weight_files(folder)?;
-    let mut tensors = BTreeMap::new();
-    let mut hasher = blake3::Hasher::new();
-    for file in &files {
-        let bytes = fence::read(file, most_bytes(&config))?;
-        hasher.update(&bytes);
-        let found = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
-            bad(file, format!("is not a readable safetensors file (truncated or damaged): {e}"))
-        })?;
-        // In order of name, so that the same damage is always told of the same tensor.
-        let found: BTreeMap<String, candle_core::Tensor> = found.into_iter().collect();
-        for (name, tensor) in found {
-            if !matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16) {
-                return Err(bad(
-                    file,
-                    format!("tensor {name} is {:?}; F32, F16 and BF16 are read", tensor.dtype()),
-                ));
-            }
-            let data = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            tensors.insert(name, HostTensor { shape: tensor.dims().to_vec(), data });
-        }
-    }
-    if config.tie_word_embeddings
-        && let Some(head) = tensors.remove("lm_head.weight")
-        && tensors.get("model.embed_tokens.weight").is_none_or(|e| e.data != head.data)
-    {
+    let nested = Family::of_class(architecture.class).is_some_and(|f| f.is_nested());
+    let (mut source, digest) = Safetensors::open(folder, &files, most_bytes(&architecture), nested)?;
+    if architecture.tied && !source.drop_copy("lm_head.weight", "model.embed_tokens.weight")? {
         let what =
             "tie_word_embeddings = true, and the weights hold an lm_head.weight that is not the embeddings'";
         return Err(bad(&folder.join("config.json"), what));
     }
-    let checkpoint = Checkpoint { config, tensors, digest: hasher.finalize().to_hex().to_string() };
-    checkpoint.check(folder)?;
+    let checkpoint = Checkpoint::new(architecture, Arc::new(source), digest)?;
     let (tokenizer, chat, name) = language(folder)?;
-    Ok(Loaded { stated: checkpoint.config.identity(), checkpoint, tokenizer, chat, name })
+    Ok(Loaded { stated: checkpoint.architecture.identity(), checkpoint, tokenizer, chat, name })
 }
 
-/// Most bytes of a weights file: those of the whole model in f32, twice, and a header.
-fn most_bytes(config: &Config) -> u64 {
-    let layer: usize = crate::Projection::ALL.iter().map(|p| p.features(config)).map(|(i, o)| i * o).sum();
-    let all = 2 * config.vocab_size * config.hidden_size
-        + config.num_hidden_layers * (layer + 2 * config.hidden_size)
-        + config.hidden_size;
-    8 * all as u64 + (100 << 20)
+/// Most bytes of a weights file: those of the whole model in f32, twice, and a header and what other parts it may have.
+fn most_bytes(architecture: &Architecture) -> u64 {
+    let all = architecture.parameters() + architecture.embedding_parameters();
+    let others = Family::of_class(architecture.class).is_some_and(|f| f.is_nested());
+    8 * all as u64 + if others { 8 << 30 } else { 100 << 20 }
 }
 
 fn language(folder: &Path) -> Result<(Tokenizer, ChatTemplate, String)> {
@@ -217,7 +173,8 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
             }
         }
     }
-    Ok(Companions { config: json(&folder.join("config.json"))?, files, quantised: BTreeSet::new() })
+    let config = Family::text_half(json(&folder.join("config.json"))?);
+    Ok(Companions { config, files, quantised: BTreeSet::new() })
 }
 
 fn template(folder: &Path, config: &Value) -> Result<String> {
@@ -302,127 +259,9 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Err(bad(folder, "has no model.safetensors and no model.safetensors.index.json"))
 }
 
-/// The base of the rotary embedding, by transformers' rules (`modeling_rope_utils.py`, `convert_rope_params_to_dict`): of `rope_scaling`
-/// and `rope_parameters` the first that says anything, whose own `rope_theta` goes before the one beside it. A scaling that is not
-/// implemented is refused in whichever of the two it stands.
-fn rope_theta(path: &Path, config: &Value) -> Result<f64> {
-    let says = |v: &&Value| v.as_object().is_some_and(|o| !o.is_empty());
-    let both = [("rope_scaling", &config["rope_scaling"]), ("rope_parameters", &config["rope_parameters"])];
-    for (name, rope) in both {
-        if !(rope.is_null() || rope.is_object()) {
-            return Err(bad(path, format!("{name} = {rope} is neither an object nor null")));
-        }
-        let kind = [&rope["rope_type"], &rope["type"]].into_iter().find(|v| !v.is_null());
-        if let Some(kind) = kind.filter(|k| **k != "default") {
-            return Err(bad(path, format!("{name}: rope scaling {kind} is not implemented; \"default\" is")));
-        }
-    }
-    for (name, place) in [("", config), ("rope_scaling: ", both[0].1), ("rope_parameters: ", both[1].1)] {
-        let rotated = &place["partial_rotary_factor"];
-        if !rotated.is_null() && rotated.as_f64() != Some(1.0) {
-            return Err(bad(
-                path,
-                format!("{name}partial_rotary_factor = {rotated} is not implemented; 1 is"),
-            ));
-        }
-    }
-    let own = both.iter().map(|(_, v)| *v).find(says).map_or(&Value::Null, |rope| &rope["rope_theta"]);
-    let theta = [own, &config["rope_theta"]].into_iter().find(|v| !v.is_null());
-    match theta {
-        None => Ok(10_000.0),
-        Some(value) => {
-            value.as_f64().ok_or_else(|| bad(path, format!("rope_theta = {value} is not a number")))
-        }
-    }
-}
-
-fn config(path: &Path) -> Result<Config> {
-    let value = json(path)?;
-    let architecture = value["architectures"][0].as_str().unwrap_or("none");
-    if architecture != "LlamaForCausalLM" {
-        return Err(bad(
-            path,
-            format!("architecture {architecture:?} is not implemented; LlamaForCausalLM is"),
-        ));
-    }
-    let number = |key: &str| {
-        value[key]
-            .as_u64()
-            .map(|v| v as usize)
-            .ok_or_else(|| bad(path, format!("{key} is missing or not a whole number")))
-    };
-    if !value["transformers_weights"].is_null() {
-        let name = value["transformers_weights"].to_string();
-        return Err(bad(
-            path,
-            format!(
-                "transformers_weights = {} is not implemented",
-                name.chars().take(80).collect::<String>()
-            ),
-        ));
-    }
-    let window = &value["sliding_window"];
-    if !window.is_null()
-        && window.as_u64().is_none_or(|w| w < value["max_position_embeddings"].as_u64().unwrap_or(u64::MAX))
-    {
-        return Err(bad(path, format!("sliding_window = {window} is not implemented")));
-    }
-    // By this name transformers chooses the code.
-    let kind = &value["model_type"];
-    if !kind.is_null() && kind != "llama" {
-        return Err(bad(path, format!("model_type {kind} is not implemented; \"llama\" is")));
-    }
-    for key in ["attention_bias", "mlp_bias"] {
-        if !(value[key].is_null() || value[key] == false) {
-            return Err(bad(path, format!("{key} = {} is not implemented; false is", value[key])));
-        }
-    }
-    if !value["hidden_act"].is_null() && value["hidden_act"] != "silu" {
-        return Err(bad(path, format!("hidden_act {} is not implemented; \"silu\" is", value["hidden_act"])));
-    }
-    // Only absence means a default, not another type.
-    let or = |key: &str, default: usize| if value[key].is_null() { Ok(default) } else { number(key) };
-    let eps = match &value["rms_norm_eps"] {
-        Value::Null => 1e-6,
-        eps => eps.as_f64().ok_or_else(|| bad(path, format!("rms_norm_eps = {eps} is not a number")))?,
-    };
-    let tied = match &value["tie_word_embeddings"] {
-        Value::Null => false,
-        tied => tied
-            .as_bool()
-            .ok_or_else(|| bad(path, format!("tie_word_embeddings = {tied} is neither true nor false")))?,
-    };
-    let theta = rope_theta(path, &value)?;
-    let heads = number("num_attention_heads")?;
-    let hidden = number("hidden_size")?;
-    // What transformers generates with goes before; a configuration that says nothing means the class's own default.
-    let generation = if_there(&path.with_file_name("generation_config.json"))?;
-    let two = Value::from(2);
-    let stated = [generation.get("eos_token_id"), value.get("eos_token_id")];
-    let ends = match stated.into_iter().flatten().find(|v| !v.is_null()).or(stated[1]).unwrap_or(&two) {
-        Value::Null => &[],
-        Value::Array(ids) => &ids[..],
-        one => std::slice::from_ref(one),
-    };
-    let eos_token_ids = ends
-        .iter()
-        .map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()))
-        .collect::<Option<Vec<u32>>>()
-        .ok_or_else(|| bad(path, "eos_token_id, here or in generation_config.json, is no token"))?;
-    let config = Config {
-        hidden_size: hidden,
-        intermediate_size: number("intermediate_size")?,
-        num_hidden_layers: number("num_hidden_layers")?,
-        num_attention_heads: heads,
-        num_key_value_heads: or("num_key_value_heads", heads)?,
-        head_dim: or("head_dim", hidden / heads.max(1))?,
-        vocab_size: number("vocab_size")?,
-        max_position_embeddings: number("max_position_embeddings")?,
-        rms_norm_eps: eps,
-        rope_theta: theta,
-        tie_word_embeddings: tied,
-        eos_token_ids,
-    };
-    config.check().map_err(|what| bad(path, what))?;
-    Ok(config)
+/// What a folder's configuration describes.
+fn architecture(folder: &Path) -> Result<Architecture> {
+    let path = folder.join("config.json");
+    let (config, generation) = (json(&path)?, if_there(&folder.join("generation_config.json"))?);
+    Architecture::of(&Facts::new(&path, &config).generating_by(&generation))
 }

@@ -20,8 +20,8 @@ struct Twin<'a> {
 
 impl Twin<'_> {
     fn weight(&self, name: &str) -> Tensor {
-        let t = &self.loaded.checkpoint.tensors[name];
-        Tensor::from_vec(t.data.clone(), t.shape.clone(), &Device::Cpu).unwrap()
+        let t = self.loaded.checkpoint.tensor(name).unwrap();
+        Tensor::from_vec(t.data, t.shape, &Device::Cpu).unwrap()
     }
 
     /// `x W^T + sum s (x A^T) B^T`.
@@ -37,15 +37,16 @@ impl Twin<'_> {
     }
 
     fn norm(&self, x: &Tensor, name: &str) -> Tensor {
-        let eps = self.loaded.checkpoint.config.rms_norm_eps as f32;
+        let eps = self.loaded.checkpoint.architecture.final_norm.eps as f32;
         rms_norm_slow(x, &self.weight(name), eps).unwrap()
     }
 
     fn attention(&self, x: &Tensor, layer: usize) -> Tensor {
-        let c = &self.loaded.checkpoint.config;
+        let model = &self.loaded.checkpoint.architecture;
+        let (c, base) = (&model.layers[layer].attention, model.ropes[0].base);
         let (t, dim, half) = (x.dim(0).unwrap(), c.head_dim, c.head_dim / 2);
         let angles: Vec<f32> = (0..t * half)
-            .map(|i| ((i / half) as f64 / c.rope_theta.powf((i % half) as f64 / half as f64)) as f32)
+            .map(|i| ((i / half) as f64 / base.powf((i % half) as f64 / half as f64)) as f32)
             .collect();
         let angles = Tensor::from_vec(angles, (t, half), &Device::Cpu).unwrap();
         let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
@@ -53,11 +54,11 @@ impl Twin<'_> {
             y.reshape((1, t, n, dim)).unwrap().transpose(1, 2).unwrap().contiguous().unwrap()
         };
         let project = |p, n| heads(self.linear(x, p, layer), n);
-        let q = rope_slow(&project(Projection::QProj, c.num_attention_heads), &cos, &sin).unwrap();
-        let k = rope_slow(&project(Projection::KProj, c.num_key_value_heads), &cos, &sin).unwrap();
-        let v = project(Projection::VProj, c.num_key_value_heads);
-        let group = c.num_attention_heads / c.num_key_value_heads;
-        let spread: Vec<u32> = (0..c.num_attention_heads).map(|h| (h / group) as u32).collect();
+        let q = rope_slow(&project(Projection::QProj, c.heads), &cos, &sin).unwrap();
+        let k = rope_slow(&project(Projection::KProj, c.kv_heads), &cos, &sin).unwrap();
+        let v = project(Projection::VProj, c.kv_heads);
+        let group = c.heads / c.kv_heads;
+        let spread: Vec<u32> = (0..c.heads).map(|h| (h / group) as u32).collect();
         let spread = Tensor::new(spread, &Device::Cpu).unwrap();
         let (k, v) = (k.index_select(&spread, 1).unwrap(), v.index_select(&spread, 1).unwrap());
         let mask: Vec<f32> =
@@ -66,7 +67,7 @@ impl Twin<'_> {
         let k = k.transpose(2, 3).unwrap().contiguous().unwrap();
         let scores = (q.matmul(&k).unwrap() / (dim as f64).sqrt()).unwrap().broadcast_add(&mask).unwrap();
         let mixed = softmax(&scores, D::Minus1).unwrap().matmul(&v).unwrap();
-        let mixed = mixed.transpose(1, 2).unwrap().reshape((t, c.num_attention_heads * dim)).unwrap();
+        let mixed = mixed.transpose(1, 2).unwrap().reshape((t, c.heads * dim)).unwrap();
         self.linear(&mixed, Projection::OProj, layer)
     }
 
@@ -75,7 +76,7 @@ impl Twin<'_> {
         let tokens = &row.row.tokens;
         let inputs = Tensor::new(&tokens[..tokens.len() - 1], &Device::Cpu).unwrap();
         let mut hidden = self.weight("model.embed_tokens.weight").index_select(&inputs, 0).unwrap();
-        for layer in 0..self.loaded.checkpoint.config.num_hidden_layers {
+        for layer in 0..self.loaded.checkpoint.architecture.layers.len() {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
             let normed = self.norm(&hidden, &name("input_layernorm"));
             hidden = (hidden + self.attention(&normed, layer)).unwrap();
@@ -108,7 +109,7 @@ fn variables(adapter: &Adapter) -> BTreeMap<String, Var> {
 fn losses_and_gradients_equal_those_of_the_composed_graph() {
     let loaded = Checkpoint::load(&tiny_folder()).unwrap();
     let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
-    let config = decoder.config();
+    let config = decoder.architecture();
     // A frozen diff below, the trained adapter above, as a DIT adapter has it; ranks and scalings differ.
     let adapters = [formula_adapter(config, 3, 6.0, 0.4, 0.08), formula_adapter(config, 2, 3.0, 1.1, 0.05)];
     let refs: Vec<&Adapter> = adapters.iter().collect();

@@ -31,7 +31,7 @@ fn told(state: Option<&Path>, stop_after: usize, said: &mut Vec<String>) -> lm::
         .collect();
     let config =
         FitConfig { batch: 2, evaluate_every: 4, patience: 2, warmup_steps: 3, ..FitConfig::reader(30, 5) };
-    let start = Adapter::init(decoder.config(), config.adapter.clone(), 5, "fit").unwrap();
+    let start = Adapter::init(decoder.architecture(), config.adapter.clone(), 5, "fit").unwrap();
     let stop = AtomicBool::new(false);
     let mut next = |step: usize| {
         let order = epoch_order(rows.len(), config.batch, step, config.seed, "test");

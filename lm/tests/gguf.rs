@@ -43,14 +43,14 @@ fn every_tensor_type_is_read_and_q_and_k_are_put_back() {
         (GgmlDType::Q4K, 0.12),
     ] {
         let loaded = load(&file(dtype), folder.path()).unwrap();
-        let read = &loaded.checkpoint.tensors;
+        let read = |name: &str| loaded.checkpoint.tensor(name).unwrap();
         for (theirs, ours) in [
             ("token_embd.weight", "model.embed_tokens.weight"),
             ("output_norm.weight", "model.norm.weight"),
             ("blk.0.attn_v.weight", "model.layers.0.self_attn.v_proj.weight"),
             ("blk.0.ffn_down.weight", "model.layers.0.mlp.down_proj.weight"),
         ] {
-            let e = error(&read[ours].data, &original[theirs].1);
+            let e = error(&read(ours).data, &original[theirs].1);
             assert!(e <= bound, "{dtype:?} {ours}: {e}");
         }
         // llama.cpp stores row (head, part, i) of a head of dimension d at (head, i, part).
@@ -58,7 +58,7 @@ fn every_tensor_type_is_read_and_q_and_k_are_put_back() {
             ("blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj.weight", HEADS),
             ("blk.0.attn_k.weight", "model.layers.0.self_attn.k_proj.weight", HEADS / 2),
         ] {
-            let (stored, got) = (&original[theirs].1, &read[ours].data);
+            let (stored, got) = (&original[theirs].1, read(ours).data);
             let half = stored.len() / WIDTH / heads / 2;
             for head in 0..heads {
                 for part in 0..2 {
@@ -97,13 +97,12 @@ fn what_a_file_says_is_read_or_refused_by_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let text = |t: &str| Value::String(t.into());
     for (key, value) in [
-        ("llama.rope.scaling.type", text("linear")),
-        ("llama.rope.scaling.type", text("yarn")),
-        ("llama.rope.scaling.factor", Value::F32(4.0)),
-        ("llama.rope.scale_linear", Value::F32(2.0)),
+        ("llama.rope.scaling.type", text("longrope")),
+        ("llama.rope.scaling.type", Value::U32(1)),
+        ("llama.rope.scaling.factor", text("4")),
         ("llama.rope.dimension_count", Value::U32(32)),
         ("llama.attention.value_length", Value::U32(32)),
-        ("llama.attention.sliding_window", Value::U32(32)),
+        ("llama.attention.sliding_window", text("32")),
         ("llama.expert_count", Value::U32(8)),
         ("llama.vocab_size", Value::U32(7)),
         ("llama.logit_scale", Value::F32(0.5)),
@@ -166,7 +165,7 @@ fn tokens_of_the_users_own_and_every_end_are_read() {
     let loaded = load(&file_with(GgmlDType::F32, &more, &[]), folder.path()).unwrap();
     assert_eq!(loaded.tokenizer.encode("cab!").unwrap()[1], 256);
     assert_eq!(loaded.tokenizer.decode(&[256]).unwrap(), "ab");
-    assert_eq!(loaded.checkpoint.config.eos_token_ids, [257, 258]);
+    assert_eq!(loaded.checkpoint.architecture.ends, [257, 258]);
 }
 
 proptest! {

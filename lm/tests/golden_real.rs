@@ -62,7 +62,7 @@ fn the_real_model_matches_transformers_and_peft() {
     let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
 
     // Logits and residual stream.
-    let layers = 0..decoder.config().num_hidden_layers;
+    let layers = 0..decoder.architecture().layers.len();
     let rows: Vec<Vec<u32>> = [0, 7].iter().map(|i| golden.ids(&format!("row.{i}"))).collect();
     let wants: Vec<Want> = rows
         .iter()
@@ -85,7 +85,7 @@ fn the_real_model_matches_transformers_and_peft() {
     }
 
     // LoRA loss, gradients, and 20 steps of AdamW.
-    let adapter = formula_adapter(decoder.config(), 4, 4.0, 0.0, 0.02);
+    let adapter = formula_adapter(decoder.architecture(), 4, 4.0, 0.0, 0.02);
     let start = 10;
     let rows: Vec<Vec<u32>> = (0..4)
         .map(|i| {

@@ -81,8 +81,8 @@ fn logits_and_residuals_match_transformers() {
 fn a_lora_two_stacked_loras_and_an_injection_match() {
     let Tiny { golden, loaded, decoder } = tiny();
     let rows = rows(&golden);
-    let first = formula_adapter(decoder.config(), 2, 3.0, 0.0, 0.2);
-    let second = formula_adapter(decoder.config(), 3, 6.0, 0.7, 0.15);
+    let first = formula_adapter(decoder.architecture(), 2, 3.0, 0.0, 0.2);
+    let second = formula_adapter(decoder.architecture(), 3, 6.0, 0.7, 0.15);
     for (name, (shape, data)) in first.tensors() {
         let expected = golden.floats(&format!("lora.{name}"));
         assert_eq!(expected.len(), shape.iter().product::<usize>());
@@ -128,7 +128,7 @@ fn a_lora_two_stacked_loras_and_an_injection_match() {
 fn cross_entropy_and_kl_gradients_match_autograd() {
     let Tiny { golden, decoder, .. } = tiny();
     let rows = rows(&golden);
-    let adapter = formula_adapter(decoder.config(), 2, 3.0, 0.0, 0.2);
+    let adapter = formula_adapter(decoder.architecture(), 2, 3.0, 0.0, 0.2);
     let teachers = decoder.teachers(&rows.iter().map(|r| (r.clone(), START)).collect::<Vec<_>>()).unwrap();
     let cases: [(&str, Vec<TrainRow>); 2] = [
         ("ce", train_rows(&rows, |_| Objective::CrossEntropy)),
@@ -155,7 +155,7 @@ fn cross_entropy_and_kl_gradients_match_autograd() {
 fn twenty_adamw_steps_match_torch_and_resume_is_bit_identical() {
     let Tiny { golden, decoder, .. } = tiny();
     let rows = rows(&golden);
-    let adapter = formula_adapter(decoder.config(), 2, 3.0, 0.0, 0.2);
+    let adapter = formula_adapter(decoder.architecture(), 2, 3.0, 0.0, 0.2);
     let config = AdamWConfig { weight_decay: 0.01, max_grad_norm: 1.0, ..AdamWConfig::default() };
     let schedule = Schedule { learning_rate: 1e-2, warmup_steps: 0, total_steps: 20, final_share: 1.0 };
     let mut trainer = Trainer::new(adapter.clone(), config, schedule);
@@ -201,7 +201,7 @@ fn adapters_trained_together_equal_the_same_adapters_trained_alone_bit_for_bit()
         (0..3).map(|i| (0..40 + i).map(|t| if t < 34 { t % 60 } else { (t * 7 + i) % 60 }).collect()),
     );
     let adapters: Vec<Adapter> =
-        (0..3).map(|i| formula_adapter(decoder.config(), 1 + 4 * i, 2.0, i as f64, 0.1)).collect();
+        (0..3).map(|i| formula_adapter(decoder.architecture(), 1 + 4 * i, 2.0, i as f64, 0.1)).collect();
     let refs: Vec<&Adapter> = adapters.iter().collect();
     let row = |a: usize, tokens: &Vec<u32>| TrainRow {
         row: Row::with_adapters(tokens.clone(), vec![a]),
@@ -230,8 +230,8 @@ fn adapters_trained_together_equal_the_same_adapters_trained_alone_bit_for_bit()
 fn rows_that_share_a_prompt_give_the_sum_of_their_own_gradients() {
     let Tiny { golden, decoder, .. } = tiny();
     let first = &rows(&golden)[0];
-    let adapter = formula_adapter(decoder.config(), 3, 2.0, 0.0, 0.1);
-    let frozen = formula_adapter(decoder.config(), 2, 1.0, 0.7, 0.1);
+    let adapter = formula_adapter(decoder.architecture(), 3, 2.0, 0.0, 0.1);
+    let frozen = formula_adapter(decoder.architecture(), 2, 1.0, 0.7, 0.1);
     let adapters = [&adapter, &frozen];
     let injection = |position: usize| Injection {
         layer: 1,
@@ -277,7 +277,7 @@ fn rows_that_share_a_prompt_give_the_sum_of_their_own_gradients() {
 fn score_equals_forward_and_cached_generation_equals_uncached() {
     let Tiny { golden, decoder, .. } = tiny();
     let rows = rows(&golden);
-    let adapter = formula_adapter(decoder.config(), 2, 3.0, 0.0, 0.2);
+    let adapter = formula_adapter(decoder.architecture(), 2, 3.0, 0.0, 0.2);
     let prompts = [
         Row::plain(rows[2].clone()),
         Row::with_adapters(rows[1].clone(), vec![0]),
@@ -350,7 +350,8 @@ fn log_prob(logits: &[f32], token: u32) -> f64 {
 fn training_overfits_a_tiny_batch() {
     let Tiny { golden, decoder, .. } = tiny();
     let rows = rows(&golden);
-    let adapter = Adapter::init(decoder.config(), AdapterConfig::all_linear(8, 8.0), 1, "overfit").unwrap();
+    let adapter =
+        Adapter::init(decoder.architecture(), AdapterConfig::all_linear(8, 8.0), 1, "overfit").unwrap();
     let schedule = Schedule { learning_rate: 1e-2, warmup_steps: 10, total_steps: 400, final_share: 0.1 };
     let mut trainer = Trainer::new(adapter, AdamWConfig::default(), schedule);
     let train = train_rows(&rows[..2], |_| Objective::CrossEntropy);

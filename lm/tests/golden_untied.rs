@@ -8,14 +8,14 @@ mod support;
 use std::collections::BTreeMap;
 
 use lm::{
-    AdamWConfig, Adapter, AdapterConfig, Batch, Checkpoint, Config, Decoder, Injection, InjectionMode,
+    AdamWConfig, Adapter, AdapterConfig, Architecture, Batch, Checkpoint, Decoder, Injection, InjectionMode,
     Objective, Precision, Request, ResidualAt, Row, Sampling, Schedule, TrainRow, Trainer, Want,
 };
 use support::{Golden, assert_close, assert_grad_close, golden_folder};
 
 const PREFIX: &str = "base_model.model.";
 
-fn adapter(golden: &Golden, config: &Config, which: &str, rank: usize, alpha: f32) -> Adapter {
+fn adapter(golden: &Golden, config: &Architecture, which: &str, rank: usize, alpha: f32) -> Adapter {
     let shape = AdapterConfig::all_linear(rank, alpha);
     let tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)> = Adapter::zeros(config, shape.clone())
         .unwrap()
@@ -33,12 +33,10 @@ fn adapter(golden: &Golden, config: &Config, which: &str, rank: usize, alpha: f3
 fn an_untied_sharded_checkpoint_matches_transformers_and_peft() {
     let golden = Golden::load("tiny_untied");
     let loaded = Checkpoint::load(&golden_folder().join("tiny_untied")).unwrap();
-    assert!(
-        !loaded.checkpoint.config.tie_word_embeddings && loaded.checkpoint.config.eos_token_ids.len() == 2
-    );
+    assert!(!loaded.checkpoint.architecture.tied && loaded.checkpoint.architecture.ends.len() == 2);
     let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
-    let config = decoder.config();
-    assert_ne!(config.head_dim * config.num_attention_heads, config.hidden_size);
+    let config = decoder.architecture();
+    assert_ne!(config.layers[0].attention.query_width(), config.hidden_size);
     let lora = adapter(&golden, config, "lora", 2, 3.0);
     let lora2 = adapter(&golden, config, "lora2", 3, 6.0);
     for (r, row) in golden.meta["rows"].as_array().unwrap().iter().enumerate() {
@@ -47,7 +45,7 @@ fn an_untied_sharded_checkpoint_matches_transformers_and_peft() {
         let all: Vec<usize> = (0..ids.len()).collect();
         let want = Want {
             logits: all.clone(),
-            residual: (0..config.num_hidden_layers)
+            residual: (0..config.layers.len())
                 .map(|layer| ResidualAt { layer, positions: all.clone() })
                 .collect(),
         };
@@ -119,7 +117,7 @@ fn kl_gradients_twenty_adamw_steps_and_greedy_replies_match() {
     let golden = Golden::load("tiny_untied");
     let loaded = Checkpoint::load(&golden_folder().join("tiny_untied")).unwrap();
     let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
-    let config = decoder.config();
+    let config = decoder.architecture();
     let lora = adapter(&golden, config, "lora", 2, 3.0);
     let rows: Vec<(Vec<u32>, usize)> = golden.meta["rows"]
         .as_array()
@@ -179,7 +177,7 @@ fn kl_gradients_twenty_adamw_steps_and_greedy_replies_match() {
             sampling: Sampling::GREEDY,
             seed: 0,
         };
-        let reply = decoder.generate(&[], &[request], &config.eos_token_ids).unwrap().remove(0);
+        let reply = decoder.generate(&[], &[request], &config.ends).unwrap().remove(0);
         let ours: Vec<u32> = reply.tokens.iter().copied().chain(reply.stopped_by).collect();
         assert_eq!(ours, ids(&greedy["ids"]));
     }

@@ -39,7 +39,7 @@ fn residual(decoder: &Decoder, injections: Vec<Injection>) -> Vec<f32> {
 #[test]
 fn every_mode_changes_the_stream_as_it_says_and_a_zero_vector_only_replaces() {
     let decoder = decoder();
-    let d = decoder.config().hidden_size;
+    let d = decoder.architecture().hidden_size;
     let (h, v) = (residual(&decoder, vec![]), vector(d));
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     for mode in MODES {
@@ -71,8 +71,8 @@ fn loss(decoder: &Decoder, adapter: &Adapter, row: &TrainRow) -> f64 {
 #[test]
 fn gradients_through_injections_match_finite_differences() {
     let decoder = decoder();
-    let d = decoder.config().hidden_size;
-    let adapter = formula_adapter(decoder.config(), 2, 2.0, 0.3, 0.2);
+    let d = decoder.architecture().hidden_size;
+    let adapter = formula_adapter(decoder.architecture(), 2, 2.0, 0.3, 0.2);
     for mode in [InjectionMode::Add, InjectionMode::Replace, InjectionMode::ProjectOut] {
         let injections = vec![injection(mode, 1, vector(d)), injection(mode, 2, vector(d))];
         let row = TrainRow {
@@ -110,8 +110,8 @@ fn gradients_through_injections_match_finite_differences() {
 #[test]
 fn replacing_cuts_the_gradient_to_what_lies_below() {
     let decoder = decoder();
-    let d = decoder.config().hidden_size;
-    let adapter = formula_adapter(decoder.config(), 2, 2.0, 0.3, 0.2);
+    let d = decoder.architecture().hidden_size;
+    let adapter = formula_adapter(decoder.architecture(), 2, 2.0, 0.3, 0.2);
     let last = TOKENS.len() - 1;
     let row = TrainRow {
         row: Row {
@@ -133,7 +133,7 @@ fn replacing_cuts_the_gradient_to_what_lies_below() {
 #[test]
 fn the_logit_lens_of_the_last_layer_is_the_models_own_prediction() {
     let decoder = decoder();
-    let (last, p) = (decoder.config().num_hidden_layers - 1, TOKENS.len() - 1);
+    let (last, p) = (decoder.architecture().layers.len() - 1, TOKENS.len() - 1);
     let want = Want { logits: vec![p], residual: vec![ResidualAt { layer: last, positions: vec![p] }] };
     let row = Row::plain(TOKENS.to_vec());
     let seen = decoder.forward(&Batch { adapters: vec![], rows: vec![row] }, &[want]).unwrap();

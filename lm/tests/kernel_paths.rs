@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use lm::{
-    Adapter, AdapterConfig, Checkpoint, Config, Decoder, HostTensor, LossAndGrads, Objective, PackedMatrix,
+    Adapter, AdapterConfig, Checkpoint, Decoder, HostTensor, LossAndGrads, Objective, PackedMatrix,
     Precision, Projection, Row, ScoreRequest, SimdLevel, TrainRow, force_simd_level, simd_level,
 };
 use support::tiny_folder;
@@ -60,20 +60,10 @@ fn products_match_a_plain_loop(precision: Precision, numbers: &mut Numbers) {
 
 /// Random weights with heads of 64 dimensions, as real models have (the fixture's have 8).
 fn wide() -> Checkpoint {
-    let config = Config {
-        hidden_size: 128,
-        intermediate_size: 96,
-        num_hidden_layers: 2,
-        num_attention_heads: 2,
-        num_key_value_heads: 1,
-        head_dim: 64,
-        vocab_size: 70,
-        max_position_embeddings: 128,
-        rms_norm_eps: 1e-5,
-        rope_theta: 1e4,
-        tie_word_embeddings: true,
-        eos_token_ids: vec![2],
-    };
+    let model = support::llama(&serde_json::json!({
+        "hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "vocab_size": 70, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+    }));
     let mut numbers = Numbers(9);
     let mut tensors = BTreeMap::new();
     let mut random = |name: String, shape: Vec<usize>| {
@@ -83,7 +73,7 @@ fn wide() -> Checkpoint {
     random("model.embed_tokens.weight".into(), vec![70, 128]);
     for layer in 0..2 {
         for projection in Projection::ALL {
-            let (input, output) = projection.features(&config);
+            let (input, output) = model.features(layer, projection);
             random(format!("{}.weight", projection.module_path(layer)), vec![output, input]);
         }
     }
@@ -93,7 +83,7 @@ fn wide() -> Checkpoint {
     for name in norms.chain(["model.norm.weight".to_owned()]) {
         tensors.insert(name, HostTensor { shape: vec![128], data: vec![1.0; 128] });
     }
-    Checkpoint { config, tensors, digest: "wide".into() }
+    Checkpoint::from_tensors(model, tensors, "wide").unwrap()
 }
 
 /// Log-probabilities of candidates of one to three tokens after a cached prompt.
@@ -107,7 +97,7 @@ fn scores(precision: Precision) -> Vec<f64> {
 fn gradients(checkpoint: &Checkpoint, precision: Precision, rank: usize) -> LossAndGrads {
     let decoder = Decoder::new(checkpoint, precision).unwrap();
     let mut adapter =
-        Adapter::init(decoder.config(), AdapterConfig::all_linear(rank, 1.0), 3, "path").unwrap();
+        Adapter::init(decoder.architecture(), AdapterConfig::all_linear(rank, 1.0), 3, "path").unwrap();
     for (i, p) in adapter.params.iter_mut().enumerate() {
         *p += 0.02 * (i as f32 * 0.7).sin();
     }

@@ -147,7 +147,7 @@ fn what_would_be_another_model_is_refused_by_its_name() {
 fn ends_are_those_of_the_generation() {
     let ends = |files: &[(&str, Value)]| {
         let files = files.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
-        outline(&files).unwrap().config.eos_token_ids
+        outline(&files).unwrap().architecture.ends
     };
     let text = std::fs::read_to_string(golden_folder().join("tiny/config.json")).unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();

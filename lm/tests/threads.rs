@@ -49,7 +49,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     let loaded = Checkpoint::load(&tiny_folder()).unwrap();
     let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
     let mut adapter =
-        Adapter::init(decoder.config(), AdapterConfig::all_linear(5, 2.0), 1, "threads").unwrap();
+        Adapter::init(decoder.architecture(), AdapterConfig::all_linear(5, 2.0), 1, "threads").unwrap();
     for (i, p) in adapter.params.iter_mut().enumerate() {
         *p += 0.05 * (i as f32 * 0.9).sin();
     }

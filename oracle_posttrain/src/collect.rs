@@ -99,7 +99,7 @@ impl Collector {
     /// What an arm's input asks for; `depths` are the method's own shares of the model's blocks, for an arm that names neither
     /// blocks nor shares.
     pub fn of(input: &Input, outline: &Outline, depths: &[f64]) -> Self {
-        let blocks = outline.config.num_hidden_layers;
+        let blocks = outline.architecture.layers.len();
         let shares = if input.depths.is_empty() { depths } else { &input.depths };
         let mut layers = input.layers.clone();
         if layers.is_empty() {

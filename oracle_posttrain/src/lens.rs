@@ -74,7 +74,7 @@ impl Moments {
         match scaling {
             Scaling::Whitened => Self::over(vectors),
             Scaling::Raw | Scaling::Unit => Self::size(vectors, None),
-            Scaling::Unembed => Self::size(vectors, Some(base.decoder.final_norm_weight())),
+            Scaling::Unembed => Self::size(vectors, Some(&base.decoder.final_norm_weight())),
         }
     }
 

@@ -308,7 +308,7 @@ fn trained(
         let config = settings.fit(seed);
         let start = match &start {
             Some(adapter) => adapter.clone(),
-            None => Adapter::init(base.config(), config.adapter.clone(), seed, "oracle")?,
+            None => Adapter::init(&base.architecture, config.adapter.clone(), seed, "oracle")?,
         };
         let fitted = readers::train(s, &pupil, start, &settings, &config, keeping, &mut *report)?;
         let files = Files::from([
@@ -349,7 +349,7 @@ pub fn lens_of_reader(store: &Store, base: &BaseModel, reader: &Reader) -> Resul
         readers::Error::Empty(format!("{} does not say how it looks at activations", reader.record.behaviour))
     })?;
     let moments = reader.file(store, MOMENTS_FILE)?;
-    Ok(Lens::from_safetensors(collector, base.config().hidden_size, &moments)?)
+    Ok(Lens::from_safetensors(collector, base.architecture.hidden_size, &moments)?)
 }
 
 fn score(

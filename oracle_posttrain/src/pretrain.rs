@@ -136,7 +136,7 @@ pub fn pretrain(
         words.dedup();
         words
     };
-    let start = Adapter::init(base.config(), config.fit.adapter.clone(), seed, "oracle")?;
+    let start = Adapter::init(&base.architecture, config.fit.adapter.clone(), seed, "oracle")?;
     let mut next = |step: usize| {
         let rows = (0..config.fit.batch).map(|at| {
             let key = format!("{step}/{at}");

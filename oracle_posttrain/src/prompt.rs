@@ -76,7 +76,7 @@ pub fn prompt_row(
 
 /// `ao_config.json`, schema 1, as the published oracles carry it.
 pub fn ao_config(base: &BaseModel, collector: &Collector, config: &FitConfig) -> Vec<u8> {
-    let layers = base.config().num_hidden_layers;
+    let layers = base.architecture.layers.len();
     let read = &collector.layers;
     let percents: Vec<usize> = read.iter().map(|l| (l * 100).div_ceil(layers)).collect();
     let value = serde_json::json!({

@@ -108,7 +108,7 @@ fn one_layer(wanted: &Wanted<'_>, layer: usize) -> Collector {
 
 fn layer_of(store: &Store, base: &BaseModel, wanted: &Wanted<'_>, layer: usize) -> Result<Option<Shown>> {
     let bytes = store.cache_get(&cache_key(base, wanted, layer))?;
-    Ok(bytes.and_then(|b| one_layer(wanted, layer).from_bytes(&b, base.config().hidden_size)))
+    Ok(bytes.and_then(|b| one_layer(wanted, layer).from_bytes(&b, base.architecture.hidden_size)))
 }
 
 fn remembered(store: &Store, base: &BaseModel, wanted: &Wanted<'_>, layer: usize) -> bool {
@@ -154,5 +154,5 @@ fn compute(store: &Store, base: &BaseModel, part: &[(Wanted<'_>, Vec<usize>)]) -
 pub(crate) fn collect_flops(s: &Supervision<'_>, collector: &Collector) -> f64 {
     let tokens: usize = collector.prompts.iter().filter_map(|p| s.base.prompt(p).ok()).map(|t| t.len()).sum();
     let deepest = collector.layers.iter().max().copied().unwrap_or_default();
-    s.base.layer_flops(deepest + 1) * (tokens * (s.supervised().len() + 1)) as f64
+    s.base.architecture.layer_flops(deepest + 1) * (tokens * (s.supervised().len() + 1)) as f64
 }

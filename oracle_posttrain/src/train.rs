@@ -98,7 +98,7 @@ fn words_of(
         .collect();
     let n = all.len().max(1) as f32;
     let mean: Vec<f32> =
-        (0..base.config().hidden_size).map(|d| all.iter().map(|v| v[d]).sum::<f32>() / n).collect();
+        (0..base.architecture.hidden_size).map(|d| all.iter().map(|v| v[d]).sum::<f32>() / n).collect();
     Ok(lens_words(base, &mean, words, count)?.join(", "))
 }
 

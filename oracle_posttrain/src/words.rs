@@ -13,7 +13,7 @@ use recipes::stem;
 pub fn word_tokens(base: &BaseModel, withheld: &[String]) -> Result<Vec<(u32, String)>> {
     let withheld = stems(withheld);
     let mut out = Vec::new();
-    for id in 0..base.config().vocab_size as u32 {
+    for id in 0..base.architecture.vocab_size as u32 {
         let text = base.tokenizer.decode(&[id])?;
         let Some(word) = text.strip_prefix(' ') else { continue };
         let plain = word.chars().count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase());

@@ -25,7 +25,7 @@ fn tiny() -> BaseModel {
 
 fn adapters(base: &BaseModel) -> BTreeMap<String, Adapter> {
     let one = |name: &str| {
-        let plain = Adapter::init(base.config(), AdapterConfig::all_linear(2, 4.0), 1, name).unwrap();
+        let plain = Adapter::init(&base.architecture, AdapterConfig::all_linear(2, 4.0), 1, name).unwrap();
         let mut noisy = plain.clone();
         let mut stream = rng::stream(2, "test", name);
         noisy.params.iter_mut().for_each(|p| *p += 0.05 * rng::normal(&mut stream));
@@ -156,7 +156,8 @@ fn a_question_is_asked_both_ways(scaling: Scaling) {
             let tensor = file.tensor(&stored.tensor).unwrap();
             let values: Vec<f32> =
                 tensor.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-            let rows: Vec<Vec<f32>> = values.chunks(base.config().hidden_size).map(<[f32]>::to_vec).collect();
+            let rows: Vec<Vec<f32>> =
+                values.chunks(base.architecture.hidden_size).map(<[f32]>::to_vec).collect();
             let (a, b) = stored.rows.unwrap();
             (id.clone(), rows[a..b].to_vec())
         })

@@ -34,7 +34,7 @@ fn collector() -> Collector {
 
 /// An adapter with something in B.
 fn adapter(base: &BaseModel, id: &str) -> Adapter {
-    let mut a = Adapter::init(base.config(), AdapterConfig::all_linear(2, 2.0), 1, id).unwrap();
+    let mut a = Adapter::init(&base.architecture, AdapterConfig::all_linear(2, 2.0), 1, id).unwrap();
     let mut stream = rng::stream(2, "test", id);
     a.params.iter_mut().for_each(|p| *p += stream.random_range(-0.3..0.3));
     a
@@ -43,7 +43,7 @@ fn adapter(base: &BaseModel, id: &str) -> Adapter {
 #[test]
 fn a_diff_is_with_minus_without_and_an_empty_one_is_zero() {
     let base = tiny();
-    let zero = Adapter::zeros(base.config(), AdapterConfig::all_linear(1, 1.0)).unwrap();
+    let zero = Adapter::zeros(&base.architecture, AdapterConfig::all_linear(1, 1.0)).unwrap();
     let some = adapter(&base, "a");
     let of = |kind| Collector { kind, ..collector() }.collect(&base, &[&some, &zero], 3).unwrap();
     let (lora, orig, diff) = (of(ActivationKind::Lora), of(ActivationKind::Orig), of(ActivationKind::Diff));
@@ -80,7 +80,7 @@ fn a_question_is_given_the_mean_of_its_prompts_each_standardised_over_the_popula
     };
     let (first, third) = (looks(&[0]), looks(&[2]));
     for i in 0..c.width() {
-        for d in 0..base.config().hidden_size {
+        for d in 0..base.architecture.hidden_size {
             let here: Vec<f64> = first.iter().map(|v| f64::from(v[i][d])).collect();
             let mean = here.iter().sum::<f64>() / 5.0;
             let square = here.iter().map(|x| x * x).sum::<f64>() / 5.0;
@@ -122,7 +122,7 @@ fn a_lens_survives_its_file_and_a_damaged_file_is_refused() {
     let shown = c.collect(&base, &[&adapters[0], &adapters[1]], 4).unwrap();
     let lens = Lens::over(&base, c.clone(), &shown.iter().collect::<Vec<_>>());
     let file = lens.to_safetensors().unwrap();
-    let width = base.config().hidden_size;
+    let width = base.architecture.hidden_size;
     assert_eq!(Lens::from_safetensors(c.clone(), width, &file).unwrap(), lens);
     let mut nan = file.clone();
     let end = nan.len();
@@ -142,7 +142,7 @@ fn a_lens_survives_its_file_and_a_damaged_file_is_refused() {
 #[test]
 fn placeholders_are_found_whatever_the_question_holds() {
     let base = tiny();
-    let vectors: Vec<Vec<f32>> = (0..6).map(|i| vec![i as f32; base.config().hidden_size]).collect();
+    let vectors: Vec<Vec<f32>> = (0..6).map(|i| vec![i as f32; base.architecture.hidden_size]).collect();
     let placeholder = base.tokenizer.encode(" ?").unwrap()[0];
     let row = prompt_row(
         &base,
@@ -182,7 +182,7 @@ fn learns_planted_directions(scaling: Scaling) {
         ..collector()
     };
     let labels = ["a", "b", "c", "d", "e", "f", "g", "h"].map(str::to_owned).to_vec();
-    let width = base.config().hidden_size;
+    let width = base.architecture.hidden_size;
     let direction = |i: usize| -> Vec<f32> {
         let mut stream = rng::stream(3, "direction", &i.to_string());
         (0..width).map(|_| stream.random_range(-1.0..1.0)).collect()
@@ -231,7 +231,7 @@ fn learns_planted_directions(scaling: Scaling) {
         smoke: false,
     };
     let oracle = pupil(&base, &lens, &vectors, config.seed);
-    let start = Adapter::init(base.config(), config.adapter.clone(), config.seed, "oracle").unwrap();
+    let start = Adapter::init(&base.architecture, config.adapter.clone(), config.seed, "oracle").unwrap();
     let fitted =
         readers::train(&s, &oracle, start, &Train::default(), &config, keeping, &mut |_| {}).unwrap();
     let best = fitted.points.iter().map(|p| p.validation.top1).fold(0.0, f64::max);

@@ -310,7 +310,7 @@ impl Arm {
     /// # Errors
     /// The first field that is wrong.
     pub fn check(&self, outline: &Outline) -> Result<(), Wrong> {
-        let blocks = outline.config.num_hidden_layers;
+        let blocks = outline.architecture.layers.len();
         for (i, &layer) in self.input.layers.iter().enumerate() {
             if layer >= blocks {
                 let what = format!("{layer} is beyond the model, which has blocks 0 to {}", blocks - 1);
@@ -351,7 +351,7 @@ impl Arm {
         share("input.noise", f64::from(input.noise), 100.0)?;
         share("input.diff_scale", f64::from(input.diff_scale), 100.0)?;
         whole("train.steps", train.steps, 1, 1_000_000)?;
-        whole("train.rank", train.rank, 1, outline.config.hidden_size.min(256))?;
+        whole("train.rank", train.rank, 1, outline.architecture.hidden_size.min(256))?;
         whole("train.batch", train.batch, 1, 4096)?;
         whole("train.evaluate_every", train.evaluate_every, 1, 1_000_000)?;
         whole("train.patience", train.patience, 1, 1_000_000)?;

@@ -150,14 +150,14 @@ pub fn file(
     let begin = Instant::now();
     let made = make(store, Keeping { state: Some(&state), stop: session.stop })?;
     let fitted = made.fitted;
-    let layers = base.config().num_hidden_layers;
+    let layers = base.architecture.layers.len();
     let budget = Budget {
         trainable_parameters: fitted.adapter.params.len(),
         steps: fitted.steps,
         rows_seen: fitted.steps * batch,
         chosen_step: fitted.best_step,
         train_tokens: fitted.tokens,
-        train_flops: 2.0 * base.layer_flops(layers) * fitted.tokens as f64,
+        train_flops: 2.0 * base.architecture.layer_flops(layers) * fitted.tokens as f64,
         seconds: 0.0,
         ..made.budget
     };

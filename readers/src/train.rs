@@ -48,8 +48,9 @@ pub fn flops_a_step(s: &Supervision<'_>, pupil: &dyn Pupil, settings: &Train) ->
         let row = pupil.prompt(Lesson { episode, context, draw: None, scale: 1.0 })?;
         tokens += answer_row(s.base, row, &episode.answer)?.row.tokens.len();
     }
-    let layers = s.base.config().num_hidden_layers;
-    Ok(2.0 * s.base.layer_flops(layers) * tokens as f64 / some.len().max(1) as f64 * settings.batch as f64)
+    let layers = s.base.architecture.layers.len();
+    Ok(2.0 * s.base.architecture.layer_flops(layers) * tokens as f64 / some.len().max(1) as f64
+        * settings.batch as f64)
 }
 
 /// Trains a reader from `start`; validation adapters decide which step is kept.

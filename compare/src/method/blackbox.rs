@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-use lm::forward::ResidualAt;
+use lm::ResidualAt;
 use lm::{Adapter, Batch, Request, Row, Sampling, Want, rng};
 use oracle_posttrain::Collector;
 use rand::Rng;
@@ -140,7 +140,7 @@ fn talk(lab: Lab<'_>, prompts: &[String], who: &[Talker<'_>], tokens: &[u32]) ->
         .map(|w| Ok(lab.base.tokenizer.decode(&w.reply.tokens)?.trim().to_owned()))
         .collect::<Result<Vec<String>>>()?;
     // The base model at the same positions of the same replies.
-    let last = lab.base.config().num_hidden_layers - 1;
+    let last = lab.base.architecture.layers.len() - 1;
     let (mut rows, mut wants) = (Vec::with_capacity(requests.len()), Vec::with_capacity(requests.len()));
     for (request, watched) in requests.iter().zip(&replies) {
         let mut tokens = request.prompt.tokens.clone();
@@ -198,7 +198,7 @@ fn shown(lab: Lab<'_>, texts: &[String]) -> Result<Row> {
         let list = listed.concat();
         let mut tokens = lab.base.prompt(&format!("Here are some texts.\n{list}What are they all about?"))?;
         tokens.extend(&stem);
-        if kept == 0 || tokens.len() + ROOM <= lab.base.config.max_position_embeddings {
+        if kept == 0 || tokens.len() + ROOM <= lab.base.architecture.context {
             return Ok(Row::plain(tokens));
         }
     }

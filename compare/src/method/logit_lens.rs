@@ -52,7 +52,7 @@ impl Method for LogitLens {
                 variants.push((format!("block {layer}, {how}"), lens(lab, cases, &vectors)?));
             }
         }
-        let last = lab.base.config().num_hidden_layers - 1;
+        let last = lab.base.architecture.layers.len() - 1;
         if let Some(at) = diffs.collector.layers.iter().position(|l| *l == last)
             && diffs.collector.kind == ActivationKind::Diff
         {

@@ -35,7 +35,7 @@ impl MeanDiffs {
         subjects.extend(training.into_iter().map(|s| (s.as_str(), Context::Neutral)));
         let seen = shown(store, lab, &collector, &subjects)?;
         let of = seen.iter().map(|(name, shown)| (name.clone(), means(&collector, shown))).collect();
-        Ok(Self { collector, of, seen, width: lab.base.config().hidden_size })
+        Ok(Self { collector, of, seen, width: lab.base.architecture.hidden_size })
     }
 
     /// A case's mean difference at the `at`-th layer; of the base model, zero.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use lm::forward::ResidualAt;
+use lm::ResidualAt;
 use lm::{Adapter, AdapterConfig, BaseModel, Batch, Precision, Projection, Row, Want, rng};
 use nalgebra::{DMatrix, DVector};
 use oracle_posttrain::Collector;
@@ -206,13 +206,13 @@ fn at_every_token() -> &'static (Vec<f32>, f32) {
     static READ: OnceLock<(Vec<f32>, f32)> = OnceLock::new();
     READ.get_or_init(|| {
         let base = base();
-        let (units, last) = (base.config().intermediate_size, base.config().num_hidden_layers - 1);
+        let (units, last) = (base.architecture.layers[0].mlp.width, base.architecture.layers.len() - 1);
         // One adapter for each unit, which writes that unit's value to the first dimension.
         let probes: Vec<Adapter> = (0..units)
             .map(|u| {
                 let mut a = vec![0.0; units];
                 a[u] = 1.0;
-                let mut b = vec![0.0; base.config().hidden_size];
+                let mut b = vec![0.0; base.architecture.hidden_size];
                 b[0] = 1.0;
                 rank_one(&a, &b)
             })
@@ -252,9 +252,9 @@ fn at_every_token() -> &'static (Vec<f32>, f32) {
 /// An adapter of rank 1 on the last block's `down_proj`.
 fn rank_one(a: &[f32], b: &[f32]) -> Adapter {
     let config = AdapterConfig { rank: 1, alpha: 1.0, target_modules: [Projection::DownProj].into() };
-    let model = base().config();
+    let model = &base().architecture;
     let mut adapter = Adapter::zeros(model, config).expect("shape");
-    let module = adapter.module(model.num_hidden_layers - 1, Projection::DownProj).expect("module").clone();
+    let module = adapter.module(model.layers.len() - 1, Projection::DownProj).expect("module").clone();
     adapter.params[module.a].copy_from_slice(a);
     adapter.params[module.b].copy_from_slice(b);
     adapter
@@ -264,7 +264,7 @@ fn rank_one(a: &[f32], b: &[f32]) -> Adapter {
 fn adapter(id: &str, token: Option<u32>, write: Write) -> Adapter {
     let (a, size) = at_every_token();
     let mut draw = rng::stream(1, "planted", id);
-    let mut random = || unit((0..base().config().hidden_size).map(|_| rng::normal(&mut draw)).collect());
+    let mut random = || unit((0..base().architecture.hidden_size).map(|_| rng::normal(&mut draw)).collect());
     let own = match (token, write) {
         (Some(t), Write::Label) => unit(base().decoder.unembedding(&[t]).expect("token").remove(0)),
         _ => random(),

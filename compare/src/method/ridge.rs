@@ -67,7 +67,7 @@ impl Rows {
         let tokens = all_first_tokens(lab);
         let found = lab.base.decoder.unembedding(&tokens)?;
         let mut rows =
-            DMatrix::from_fn(tokens.len(), lab.base.config().hidden_size, |t, d| f64::from(found[t][d]));
+            DMatrix::from_fn(tokens.len(), lab.base.architecture.hidden_size, |t, d| f64::from(found[t][d]));
         if !tokens.is_empty() {
             let mean = rows.row_mean();
             rows.row_iter_mut().for_each(|mut row| row -= &mean);
@@ -92,7 +92,7 @@ fn fit(lab: Lab<'_>, diffs: &MeanDiffs, at: usize, rows: &Rows, cases: &[Case]) 
         }
     }
     let matrix = |of: &[&Vec<f32>]| {
-        DMatrix::from_fn(of.len(), lab.base.config().hidden_size, |i, d| f64::from(of[i][d]))
+        DMatrix::from_fn(of.len(), lab.base.architecture.hidden_size, |i, d| f64::from(of[i][d]))
     };
     // Each subject in each context once, whatever it is asked.
     let asked: Vec<_> = cases.iter().map(|c| (c.subject.as_deref(), c.context)).collect();

@@ -58,7 +58,7 @@ impl Method for WeightLens {
         cases: &[Case],
     ) -> Result<Scored> {
         // What a value's first token reads off a vector, by token and dimension: the lens is linear.
-        let width = lab.base.config().hidden_size;
+        let width = lab.base.architecture.hidden_size;
         let units: Vec<Vec<f32>> =
             (0..width).map(|i| (0..width).map(|j| f32::from(u8::from(i == j))).collect()).collect();
         let tokens = all_first_tokens(lab);
@@ -69,7 +69,7 @@ impl Method for WeightLens {
             if !seen.contains_key(subject) {
                 let unknown = || readers::Error::Empty(format!("no diff {subject} for its episode"));
                 let diff = lab.supervision.diffs.get(subject).ok_or_else(unknown)?;
-                seen.insert(subject, look(diff, lab.base.config().num_hidden_layers, &lens));
+                seen.insert(subject, look(diff, lab.base.architecture.layers.len(), &lens));
             }
         }
         let places = places(lab);
@@ -184,7 +184,8 @@ mod tests {
     #[test]
     fn singular_vectors_from_the_factors_are_those_of_the_product() {
         let config = AdapterConfig { rank: 6, alpha: -3.0, target_modules: [Projection::OProj].into() };
-        let adapter = Adapter::init(base().config(), config, 3, "x").unwrap().norm_matched_random(3, "y");
+        let adapter =
+            Adapter::init(&base().architecture, config, 3, "x").unwrap().norm_matched_random(3, "y");
         let mut adapter = adapter;
         adapter.params.iter_mut().enumerate().for_each(|(i, p)| *p = ((i * i) as f32 * 0.7).sin());
         let module = adapter.module(2, Projection::OProj).unwrap();

@@ -141,5 +141,5 @@ fn input(shared: &Path, manifest: &Manifest, base: &BaseModel, spec: &AdapterSpe
     if Digest::of(&bytes) != input.weights {
         return Err(Error::Parcel { path, what: "is not what the manifest says".into() });
     }
-    Ok(Adapter::from_safetensors(base.config(), adapter_config(&input.peft)?, &bytes)?)
+    Ok(Adapter::from_safetensors(&base.architecture, adapter_config(&input.peft)?, &bytes)?)
 }

@@ -3,8 +3,8 @@
 //! Chunks are cut by rules that look only at the rows of one adapter list, never at the rest of the batch or at the
 //! number of threads. So an adapter's results are the same, bit for bit, alone or among others.
 
+use crate::Adapter;
 use crate::batch::{Batch, Injection};
-use crate::{Adapter, Decoder};
 
 /// Consecutive tokens of one sequence. A span with a parent goes on where the parent ended: it sees the parent's tokens
 /// and all that the parent sees. Parents come before their children.
@@ -204,12 +204,6 @@ impl<'a> Chunk<'a> {
 
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()
-    }
-
-    /// Token embeddings, `[t, d]`.
-    pub(crate) fn embed(&self, decoder: &Decoder) -> Vec<f32> {
-        let d = decoder.config().hidden_size;
-        self.tokens.iter().flat_map(|&t| decoder.embedding[t as usize * d..][..d].iter().copied()).collect()
     }
 }
 

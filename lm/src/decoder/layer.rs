@@ -1,275 +1,288 @@
-//! One decoder layer, forward and backward, with the LoRA terms of every adapter in the chunk.
-//!
-//! `y = x W^T + s (x A^T) B^T` everywhere; the backward forms input gradients and adapter gradients and never a gradient
-//! of a frozen weight. Norms and SwiGLU are recomputed in the backward instead of kept.
+//! One decoder layer, forward and backward side by side: two branches, `x += [norm] body([norm] x)`, the first with attention for its
+//! body, the second with a gated feed-forward layer. The backward forms input gradients and adapter gradients and never a gradient
+//! of a frozen weight; norms and gates are recomputed in it instead of kept. What a layer lacks was decided when it was built.
 
-use super::attention::{self, Attended, Prefix};
-use super::chunk::Chunk;
-use super::inject::{inject, inject_backward};
-use super::lora::{self, Columns, Grads, Inner};
-use super::{Decoder, LayerWeights};
-use crate::adapter::Projection::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
-use crate::kernels::buffer::Buffer;
-use crate::kernels::elementwise::{
-    add, rms_norm, rms_norm_backward, rope, swiglu, swiglu_chain, swiglu_derivatives,
-};
+use crate::Projection;
+use crate::architecture::{Activation, Attention};
+use crate::engine::{Caches, Columns, Engine, Norm, Turn};
+
+/// Widths of the attention heads and where they lie in a fused `[q | k | v]` row, and how scores are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heads {
+    pub(crate) query: usize,
+    pub(crate) key_value: usize,
+    pub(crate) dim: usize,
+    pub(crate) scale: f32,
+    pub(crate) soft_cap: Option<f32>,
+    pub(crate) window: Option<usize>,
+}
+
+impl Heads {
+    pub(crate) fn of(a: &Attention) -> Self {
+        let Attention { heads, kv_heads, head_dim, scale, soft_cap, window, .. } = *a;
+        Self { query: heads, key_value: kv_heads, dim: head_dim, scale, soft_cap, window }
+    }
+    #[cfg(test)]
+    pub(crate) fn plain(query: usize, key_value: usize, dim: usize) -> Self {
+        Self { query, key_value, dim, scale: 1.0 / (dim as f32).sqrt(), soft_cap: None, window: None }
+    }
+    pub(crate) fn query_width(self) -> usize {
+        self.query * self.dim
+    }
+    pub(crate) fn key_value_width(self) -> usize {
+        self.key_value * self.dim
+    }
+    /// Width of a fused row.
+    pub(crate) fn fused_width(self) -> usize {
+        self.query_width() + 2 * self.key_value_width()
+    }
+    /// Where queries and keys lie in a fused row.
+    fn queries_and_keys(self) -> [Columns; 2] {
+        let (stride, q) = (self.fused_width(), self.query_width());
+        [Columns { stride, at: 0, width: q }, Columns { stride, at: q, width: self.key_value_width() }]
+    }
+}
+
+/// Projections that read the same rows, computed as one product; adapters act on each by itself.
+#[derive(Debug)]
+pub(crate) struct Linear<E: Engine> {
+    pub(crate) matrix: E::Matrix,
+    pub(crate) bias: Option<E::Vector>,
+    pub(crate) layer: usize,
+    /// Each projection and its output features, side by side.
+    pub(crate) widths: Vec<(Projection, usize)>,
+}
+
+impl<E: Engine> Linear<E> {
+    /// Each projection and where its output lies.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (Projection, Columns)> {
+        let stride = self.widths.iter().map(|(_, w)| w).sum();
+        self.widths.iter().scan(0, move |next, &(projection, width)| {
+            let at = *next;
+            *next += width;
+            Some((projection, Columns { stride, at, width }))
+        })
+    }
+}
+
+/// Norms around a branch's body.
+#[derive(Debug)]
+pub(crate) struct Branch<E: Engine> {
+    pub(crate) before: Option<Norm<E>>,
+    pub(crate) after: Option<Norm<E>>,
+}
+
+/// One decoder layer's frozen weights; q, k, v and gate, up are fused.
+#[derive(Debug)]
+pub(crate) struct Layer<E: Engine> {
+    pub(crate) attention: Branch<E>,
+    pub(crate) qkv: Linear<E>,
+    pub(crate) q_norm: Option<Norm<E>>,
+    pub(crate) k_norm: Option<Norm<E>>,
+    pub(crate) heads: Heads,
+    pub(crate) rope: Option<usize>,
+    pub(crate) o: Linear<E>,
+    pub(crate) mlp: Branch<E>,
+    pub(crate) gate_up: Linear<E>,
+    pub(crate) activation: Activation,
+    pub(crate) width: usize,
+    pub(crate) down: Linear<E>,
+    pub(crate) hidden: usize,
+}
 
 /// What the backward of one layer needs.
-#[derive(Debug, Default)]
-pub(crate) struct Tape {
-    input: Buffer,
-    qkv: Buffer,
-    attended: Buffer,
-    lse: Buffer,
-    middle: Buffer,
-    gate_up: Buffer,
-    inner: Inner,
-}
-
-/// Where a sequence's earlier keys and values come from, and where its new ones go.
-pub(crate) trait KeyValues {
-    /// Keys and values before this chunk's tokens of span `span` at `layer`.
-    fn prefix(&self, span: usize, layer: usize) -> Prefix<'_>;
-    /// Receives the new tokens' fused `[q | k | v]` rows of span `span`.
-    fn append(&mut self, span: usize, layer: usize, fused: &[f32]);
-}
-
-/// No earlier tokens, nothing kept.
 #[derive(Debug)]
-pub(crate) struct NoKeyValues;
-
-impl KeyValues for NoKeyValues {
-    fn prefix(&self, _: usize, _: usize) -> Prefix<'_> {
-        Prefix::default()
-    }
-    fn append(&mut self, _: usize, _: usize, _: &[f32]) {}
+pub(crate) struct Tape<E: Engine> {
+    input: E::Buffer,
+    /// Fused rows before the norms of queries and keys, if there are any.
+    unnormed: E::Buffer,
+    qkv: E::Buffer,
+    attended: E::Buffer,
+    lse: E::Buffer,
+    /// What attention wrote, before the norm after it, if there is one.
+    attention_out: E::Buffer,
+    middle: E::Buffer,
+    gate_up: E::Buffer,
+    mlp_out: E::Buffer,
+    kept: E::Kept,
 }
 
-/// Keys and values of the tokens that a span's parents hold, gathered from the chunk.
-#[derive(Debug, Default)]
-struct Above {
-    tokens: Vec<usize>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
-
-impl Above {
-    fn prefix(&self) -> Prefix<'_> {
-        Prefix { keys: &self.keys, values: &self.values }
-    }
-}
-
-impl Decoder {
-    /// What span `i` sees of its parents, if it has any.
-    fn above(&self, chunk: &Chunk<'_>, i: usize, qkv: &[f32]) -> Option<Above> {
-        chunk.spans[i].parent?;
-        let (q, kv, width) =
-            (self.heads.query_width(), self.heads.key_value_width(), self.heads.fused_width());
-        let mut out = Above::default();
-        for span in chunk.ancestors(i).into_iter().map(|a| &chunk.spans[a]) {
-            for token in span.start..span.start + span.len {
-                let row = &qkv[token * width + q..][..2 * kv];
-                out.tokens.push(token);
-                out.keys.extend_from_slice(&row[..kv]);
-                out.values.extend_from_slice(&row[kv..]);
-            }
+impl<E: Engine> Default for Tape<E> {
+    fn default() -> Self {
+        Self {
+            input: E::Buffer::default(),
+            unnormed: E::Buffer::default(),
+            qkv: E::Buffer::default(),
+            attended: E::Buffer::default(),
+            lse: E::Buffer::default(),
+            attention_out: E::Buffer::default(),
+            middle: E::Buffer::default(),
+            gate_up: E::Buffer::default(),
+            mlp_out: E::Buffer::default(),
+            kept: E::Kept::default(),
         }
+    }
+}
+
+impl<E: Engine> Branch<E> {
+    /// What the body reads.
+    fn open(&self, engine: &E, x: &E::Buffer, out: &mut E::Buffer) {
+        match &self.before {
+            Some(norm) => engine.norm(x, norm, out),
+            None => engine.copy_into(x, out),
+        }
+    }
+
+    /// Backward of [`Branch::open`]: adds the gradient of `x`.
+    fn open_back(&self, engine: &E, x: &E::Buffer, g: &E::Buffer, dx: &mut E::Buffer) {
+        match &self.before {
+            Some(norm) => engine.norm_back(x, norm, g, dx),
+            None => engine.add(g, dx),
+        }
+    }
+
+    /// Adds what the body's last projection writes to `hidden`; returns it where the backward needs it. `spare` is overwritten.
+    fn close(
+        &self,
+        engine: &E,
+        plan: &E::Plan<'_>,
+        last: &Linear<E>,
+        body: &E::Buffer,
+        (hidden, spare): (&mut E::Buffer, &mut E::Buffer),
+        len: usize,
+        kept: Option<&mut E::Kept>,
+    ) -> Option<E::Buffer> {
+        let Some(norm) = &self.after else {
+            engine.project(plan, last, body, hidden, true, kept);
+            return None;
+        };
+        let mut out = engine.buffer(len, kept.is_some());
+        engine.project(plan, last, body, &mut out, false, kept);
+        engine.norm(&out, norm, spare);
+        engine.add(spare, hidden);
         Some(out)
     }
 
-    /// Runs one layer over `hidden: [t, d]` in place, then the chunk's injections at this layer's output.
-    pub(crate) fn layer_forward(
+    /// The gradient of what the last projection wrote, where it is not that of `hidden` itself.
+    fn close_back(&self, engine: &E, out: &E::Buffer, len: usize, d_hidden: &E::Buffer) -> Option<E::Buffer> {
+        let norm = self.after.as_ref()?;
+        let mut d_out = engine.zeros(len);
+        engine.norm_back(out, norm, d_hidden, &mut d_out);
+        Some(d_out)
+    }
+}
+
+impl<E: Engine> Layer<E> {
+    /// Runs the layer over `hidden: [t, d]` in place, then the chunk's injections at its output.
+    pub(crate) fn forward(
         &self,
-        layer: usize,
-        chunk: &Chunk<'_>,
-        hidden: &mut [f32],
-        kv: &mut impl KeyValues,
-        mut tape: Option<&mut Tape>,
+        engine: &E,
+        plan: &E::Plan<'_>,
+        hidden: &mut E::Buffer,
+        caches: &mut Caches<'_, E::Cache>,
+        mut tape: Option<&mut Tape<E>>,
     ) {
-        let w: &LayerWeights = &self.layers[layer];
-        let (t, d, f) = (chunk.len(), self.config().hidden_size, self.config().intermediate_size);
-        let (q_width, kv_width, width) =
-            (self.heads.query_width(), self.heads.key_value_width(), self.heads.fused_width());
-        let buffer = if tape.is_some() { Buffer::stale } else { Buffer::fresh };
+        let (layer, heads, keep) = (self.qkv.layer, self.heads, tape.is_some());
+        let (t, d, f) = (engine.chunk(plan).len(), self.hidden, self.width);
         if let Some(tape) = tape.as_deref_mut() {
-            tape.input = Buffer::of(hidden);
+            tape.input = engine.copy(hidden);
         }
-        let mut normed = buffer(t * d);
-        rms_norm(hidden, &w.input_norm, self.eps(), &mut normed);
-        let mut qkv = buffer(t * width);
-        w.qkv.forward.product(&normed, &mut qkv, false);
-        for (projection, at) in [(QProj, 0), (KProj, q_width), (VProj, q_width + kv_width)] {
-            let (columns, keep) = (Columns { stride: width, at }, tape.as_deref_mut().map(|t| &mut t.inner));
-            lora::forward(chunk, layer, projection, &normed, &mut qkv, columns, keep);
+        let mut normed = engine.buffer(t * d, keep);
+        self.attention.open(engine, hidden, &mut normed);
+        let mut qkv = engine.buffer(t * heads.fused_width(), keep);
+        let kept = tape.as_deref_mut().map(|t| &mut t.kept);
+        engine.project(plan, &self.qkv, &normed, &mut qkv, false, kept);
+        let [queries, keys] = heads.queries_and_keys();
+        if let Some(tape) = tape.as_deref_mut().filter(|_| self.q_norm.is_some()) {
+            tape.unnormed = engine.copy(&qkv);
         }
-        let rotated = self.heads.query + self.heads.key_value;
-        rope(&mut qkv, width, rotated, self.heads.dim / 2, &self.cos, &self.sin, &chunk.positions, 1.0);
-        let mut attended = buffer(t * q_width);
-        let mut lse = buffer(t * self.heads.query);
-        for (i, span) in chunk.spans.iter().enumerate() {
-            let fused = &qkv[span.start * width..(span.start + span.len) * width];
-            let above = self.above(chunk, i, &qkv);
-            let out = &mut attended[span.start * q_width..(span.start + span.len) * q_width];
-            let lse = &mut lse[span.start * self.heads.query..(span.start + span.len) * self.heads.query];
-            // How a row is cut into spans depends on its neighbours, what is cached does not.
-            match (above, kv.prefix(i, layer)) {
-                (None, cache) if !cache.keys.is_empty() => {
-                    attention::forward_cached(self.heads, fused, cache, out, lse);
-                }
-                (above, _) => {
-                    attention::forward(self.heads, fused, above.unwrap_or_default().prefix(), out, lse);
-                }
+        for (norm, columns) in [(&self.q_norm, queries), (&self.k_norm, keys)] {
+            if let Some(norm) = norm {
+                engine.norm_columns(&mut qkv, columns, norm);
             }
-            kv.append(i, layer, fused);
         }
-        w.o.forward.product(&attended, hidden, true);
-        let (dense, keep) = (Columns { stride: d, at: 0 }, tape.as_deref_mut().map(|t| &mut t.inner));
-        lora::forward(chunk, layer, OProj, &attended, hidden, dense, keep);
+        if let Some(rope) = self.rope {
+            engine.rotate(plan, rope, heads, &mut qkv, Turn::Forward);
+        }
+        let mut attended = engine.buffer(t * heads.query_width(), keep);
+        let mut lse = engine.buffer(t * heads.query, keep);
+        engine.attend(plan, layer, heads, &qkv, caches, &mut attended, &mut lse);
+        let kept = tape.as_deref_mut().map(|t| &mut t.kept);
+        let out =
+            self.attention.close(engine, plan, &self.o, &attended, (&mut *hidden, &mut normed), t * d, kept);
         if let Some(tape) = tape.as_deref_mut() {
-            tape.middle = Buffer::of(hidden);
+            tape.attention_out = out.unwrap_or_default();
+            tape.middle = engine.copy(hidden);
         }
-        rms_norm(hidden, &w.post_norm, self.eps(), &mut normed);
-        let mut gate_up = buffer(t * 2 * f);
-        w.gate_up.forward.product(&normed, &mut gate_up, false);
-        for (projection, at) in [(GateProj, 0), (UpProj, f)] {
-            let (columns, keep) = (Columns { stride: 2 * f, at }, tape.as_deref_mut().map(|t| &mut t.inner));
-            lora::forward(chunk, layer, projection, &normed, &mut gate_up, columns, keep);
-        }
-        let mut activated = buffer(t * f);
-        swiglu(&gate_up, f, &mut activated);
-        w.down.forward.product(&activated, hidden, true);
-        let keep = tape.as_deref_mut().map(|t| &mut t.inner);
-        lora::forward(chunk, layer, DownProj, &activated, hidden, dense, keep);
+        self.mlp.open(engine, hidden, &mut normed);
+        let mut gate_up = engine.buffer(t * 2 * f, keep);
+        let kept = tape.as_deref_mut().map(|t| &mut t.kept);
+        engine.project(plan, &self.gate_up, &normed, &mut gate_up, false, kept);
+        let mut activated = engine.buffer(t * f, keep);
+        engine.gate(self.activation, &gate_up, f, &mut activated);
+        let kept = tape.as_deref_mut().map(|t| &mut t.kept);
+        let out =
+            self.mlp.close(engine, plan, &self.down, &activated, (&mut *hidden, &mut normed), t * d, kept);
         if let Some(tape) = tape {
+            tape.mlp_out = out.unwrap_or_default();
             tape.qkv = qkv;
             tape.attended = attended;
             tape.lse = lse;
             tape.gate_up = gate_up;
         }
-        for (at, injection) in chunk.injections.iter().filter(|(_, j)| j.layer == layer) {
-            inject(injection, &mut hidden[at * d..(at + 1) * d]);
-        }
+        engine.inject(plan, layer, d, hidden);
     }
 
-    /// Backward of [`Decoder::layer_forward`] (without a prefix): turns the gradient of the output, `d_hidden: [t, d]`,
-    /// into the gradient of the input, and adds adapter gradients. Consumes the tape. The input gradient of layer 0 is
-    /// not formed: nothing below it is trainable.
-    pub(crate) fn layer_backward(
+    /// Backward of [`Layer::forward`] (without caches): turns the gradient of the output, `d_hidden: [t, d]`, into the gradient of
+    /// the input, and adds adapter gradients. Consumes the tape. Unless `needs_input`, what only the input's gradient needs is left out.
+    pub(crate) fn backward(
         &self,
-        layer: usize,
-        chunk: &Chunk<'_>,
-        tape: Tape,
-        d_hidden: &mut [f32],
-        grads: &mut Grads,
+        engine: &E,
+        plan: &E::Plan<'_>,
+        tape: Tape<E>,
+        d_hidden: &mut E::Buffer,
+        grads: &mut E::Grads,
+        needs_input: bool,
     ) {
-        let w = &self.layers[layer];
-        let (t, d, f) = (chunk.len(), self.config().hidden_size, self.config().intermediate_size);
-        let (q_width, kv_width, width) =
-            (self.heads.query_width(), self.heads.key_value_width(), self.heads.fused_width());
-        let (dense, inner) = (Columns { stride: d, at: 0 }, &tape.inner);
-        for (at, injection) in chunk.injections.iter().filter(|(_, j)| j.layer == layer).rev() {
-            inject_backward(injection, &mut d_hidden[at * d..(at + 1) * d]);
-        }
+        let (layer, heads, kept) = (self.qkv.layer, self.heads, &tape.kept);
+        let (t, d, f) = (engine.chunk(plan).len(), self.hidden, self.width);
+        engine.inject_back(plan, layer, d, d_hidden);
 
-        // Feed-forward: hidden = middle + down(swiglu(gate_up(norm(middle)))).
+        // Feed-forward: hidden = middle + [norm] down(gate(gate_up([norm] middle))).
         let mut d_gate_up = tape.gate_up;
-        let mut activated = Buffer::stale(t * f);
-        swiglu_derivatives(&mut d_gate_up, f, &mut activated);
-        let mut d_activated = Buffer::stale(t * f);
-        w.down.backward.product(d_hidden, &mut d_activated, false);
-        lora::backward(
-            chunk,
-            layer,
-            DownProj,
-            &activated,
-            d_hidden,
-            dense,
-            Some(&mut d_activated),
-            inner,
-            grads,
-        );
-        swiglu_chain(&mut d_gate_up, f, &d_activated);
-        let mut normed = Buffer::stale(t * d);
-        rms_norm(&tape.middle, &w.post_norm, self.eps(), &mut normed);
-        let mut d_normed = Buffer::stale(t * d);
-        w.gate_up.backward.product(&d_gate_up, &mut d_normed, false);
-        for (projection, at) in [(GateProj, 0), (UpProj, f)] {
-            let columns = Columns { stride: 2 * f, at };
-            lora::backward(
-                chunk,
-                layer,
-                projection,
-                &normed,
-                &d_gate_up,
-                columns,
-                Some(&mut d_normed),
-                inner,
-                grads,
-            );
-        }
-        rms_norm_backward(&tape.middle, &w.post_norm, self.eps(), &d_normed, d_hidden);
+        let mut activated = engine.buffer(t * f, true);
+        engine.gate_again(self.activation, &mut d_gate_up, f, &mut activated);
+        let mut d_activated = engine.buffer(t * f, true);
+        let d_out = self.mlp.close_back(engine, &tape.mlp_out, t * d, d_hidden);
+        let d_out = d_out.as_ref().unwrap_or(d_hidden);
+        engine.project_back(plan, &self.down, &activated, d_out, Some(&mut d_activated), kept, grads);
+        engine.gate_back(&mut d_gate_up, f, &d_activated);
+        let mut normed = engine.buffer(t * d, true);
+        self.mlp.open(engine, &tape.middle, &mut normed);
+        let mut d_normed = engine.buffer(t * d, true);
+        engine.project_back(plan, &self.gate_up, &normed, &d_gate_up, Some(&mut d_normed), kept, grads);
+        self.mlp.open_back(engine, &tape.middle, &d_normed, d_hidden);
 
-        // Attention: middle = input + o(attend(rope(qkv(norm(input))))).
-        let mut d_attended = Buffer::stale(t * q_width);
-        w.o.backward.product(d_hidden, &mut d_attended, false);
-        lora::backward(
-            chunk,
-            layer,
-            OProj,
-            &tape.attended,
-            d_hidden,
-            dense,
-            Some(&mut d_attended),
-            inner,
-            grads,
-        );
-        let mut d_qkv = Buffer::zeros(t * width);
-        for (i, span) in chunk.spans.iter().enumerate() {
-            let rows = span.start..span.start + span.len;
-            let above = self.above(chunk, i, &tape.qkv).unwrap_or_default();
-            let (mut d_keys, mut d_values) = (vec![0f32; above.keys.len()], vec![0f32; above.values.len()]);
-            attention::backward(
-                self.heads,
-                Attended {
-                    fused: &tape.qkv[rows.start * width..rows.end * width],
-                    out: &tape.attended[rows.start * q_width..rows.end * q_width],
-                    lse: &tape.lse[rows.start * self.heads.query..rows.end * self.heads.query],
-                    d_out: &d_attended[rows.start * q_width..rows.end * q_width],
-                },
-                above.prefix(),
-                &mut d_qkv[rows.start * width..rows.end * width],
-                (&mut d_keys, &mut d_values),
-            );
-            let gained = d_keys.chunks_exact(kv_width).zip(d_values.chunks_exact(kv_width));
-            for (&token, (d_key, d_value)) in above.tokens.iter().zip(gained) {
-                let (key, value) = d_qkv[token * width + q_width..][..2 * kv_width].split_at_mut(kv_width);
-                add(d_key, key);
-                add(d_value, value);
+        // Attention: middle = input + [norm] o(attend(rotate([norms] qkv([norm] input)))).
+        let mut d_attended = engine.buffer(t * heads.query_width(), true);
+        let d_out = self.attention.close_back(engine, &tape.attention_out, t * d, d_hidden);
+        let d_out = d_out.as_ref().unwrap_or(d_hidden);
+        engine.project_back(plan, &self.o, &tape.attended, d_out, Some(&mut d_attended), kept, grads);
+        let mut d_qkv = engine.attend_back(plan, heads, &tape.qkv, &tape.attended, &tape.lse, &d_attended);
+        if let Some(rope) = self.rope {
+            engine.rotate(plan, rope, heads, &mut d_qkv, Turn::Backward);
+        }
+        let [queries, keys] = heads.queries_and_keys();
+        for (norm, columns) in [(&self.q_norm, queries), (&self.k_norm, keys)] {
+            if let Some(norm) = norm {
+                engine.norm_columns_back(&tape.unnormed, columns, norm, &mut d_qkv);
             }
         }
-        let rotated = self.heads.query + self.heads.key_value;
-        rope(&mut d_qkv, width, rotated, self.heads.dim / 2, &self.cos, &self.sin, &chunk.positions, -1.0);
-        rms_norm(&tape.input, &w.input_norm, self.eps(), &mut normed);
-        let needs_input = layer > 0;
+        self.attention.open(engine, &tape.input, &mut normed);
+        let dx = needs_input.then_some(&mut d_normed);
+        engine.project_back(plan, &self.qkv, &normed, &d_qkv, dx, kept, grads);
         if needs_input {
-            w.qkv.backward.product(&d_qkv, &mut d_normed, false);
-        }
-        for (projection, at) in [(QProj, 0), (KProj, q_width), (VProj, q_width + kv_width)] {
-            let dx = needs_input.then_some(&mut d_normed[..]);
-            lora::backward(
-                chunk,
-                layer,
-                projection,
-                &normed,
-                &d_qkv,
-                Columns { stride: width, at },
-                dx,
-                inner,
-                grads,
-            );
-        }
-        if needs_input {
-            rms_norm_backward(&tape.input, &w.input_norm, self.eps(), &d_normed, d_hidden);
+            self.attention.open_back(engine, &tape.input, &d_normed, d_hidden);
         }
     }
 }

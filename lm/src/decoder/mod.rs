@@ -1,158 +1,116 @@
-//! The frozen decoder: weights packed at load, and the passes over it.
+//! What a decoder does: forward and hand-derived backward, written once, driven by a description and computed by an engine.
 
-pub(crate) mod attention;
 pub(crate) mod chunk;
 pub(crate) mod head;
-pub(crate) mod inject;
 pub(crate) mod layer;
-pub(crate) mod lora;
+pub(crate) mod pass;
 
-use attention::Heads;
 use rayon::prelude::*;
 
-use crate::kernels::packed::{PackedMatrix, Precision};
-use crate::{Checkpoint, Config, Error, Result};
+use crate::architecture::{Part, Slot};
+use crate::checkpoint::{Checkpoint, Places};
+use crate::engine::{Angles, Engine, From, Norm};
+use crate::{Architecture, Error, Projection, Result};
 
-/// A frozen linear map, packed for both directions: `y = x W^T` and its input gradient `dx = g W`.
+use layer::{Branch, Heads, Layer, Linear};
+
+/// A decoder with frozen weights, ready to compute. Shared by reference between threads.
 #[derive(Debug)]
-pub(crate) struct Linear {
-    pub(crate) forward: PackedMatrix,
-    pub(crate) backward: PackedMatrix,
+pub(crate) struct Model<E: Engine> {
+    pub(crate) architecture: Architecture,
+    pub(crate) digest: String,
+    pub(crate) engine: E,
+    pub(crate) layers: Vec<Layer<E>>,
+    pub(crate) embedding: E::Table,
+    pub(crate) final_norm: Norm<E>,
+    pub(crate) head: E::Matrix,
+    ropes: Vec<Angles>,
 }
 
-impl Linear {
-    /// Packs the rows of several `[out, in]` matrices, one below the other.
-    fn pack(parts: &[&[f32]], input: usize, precision: Precision) -> Self {
-        let rows: Vec<&[f32]> = parts.iter().flat_map(|p| p.chunks_exact(input)).collect();
-        let output = rows.len();
-        Self {
-            forward: PackedMatrix::pack(input, output, precision, |k, n| rows[n][k]),
-            backward: PackedMatrix::pack(output, input, precision, |k, n| rows[k][n]),
-        }
-    }
+/// Packs the parts of a model straight from where its tensors are.
+struct Packer<'a, E: Engine> {
+    checkpoint: &'a Checkpoint,
+    places: Places,
+    engine: &'a E,
 }
 
-/// One decoder layer's frozen weights; q, k, v and gate, up are fused.
-#[derive(Debug)]
-pub(crate) struct LayerWeights {
-    pub(crate) input_norm: Vec<f32>,
-    pub(crate) post_norm: Vec<f32>,
-    pub(crate) qkv: Linear,
-    pub(crate) o: Linear,
-    pub(crate) gate_up: Linear,
-    pub(crate) down: Linear,
-}
-
-/// A Llama-family decoder with frozen weights, ready to compute. Shared by reference between threads.
-#[derive(Debug)]
-pub struct Decoder {
-    config: Config,
-    precision: Precision,
-    digest: String,
-    pub(crate) heads: Heads,
-    pub(crate) layers: Vec<LayerWeights>,
-    pub(crate) embedding: Vec<f32>,
-    pub(crate) final_norm: Vec<f32>,
-    pub(crate) head: Linear,
-    pub(crate) cos: Vec<f32>,
-    pub(crate) sin: Vec<f32>,
-}
-
-impl Decoder {
-    /// Weight of the final norm, `[hidden_size]`.
-    pub fn final_norm_weight(&self) -> &[f32] {
-        &self.final_norm
+impl<E: Engine> Packer<'_, E> {
+    fn from(&self, slot: Slot) -> Result<From<'_>> {
+        let tensor = self.places.get(slot).ok_or_else(|| Error::Tensor {
+            name: format!("{slot:?}"),
+            what: "is missing from the description".into(),
+        })?;
+        Ok((self.checkpoint.source(), tensor))
     }
 
-    /// Packs a checkpoint's weights.
-    ///
-    /// # Errors
-    /// If a tensor is missing or has another shape than the configuration says.
-    pub fn new(checkpoint: &Checkpoint, precision: Precision) -> Result<Self> {
-        let config = checkpoint.config.clone();
-        let (d, f, v) = (config.hidden_size, config.intermediate_size, config.vocab_size);
-        let (q, kv) = (config.query_size(), config.key_value_size());
-        let get = |name: &str, shape: &[usize]| -> Result<&[f32]> {
-            let tensor = checkpoint.tensors.get(name).ok_or_else(|| Error::Tensor {
-                name: name.into(),
-                what: "is missing from the checkpoint".into(),
-            })?;
-            if tensor.shape != shape {
-                return Err(Error::Tensor {
-                    name: name.into(),
-                    what: format!("has shape {:?}, expected {shape:?}", tensor.shape),
-                });
-            }
-            Ok(&tensor.data)
+    fn norm(&self, slot: Slot, eps: f64) -> Result<Norm<E>> {
+        Ok(Norm { weight: self.engine.vector(&[self.from(slot)?])?, eps: eps as f32 })
+    }
+
+    /// Projections that read the same, side by side.
+    fn linear(&self, layer: usize, projections: &[Projection], bias: bool) -> Result<Linear<E>> {
+        let of = |slot: fn(usize, Projection) -> Slot| {
+            projections.iter().map(|p| self.from(slot(layer, *p))).collect::<Result<Vec<_>>>()
         };
-        let layer = |i: usize| -> Result<LayerWeights> {
-            let at = |part: &str| format!("model.layers.{i}.{part}.weight");
-            Ok(LayerWeights {
-                input_norm: get(&at("input_layernorm"), &[d])?.to_vec(),
-                post_norm: get(&at("post_attention_layernorm"), &[d])?.to_vec(),
-                qkv: Linear::pack(
-                    &[
-                        get(&at("self_attn.q_proj"), &[q, d])?,
-                        get(&at("self_attn.k_proj"), &[kv, d])?,
-                        get(&at("self_attn.v_proj"), &[kv, d])?,
-                    ],
-                    d,
-                    precision,
-                ),
-                o: Linear::pack(&[get(&at("self_attn.o_proj"), &[d, q])?], q, precision),
-                gate_up: Linear::pack(
-                    &[get(&at("mlp.gate_proj"), &[f, d])?, get(&at("mlp.up_proj"), &[f, d])?],
-                    d,
-                    precision,
-                ),
-                down: Linear::pack(&[get(&at("mlp.down_proj"), &[d, f])?], f, precision),
-            })
-        };
-        let embedding = get("model.embed_tokens.weight", &[v, d])?.to_vec();
-        let head = if config.tie_word_embeddings { &embedding[..] } else { get("lm_head.weight", &[v, d])? };
-        let head = Linear::pack(&[head], d, precision);
-        let half = config.head_dim / 2;
-        let angles = (0..config.max_position_embeddings).flat_map(|p| {
-            let theta = config.rope_theta;
-            (0..half).map(move |i| p as f64 / theta.powf(i as f64 / half as f64))
-        });
-        // The angles are rounded to f32 first, as the published implementations do.
-        let (cos, sin) = angles.map(|a| ((a as f32).cos(), (a as f32).sin())).unzip();
-        let layers = (0..config.num_hidden_layers).into_par_iter().map(layer).collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            heads: Heads {
-                query: config.num_attention_heads,
-                key_value: config.num_key_value_heads,
-                dim: config.head_dim,
-            },
-            layers,
-            final_norm: get("model.norm.weight", &[d])?.to_vec(),
-            embedding,
-            head,
-            cos,
-            sin,
-            precision,
-            digest: checkpoint.digest.clone(),
-            config,
+        let widths = projections.iter().map(|p| (*p, self.checkpoint.architecture.features(layer, *p).1));
+        Ok(Linear {
+            matrix: self.engine.matrix(&of(Slot::Weight)?)?,
+            bias: if bias { Some(self.engine.vector(&of(Slot::Bias)?)?) } else { None },
+            layer,
+            widths: widths.collect(),
         })
     }
 
-    /// The decoder's shape.
-    pub fn config(&self) -> &Config {
-        &self.config
+    fn layer(&self, i: usize) -> Result<Layer<E>> {
+        use Projection::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
+        let plan = &self.checkpoint.architecture.layers[i];
+        let (a, norms) = (&plan.attention, plan.norms);
+        let norm = |wanted: bool, part: Part| {
+            wanted.then(|| self.norm(Slot::Norm(i, part), norms.plan.eps)).transpose()
+        };
+        let branch = |before: Part, after: Part| -> Result<Branch<E>> {
+            Ok(Branch { before: norm(norms.before, before)?, after: norm(norms.after, after)? })
+        };
+        let qk = a.qk_norm.is_some();
+        Ok(Layer {
+            attention: branch(Part::BeforeAttention, Part::AfterAttention)?,
+            qkv: self.linear(i, &[QProj, KProj, VProj], a.qkv_bias)?,
+            q_norm: norm(qk, Part::Queries)?,
+            k_norm: norm(qk, Part::Keys)?,
+            heads: Heads::of(a),
+            rope: a.rope,
+            o: self.linear(i, &[OProj], a.out_bias)?,
+            mlp: branch(Part::BeforeMlp, Part::AfterMlp)?,
+            gate_up: self.linear(i, &[GateProj, UpProj], plan.mlp.bias)?,
+            activation: plan.mlp.activation,
+            width: plan.mlp.width,
+            down: self.linear(i, &[DownProj], plan.mlp.bias)?,
+            hidden: self.checkpoint.architecture.hidden_size,
+        })
+    }
+}
+
+impl<E: Engine> Model<E> {
+    /// Packs a checkpoint's weights, one tensor at a time on every core.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read or holds a value that is not finite, or the files change meanwhile.
+    pub(crate) fn new(checkpoint: &Checkpoint, engine: E) -> Result<Self> {
+        let architecture = checkpoint.architecture.clone();
+        let packer = Packer { checkpoint, places: checkpoint.places(), engine: &engine };
+        let layers =
+            (0..architecture.layers.len()).into_par_iter().map(|i| packer.layer(i)).collect::<Result<_>>()?;
+        let embedding = engine.table(packer.from(Slot::Embedding)?)?;
+        let head = if architecture.tied { Slot::Embedding } else { Slot::Head };
+        let head = engine.matrix(&[packer.from(head)?])?;
+        let final_norm = packer.norm(Slot::FinalNorm, architecture.final_norm.eps)?;
+        let ropes = architecture.ropes.iter().map(|r| Angles::new(r, architecture.context)).collect();
+        checkpoint.source().unchanged()?;
+        let digest = checkpoint.digest.clone();
+        Ok(Self { layers, embedding, final_norm, head, ropes, digest, architecture, engine })
     }
 
-    /// Precision of the frozen weights and of the products against them.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    /// Digest of the weight files this decoder was made from.
-    pub fn digest(&self) -> &str {
-        &self.digest
-    }
-
-    pub(crate) fn eps(&self) -> f32 {
-        self.config.rms_norm_eps as f32
+    pub(crate) fn hidden_size(&self) -> usize {
+        self.architecture.hidden_size
     }
 }

@@ -3,8 +3,8 @@
 use std::io::{Read, Seek};
 use std::path::Path;
 
-use super::bad;
 use crate::Result;
+use crate::architecture::bad;
 
 /// Walks the header and checks that every length fits the file, so that no reader is asked to allocate what is not there.
 pub(super) fn check_header(path: &Path, file: &mut (impl Read + Seek), size: u64) -> Result<()> {

@@ -5,25 +5,26 @@ use std::path::Path;
 
 use candle_core::quantized::gguf_file::Value;
 
-use super::bad;
 use crate::Result;
+use crate::architecture::bad;
 
-pub(super) struct Metadata<'a> {
-    pub(super) path: &'a Path,
-    pub(super) values: &'a HashMap<String, Value>,
+#[derive(Debug)]
+pub(crate) struct Metadata<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) values: &'a HashMap<String, Value>,
 }
 
 impl Metadata<'_> {
-    pub(super) fn get(&self, key: &str) -> Result<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Result<&Value> {
         self.values.get(key).ok_or_else(|| bad(self.path, format!("has no metadata key {key}")))
     }
-    pub(super) fn string(&self, key: &str) -> Result<&str> {
+    pub(crate) fn string(&self, key: &str) -> Result<&str> {
         self.get(key)?
             .to_string()
             .map(String::as_str)
             .map_err(|_| bad(self.path, format!("metadata key {key} is not text")))
     }
-    pub(super) fn number(&self, key: &str) -> Result<usize> {
+    pub(crate) fn number(&self, key: &str) -> Result<usize> {
         let value = self.get(key)?;
         value
             .to_u64()
@@ -33,7 +34,7 @@ impl Metadata<'_> {
             .map(|v| v as usize)
             .ok_or_else(|| bad(self.path, format!("metadata key {key} is not a whole number")))
     }
-    pub(super) fn float(&self, key: &str) -> Result<f64> {
+    pub(crate) fn float(&self, key: &str) -> Result<f64> {
         let value = self.get(key)?;
         value
             .to_f32()
@@ -45,7 +46,7 @@ impl Metadata<'_> {
     pub(super) fn or<T>(&self, key: &str, read: impl Fn(&Self, &str) -> Result<T>, default: T) -> Result<T> {
         if self.values.contains_key(key) { read(self, key) } else { Ok(default) }
     }
-    pub(super) fn strings(&self, key: &str) -> Result<Vec<&str>> {
+    pub(crate) fn strings(&self, key: &str) -> Result<Vec<&str>> {
         let values = self
             .get(key)?
             .to_vec()

@@ -1,6 +1,4 @@
-//! Reading GGUF files: header checks, candle's dequantisation, Hugging Face names.
-//!
-//! llama.cpp stores the rows of q_proj and k_proj interleaved for its own rotary layout; they are put back here.
+//! Reading GGUF files: the header, held against the file's length and against what is implemented.
 
 mod check;
 mod metadata;
@@ -8,33 +6,32 @@ mod text;
 mod unread;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
-use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Content;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use check::check_header;
-use metadata::Metadata;
+pub(crate) use metadata::Metadata;
 use text::{tokenizer, tokenizer_json, words};
 use unread::refuse_unread;
 
+use crate::architecture::{self, Rope, Said, bad};
 use crate::chat::ChatTemplate;
-use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
+use crate::checkpoint::{Checkpoint, Loaded};
 use crate::export::{Companions, pretty};
 use crate::tokenizer::Tokenizer;
-use crate::{Config, Error, Outline, Precision, Result};
-
-fn bad(path: &Path, what: impl Into<String>) -> Error {
-    Error::File { path: path.to_owned(), what: what.into() }
-}
+use crate::weights::{FREQUENCIES, Quantised, digest};
+use crate::{Architecture, Outline, Precision, Result};
 
 /// A file's header, read and checked, and what it says of the model.
 struct Header {
+    file: std::fs::File,
     content: Content,
-    config: Config,
+    architecture: Architecture,
     tokenizer: Tokenizer,
     chat: ChatTemplate,
     name: String,
@@ -42,14 +39,11 @@ struct Header {
 
 /// All but the weights, of which only the digest is taken.
 pub(crate) fn outline(path: &Path, precision: Precision) -> Result<Outline> {
-    let weights = || -> Result<String> {
-        let (file, _) = fence::open::open(path, u64::MAX)?;
-        digest(&mut std::io::BufReader::with_capacity(1 << 20, file))
-    };
+    let weights = || -> Result<String> { digest(&mut fence::open::open(path, u64::MAX)?.0) };
     // Each takes about as long as the other; what is wrong with the header is said first.
     let (weights, header) = rayon::join(weights, || header(path));
-    let (_, Header { config, tokenizer, chat, name, .. }) = header?;
-    Ok(Outline::of(config, (tokenizer, chat, name), String::new(), weights?, precision))
+    let Header { architecture, tokenizer, chat, name, .. } = header?;
+    Ok(Outline::of(architecture, (tokenizer, chat, name), String::new(), weights?, precision))
 }
 
 /// As [`outline`], without a digest.
@@ -57,48 +51,17 @@ pub(crate) fn probe(path: &Path) -> Result<()> {
     header(path).map(drop)
 }
 
-/// Loads a model, its tokenizer and its chat template from one GGUF file.
+/// Opens a model with its tokenizer and its chat template in one GGUF file.
 pub(crate) fn load(path: &Path) -> Result<Loaded> {
-    let (mut file, Header { content, config, tokenizer, chat, name }) = header(path)?;
-    let mut tensors = BTreeMap::new();
-    let mut names: Vec<&String> = content.tensor_infos.keys().collect();
-    names.sort();
-    for name in names {
-        let Some(hf) = hugging_face_name(name) else { continue };
-        let tensor = content.tensor(&mut file, name, &Device::Cpu)?.dequantize(&Device::Cpu)?;
-        let shape = tensor.dims().to_vec();
-        let mut data = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let heads = if hf.ends_with("q_proj.weight") {
-            Some(config.num_attention_heads)
-        } else if hf.ends_with("k_proj.weight") {
-            Some(config.num_key_value_heads)
-        } else {
-            None
-        };
-        // What has another shape is refused by it below.
-        if let (Some(heads), [rows, columns]) = (heads, &shape[..])
-            && *rows == heads * config.head_dim
-        {
-            data = unpermute(&data, *rows, *columns, heads);
-        }
-        tensors.insert(hf, HostTensor { shape, data });
-    }
-    let checkpoint = Checkpoint { config, tensors, digest: digest(&mut file)? };
-    checkpoint.check(path)?;
+    let Header { file, content, architecture, tokenizer, chat, name } = header(path)?;
+    let (source, digest) = Quantised::new(path, file, content)?;
+    let checkpoint = Checkpoint::new(architecture, Arc::new(source), digest)?;
     Ok(Loaded { stated: String::new(), checkpoint, tokenizer, chat, name })
 }
 
-fn digest(file: &mut (impl Read + Seek)) -> Result<String> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut hasher = blake3::Hasher::new();
-    std::io::copy(file, &mut hasher)?;
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
 /// Opens a file and reads its header.
-fn open(path: &Path) -> Result<(fs_err::File, Content)> {
-    let (file, size) = fence::open::open(path, u64::MAX)?;
-    let mut file = fs_err::File::from_parts(file, path);
+fn open(path: &Path) -> Result<(std::fs::File, Content)> {
+    let (mut file, size) = fence::open::open(path, u64::MAX)?;
     check_header(path, &mut file, size)?;
     file.seek(SeekFrom::Start(0))?;
     let content =
@@ -106,18 +69,13 @@ fn open(path: &Path) -> Result<(fs_err::File, Content)> {
     Ok((file, content))
 }
 
-fn header(path: &Path) -> Result<(fs_err::File, Header)> {
+fn header(path: &Path) -> Result<Header> {
     let (file, content) = open(path)?;
     let size = file.metadata()?.len();
     let meta = Metadata { path, values: &content.metadata };
-    let architecture = meta.string("general.architecture")?;
-    if architecture != "llama" {
-        return Err(bad(
-            path,
-            format!("holds a {architecture:?} model; only the llama architecture is read"),
-        ));
-    }
-    refuse_unread(path, &content)?;
+    let name = meta.string("general.architecture")?;
+    architecture::of_gguf(name).map_err(|what| bad(path, what))?;
+    refuse_unread(&content, &meta, name)?;
     let mut tensors: Vec<_> = content.tensor_infos.iter().collect();
     tensors.sort_by_key(|(name, _)| *name);
     let mut regions: Vec<(u64, u64, &str)> = Vec::new();
@@ -140,96 +98,69 @@ fn header(path: &Path) -> Result<(fs_err::File, Header)> {
     if let Some(pair) = regions.windows(2).find(|p| p[1].0 < p[0].1) {
         return Err(bad(path, format!("tensors {} and {} lie over each other", pair[0].2, pair[1].2)));
     }
-    let embedding = content
-        .tensor_infos
-        .get("token_embd.weight")
-        .ok_or_else(|| bad(path, "has no tensor token_embd.weight"))?;
-    let config = config(
-        &meta,
-        embedding.shape.dims().first().copied().unwrap_or(0),
-        !content.tensor_infos.contains_key("output.weight"),
-    )?;
+    let architecture = describe(&content, &meta, &file)?;
     let tokenizer = tokenizer(&meta)?;
     let template = meta.string("tokenizer.chat_template")?;
     let chat =
         ChatTemplate::new(template, words(&meta)?, &tokenizer).map_err(|e| bad(path, e.to_string()))?;
     let name = meta.string("general.name").unwrap_or("unnamed").to_owned();
-    Ok((file, Header { content, config, tokenizer, chat, name }))
+    Ok(Header { file, content, architecture, tokenizer, chat, name })
 }
 
-/// HF row `(head, part, i)` is llama.cpp's row `(head, i, part)`.
-fn unpermute(data: &[f32], rows: usize, columns: usize, heads: usize) -> Vec<f32> {
-    let dim = rows / heads;
-    let half = dim / 2;
-    (0..rows)
-        .flat_map(|row| {
-            let (head, within) = (row / dim, row % dim);
-            let from = head * dim + (within % half) * 2 + within / half;
-            data[from * columns..(from + 1) * columns].iter().copied()
-        })
-        .collect()
-}
-
-fn hugging_face_name(name: &str) -> Option<String> {
-    match name {
-        "token_embd.weight" => return Some("model.embed_tokens.weight".into()),
-        "output_norm.weight" => return Some("model.norm.weight".into()),
-        "output.weight" => return Some("lm_head.weight".into()),
-        _ => {}
-    }
-    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    let part = match part {
-        "attn_norm.weight" => "input_layernorm.weight",
-        "attn_q.weight" => "self_attn.q_proj.weight",
-        "attn_k.weight" => "self_attn.k_proj.weight",
-        "attn_v.weight" => "self_attn.v_proj.weight",
-        "attn_output.weight" => "self_attn.o_proj.weight",
-        "ffn_norm.weight" => "post_attention_layernorm.weight",
-        "ffn_gate.weight" => "mlp.gate_proj.weight",
-        "ffn_up.weight" => "mlp.up_proj.weight",
-        "ffn_down.weight" => "mlp.down_proj.weight",
-        _ => return None,
+/// The file's `config.json`, as it would be.
+fn config(content: &Content, meta: &Metadata<'_>) -> Result<Value> {
+    let has = |name: &str| content.tensor_infos.contains_key(name);
+    let embedding = content
+        .tensor_infos
+        .get("token_embd.weight")
+        .ok_or_else(|| bad(meta.path, "has no tensor token_embd.weight"))?;
+    let ends = ends(meta)?;
+    let said = Said {
+        meta,
+        vocab_size: embedding.shape.dims().first().copied().unwrap_or(0),
+        tied: !has("output.weight"),
+        biased: has("blk.0.attn_q.bias") && has("blk.0.attn_output.bias"),
+        ends: &ends,
     };
-    Some(format!("model.layers.{layer}.{part}"))
+    architecture::gguf_config(meta.string("general.architecture")?, said)
 }
 
-fn config(meta: &Metadata<'_>, vocab_size: usize, tied: bool) -> Result<Config> {
-    let heads = meta.number("llama.attention.head_count")?;
-    let hidden = meta.number("llama.embedding_length")?;
-    if heads == 0 || hidden == 0 {
-        return Err(bad(meta.path, "has no attention heads or no width"));
-    }
-    let head_dim = meta.or("llama.attention.key_length", Metadata::number, hidden / heads)?;
-    let mut eos: Vec<u32> = Vec::new();
+/// Tokens that end a reply.
+fn ends(meta: &Metadata<'_>) -> Result<Vec<u32>> {
+    let mut ends: Vec<u32> = Vec::new();
     for key in ["eos", "eot", "eom"].map(|name| format!("tokenizer.ggml.{name}_token_id")) {
-        eos.extend(meta.or(&key, |m, k| m.number(k).map(|id| Some(id as u32)), None)?);
+        ends.extend(meta.or(&key, |m, k| m.number(k).map(|id| Some(id as u32)), None)?);
     }
     let tokens = meta.strings("tokenizer.ggml.tokens")?;
     if let Some(id) = tokens.iter().position(|t| *t == "<|im_end|>") {
-        eos.push(id as u32);
+        ends.push(id as u32);
     }
-    eos.sort_unstable();
-    eos.dedup();
-    let config = Config {
-        hidden_size: hidden,
-        intermediate_size: meta.number("llama.feed_forward_length")?,
-        num_hidden_layers: meta.number("llama.block_count")?,
-        num_attention_heads: heads,
-        num_key_value_heads: meta.or("llama.attention.head_count_kv", Metadata::number, heads)?,
-        head_dim,
-        vocab_size,
-        max_position_embeddings: meta.number("llama.context_length")?,
-        rms_norm_eps: meta.float("llama.attention.layer_norm_rms_epsilon")?,
-        rope_theta: meta.or("llama.rope.freq_base", Metadata::float, 10_000.0)?,
-        tie_word_embeddings: tied,
-        eos_token_ids: eos,
-    };
-    config.check().map_err(|what| bad(meta.path, what))?;
-    Ok(config)
+    ends.sort_unstable();
+    ends.dedup();
+    Ok(ends)
+}
+
+fn describe(content: &Content, meta: &Metadata<'_>, file: &std::fs::File) -> Result<Architecture> {
+    let mut made = Architecture::from_json(meta.path, &config(content, meta)?)?;
+    // Llama 3's frequencies come as a divisor for each pair of dimensions.
+    if let Some(info) = content.tensor_infos.get(FREQUENCIES) {
+        let pairs = made.ropes.first().map_or(0, |r| r.dim / 2);
+        if info.shape.elem_count() != pairs {
+            return Err(bad(
+                meta.path,
+                format!("tensor {FREQUENCIES} has {} values for {pairs} pairs", info.shape.elem_count()),
+            ));
+        }
+        let divisors = Quantised::vector(file, content, FREQUENCIES)?.unwrap_or_default();
+        let divisors = divisors.into_iter().map(f64::from).collect();
+        made.ropes[0] =
+            Rope::divided(made.ropes[0].clone(), divisors).map_err(|what| bad(meta.path, what))?;
+    }
+    Ok(made)
 }
 
 /// What a Hugging Face folder of this model holds beside the weights, and the types of its quantised tensors.
-pub(crate) fn companions(path: &Path, config: &Config) -> Result<Companions> {
+pub(crate) fn companions(path: &Path, model: &Architecture) -> Result<Companions> {
     let (_, content) = open(path)?;
     let meta = Metadata { path, values: &content.metadata };
     let tokens = meta.strings("tokenizer.ggml.tokens")?;
@@ -239,7 +170,7 @@ pub(crate) fn companions(path: &Path, config: &Config) -> Result<Companions> {
         "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": meta.string("tokenizer.chat_template")?,
         "bos_token": token(id("bos")), "eos_token": token(id("eos")), "pad_token": token(id("padding")),
         "unk_token": token(id("unknown")), "add_prefix_space": false, "clean_up_tokenization_spaces": false,
-        "model_max_length": config.max_position_embeddings,
+        "model_max_length": model.context,
     });
     let quantised = content
         .tensor_infos
@@ -260,24 +191,14 @@ pub(crate) fn companions(path: &Path, config: &Config) -> Result<Companions> {
             files.insert(format!("{}/{name}.jinja", crate::hf::TEMPLATES), text.into_bytes());
         }
     }
-    Ok(Companions {
-        config: json!({
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-            "hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size,
-            "num_hidden_layers": config.num_hidden_layers, "num_attention_heads": config.num_attention_heads,
-            "num_key_value_heads": config.num_key_value_heads, "head_dim": config.head_dim,
-            "vocab_size": config.vocab_size, "max_position_embeddings": config.max_position_embeddings,
-            "rms_norm_eps": as_typed(config.rms_norm_eps), "rope_theta": as_typed(config.rope_theta), "rope_scaling": null,
-            "tie_word_embeddings": config.tie_word_embeddings, "attention_bias": false, "attention_dropout": 0.0, "mlp_bias": false,
-            "bos_token_id": id("bos"), "eos_token_id": id("eos"), "pad_token_id": id("padding"), "use_cache": true,
-        }),
-        files,
-        quantised: quantised.collect(),
-    })
-}
-
-/// A number that a GGUF file holds in f32, with the fewest digits that make the same f32: 1e-5, not 9.99999974e-6.
-fn as_typed(x: f64) -> f64 {
-    let short: f64 = (x as f32).to_string().parse().unwrap_or(x);
-    if f64::from(short as f32) == x { short } else { x }
+    let mut config = config(&content, &meta)?;
+    for (field, name) in [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")] {
+        config[field] = id(name).into();
+    }
+    if let Some(scaling) =
+        model.ropes.first().map(Rope::as_json).transpose().map_err(|what| bad(path, what))?.flatten()
+    {
+        config["rope_scaling"] = scaling;
+    }
+    Ok(Companions { config, files, quantised: quantised.collect() })
 }

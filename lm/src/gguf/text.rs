@@ -3,9 +3,9 @@
 use candle_core::quantized::gguf_file::Value;
 use serde_json::{Value as Json, json};
 
-use super::bad;
 use super::metadata::Metadata;
 use crate::Result;
+use crate::architecture::bad;
 use crate::chat::Words;
 use crate::tokenizer::Tokenizer;
 

@@ -1,82 +1,50 @@
 //! What a GGUF file says and nothing here computes: refused by its name.
 
-use std::path::Path;
-
 use candle_core::quantized::gguf_file::Content;
 
 use super::metadata::Metadata;
-use super::{bad, hugging_face_name};
 use crate::Result;
+use crate::architecture::{bad, gguf_keys};
 
-/// Keys of a Llama's architecture that are read, each where it is used.
-const READ: [&str; 9] = [
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.layer_norm_rms_epsilon",
-    "block_count",
-    "context_length",
-    "embedding_length",
-    "feed_forward_length",
-    "rope.freq_base",
-];
-
-/// Everything that a file says of its architecture is read, or is what is computed anyway, or the file is refused: a key or a
-/// tensor left out is another model.
-pub(super) fn refuse_unread(path: &Path, content: &Content) -> Result<()> {
-    let meta = Metadata { path, values: &content.metadata };
-    let mut keys: Vec<&str> = content
-        .metadata
-        .keys()
-        .filter_map(|k| k.strip_prefix("llama."))
-        .filter(|k| !READ.contains(k))
-        .collect();
+/// Everything that a file says of its architecture is read, or is what is computed anyway, or the file is refused: a key left out is
+/// another model. (Tensors are held against the description.)
+pub(super) fn refuse_unread(content: &Content, meta: &Metadata<'_>, architecture: &str) -> Result<()> {
+    let own = format!("{architecture}.");
+    let read: Vec<&str> = gguf_keys().collect();
+    let mut keys: Vec<&str> =
+        content.metadata.keys().filter_map(|k| k.strip_prefix(&own)).filter(|k| !read.contains(k)).collect();
     keys.sort_unstable();
     let head = || {
-        meta.number("llama.attention.key_length").ok().or_else(|| {
-            let heads = meta.number("llama.attention.head_count").ok().filter(|h| *h > 0)?;
-            Some(meta.number("llama.embedding_length").ok()? / heads)
+        meta.number(&format!("{own}attention.key_length")).ok().or_else(|| {
+            let heads = meta.number(&format!("{own}attention.head_count")).ok().filter(|h| *h > 0)?;
+            Some(meta.number(&format!("{own}embedding_length")).ok()? / heads)
         })
     };
     for key in keys {
-        let full = format!("llama.{key}");
+        let full = format!("{own}{key}");
         let fits = match key {
             // All dimensions of a head are turned; values are as wide as keys.
             "rope.dimension_count" | "attention.value_length" => meta.number(&full).ok() == head(),
-            "rope.scaling.type" => meta.string(&full)? == "none",
-            "rope.scaling.factor" | "rope.scale_linear" | "rope.scaling.attn_factor" => {
-                meta.float(&full)? == 1.0
-            }
-            "rope.scaling.finetuned" => meta.get(&full)?.to_bool().is_ok_and(|b| !b),
+            "rope.scaling.finetuned" => meta.get(&full)?.to_bool().is_ok(),
             "expert_count" | "expert_used_count" => meta.number(&full)? == 0,
             // The embedding's own shape decides; how the file was made changes nothing.
             "vocab_size" => {
                 let rows = content.tensor_infos.get("token_embd.weight").and_then(|t| t.shape.dims().first());
                 rows.is_none_or(|rows| meta.number(&full).ok() == Some(*rows))
             }
-            "rope.scaling.original_context_length" | "tensor_data_layout" => true,
+            "tensor_data_layout" => true,
             _ => false,
         };
         if !fits {
             let value = content.metadata.get(&full).map_or_else(String::new, |v| format!("{v:?}"));
             let value: String = value.chars().take(60).collect();
             return Err(bad(
-                path,
+                meta.path,
                 format!("metadata key {full} = {value} is not implemented, and would make another model"),
             ));
         }
     }
-    refuse_unread_text(&meta)?;
-    let mut unknown: Vec<&String> =
-        content.tensor_infos.keys().filter(|name| hugging_face_name(name).is_none()).collect();
-    unknown.sort();
-    if let Some(name) = unknown.first() {
-        return Err(bad(
-            path,
-            format!("tensor {name} is not implemented, and without it this would be another model"),
-        ));
-    }
-    Ok(())
+    refuse_unread_text(meta)
 }
 
 /// Keys of the tokenizer that are read, or say nothing of what a text's tokens are: marks for tasks of other kinds, and what is put

@@ -6,7 +6,7 @@ pub(crate) mod gguf;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use lm::{Adapter, AdapterConfig, Config, Projection};
+use lm::{Adapter, AdapterConfig, Architecture, Projection};
 use safetensors::SafeTensors;
 
 pub(crate) fn golden_folder() -> PathBuf {
@@ -68,7 +68,13 @@ pub(crate) fn assert_grad_close(name: &str, ours: &[f32], theirs: &[f32], tolera
 }
 
 /// The adapter of `formula_lora` in make_golden.py.
-pub(crate) fn formula_adapter(model: &Config, rank: usize, alpha: f32, phase: f64, size: f64) -> Adapter {
+pub(crate) fn formula_adapter(
+    model: &Architecture,
+    rank: usize,
+    alpha: f32,
+    phase: f64,
+    size: f64,
+) -> Adapter {
     // The generating script numbers projections q, k, v, o, gate, up, down.
     let config = AdapterConfig::all_linear(rank, alpha);
     let mut tensors = BTreeMap::new();
@@ -85,4 +91,12 @@ pub(crate) fn formula_adapter(model: &Config, rank: usize, alpha: f32, phase: f6
         tensors.insert(name, (shape, data));
     }
     Adapter::from_tensors(model, config, tensors).unwrap()
+}
+
+/// A Llama of these sizes.
+
+pub(crate) fn llama(sizes: &serde_json::Value) -> Architecture {
+    let mut config = sizes.clone();
+    config["architectures"] = serde_json::json!(["LlamaForCausalLM"]);
+    Architecture::from_json(std::path::Path::new("config.json"), &config).unwrap()
 }

@@ -135,7 +135,7 @@ fn well_named(id: &str, at: &str) -> Result<()> {
 }
 
 fn tokens(input: &Input, outline: &Outline, at: &str) -> Result<Tokens> {
-    let config = &outline.config;
+    let model = &outline.architecture;
     let failed = |e: lm::Error| SpecError::new(at, e.to_string());
     let found = match input {
         Input::Chat { system, user } => {
@@ -145,11 +145,11 @@ fn tokens(input: &Input, outline: &Outline, at: &str) -> Result<Tokens> {
             Tokens { tokens, slots: vec![] }
         }
         Input::Question { layers, slots, text } => {
-            if let Some(layer) = layers.iter().find(|l| **l >= config.num_hidden_layers) {
-                let blocks = config.num_hidden_layers;
+            if let Some(layer) = layers.iter().find(|l| **l >= model.layers.len()) {
+                let blocks = model.layers.len();
                 return refuse(format!("{at}.question.layers"), format!("names block {layer} of {blocks}"));
             }
-            let room = config.max_position_embeddings;
+            let room = model.context;
             if layers.is_empty() || *slots == 0 || layers.len().checked_mul(*slots).is_none_or(|n| n > room) {
                 return refuse(format!("{at}.question"), "needs a layer and a slot, and room for all slots");
             }
@@ -165,12 +165,12 @@ fn tokens(input: &Input, outline: &Outline, at: &str) -> Result<Tokens> {
         }
         Input::Tokens(tokens) => Tokens { tokens: tokens.clone(), slots: vec![] },
     };
-    if found.tokens.is_empty() || found.tokens.len() > config.max_position_embeddings {
-        let most = config.max_position_embeddings;
+    if found.tokens.is_empty() || found.tokens.len() > model.context {
+        let most = model.context;
         return refuse(at, format!("has {} tokens; 1 to {most} are allowed", found.tokens.len()));
     }
-    if let Some(t) = found.tokens.iter().find(|t| **t as usize >= config.vocab_size) {
-        return refuse(at, format!("token {t} is outside the vocabulary of {}", config.vocab_size));
+    if let Some(t) = found.tokens.iter().find(|t| **t as usize >= model.vocab_size) {
+        return refuse(at, format!("token {t} is outside the vocabulary of {}", model.vocab_size));
     }
     Ok(found)
 }
@@ -197,7 +197,8 @@ impl<'a> Checker<'a> {
     ) -> Result<()> {
         self.cost.tokens = self.cost.tokens.saturating_add(tokens);
         self.cost.flops += flops;
-        self.cost.bytes += vectors as f64 * (self.around.outline.config.hidden_size * 4) as f64 + other_bytes;
+        self.cost.bytes +=
+            vectors as f64 * (self.around.outline.architecture.hidden_size * 4) as f64 + other_bytes;
         let cap = self.around.cap;
         for (what, cost, cap) in
             [("FLOPs", self.cost.flops, cap.flops), ("bytes", self.cost.bytes, cap.bytes)]
@@ -242,11 +243,11 @@ impl<'a> Checker<'a> {
 
     /// FLOPs of one operation on every value of so many vectors.
     fn elementwise(&self, vectors: usize) -> f64 {
-        (vectors * self.around.outline.config.hidden_size) as f64
+        (vectors * self.around.outline.architecture.hidden_size) as f64
     }
 
     fn layer(&self, layer: usize, at: &str) -> Result<usize> {
-        let blocks = self.around.outline.config.num_hidden_layers;
+        let blocks = self.around.outline.architecture.layers.len();
         if layer < blocks {
             Ok(layer)
         } else {
@@ -255,7 +256,7 @@ impl<'a> Checker<'a> {
     }
 
     fn read(&mut self, collect: &'a Collect, input: &str, at: &str) -> Result<Read> {
-        let blocks = self.around.outline.config.num_hidden_layers;
+        let blocks = self.around.outline.architecture.layers.len();
         let layer = match (collect.layer, collect.depth) {
             (Some(layer), None) => self.layer(layer, &format!("{at}.layer"))?,
             (None, Some(depth)) if (0.0..1.0).contains(&depth) => (blocks as f64 * depth) as usize,
@@ -323,7 +324,13 @@ impl<'a> Checker<'a> {
                     );
                     return refuse(format!("{at}.inject[{i}].layer"), what);
                 }
-                self.charge(at, tokens.len(), outline.pass_flops(tokens.len(), deepest), 0, 0.0)?;
+                self.charge(
+                    at,
+                    tokens.len(),
+                    outline.architecture.pass_flops(tokens.len(), deepest),
+                    0,
+                    0.0,
+                )?;
                 Ok(Planned::Forward { tokens, adapters, collect, inject })
             }
             Step::Sub(s) => {
@@ -376,13 +383,13 @@ impl<'a> Checker<'a> {
             }
             Step::UnembedTopk(s) => {
                 let n = self.vectors(&s.a, &format!("{at}.a"))?;
-                if s.k == 0 || s.k > MOST_TOP.min(outline.config.vocab_size) {
-                    let most = MOST_TOP.min(outline.config.vocab_size);
+                if s.k == 0 || s.k > MOST_TOP.min(outline.architecture.vocab_size) {
+                    let most = MOST_TOP.min(outline.architecture.vocab_size);
                     return refuse(format!("{at}.k"), format!("is {}; 1 to {most} are allowed", s.k));
                 }
                 self.name(&s.id, &id_at, Value::Words)?;
                 // A token with its logit, and as text.
-                self.charge(at, 0, n as f64 * outline.head_flops(), 0, (n * s.k * 64) as f64)?;
+                self.charge(at, 0, n as f64 * outline.architecture.head_flops(), 0, (n * s.k * 64) as f64)?;
                 Ok(Planned::Unembed { id: s.id.clone(), a: s.a.clone(), k: s.k })
             }
             Step::Generate(s) => {
@@ -403,10 +410,10 @@ impl<'a> Checker<'a> {
                         format!("is {}; above 0, up to 1 is allowed", sample.p),
                     );
                 }
-                if sample.k as usize > outline.config.vocab_size {
+                if sample.k as usize > outline.architecture.vocab_size {
                     return refuse(format!("{at}.k"), format!("is {}, more than the vocabulary", sample.k));
                 }
-                let room = outline.config.max_position_embeddings - tokens.len();
+                let room = outline.architecture.context - tokens.len();
                 if sample.max == 0 || sample.max > MOST_NEW_TOKENS.min(room) {
                     let most = MOST_NEW_TOKENS.min(room);
                     return refuse(
@@ -416,8 +423,8 @@ impl<'a> Checker<'a> {
                 }
                 self.name(&s.id, &id_at, Value::Words)?;
                 let n = tokens.len() + sample.max;
-                let flops = outline.pass_flops(n, outline.config.num_hidden_layers)
-                    + sample.max as f64 * outline.head_flops();
+                let flops = outline.architecture.pass_flops(n, outline.architecture.layers.len())
+                    + sample.max as f64 * outline.architecture.head_flops();
                 // Keys and values, of the prompt twice: replies grow copies of it.
                 self.charge(&at, n, flops, 0, outline.cache_bytes(n + tokens.len()))?;
                 Ok(Planned::Generate {
@@ -487,7 +494,7 @@ fn canonical(spec: &Spec, outline: &Outline) -> Spec {
     let collects =
         spec.steps.iter_mut().filter_map(|s| if let Step::Forward(f) = s { Some(f) } else { None });
     for collect in collects.flat_map(|f| &mut f.collect) {
-        let blocks = outline.config.num_hidden_layers as f64;
+        let blocks = outline.architecture.layers.len() as f64;
         collect.layer = collect.layer.or(collect.depth.map(|d| (blocks * d) as usize));
         collect.depth = None;
     }

@@ -44,7 +44,7 @@ pub(super) fn merged(context: &Context<'_>, adapter: &str, dir: &Path, dtype: &s
         .hint("pass the --model that it was made with"));
     }
     let config = factory::load::adapter_config(&record.peft)?;
-    let own = Adapter::from_safetensors(&loaded.checkpoint.config, config, &store.weights(&record)?)?;
+    let own = Adapter::from_safetensors(&loaded.checkpoint.architecture, config, &store.weights(&record)?)?;
     let dtype = if dtype == "f32" { ExportDtype::F32 } else { ExportDtype::Bf16 };
     let base = context.model_name(&source);
     let card = json!({"schema": "merged/1", "adapter": record, "torch_dtype": dtype.torch_name(),

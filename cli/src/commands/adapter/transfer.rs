@@ -175,10 +175,10 @@ pub(in crate::commands) fn shape(base: &Outline) -> ImportShape {
     ImportShape {
         base_model: base.name.clone(),
         revision: base.revision.clone(),
-        layers: base.config.num_hidden_layers,
+        layers: base.architecture.layers.len(),
         projections: Projection::ALL
             .iter()
-            .map(|p| (p.name().to_owned(), p.features(&base.config)))
+            .map(|p| (p.name().to_owned(), base.architecture.features(0, *p)))
             .collect(),
     }
 }
@@ -188,8 +188,8 @@ pub(in crate::commands) fn shape(base: &Outline) -> ImportShape {
 fn effect(base: &BaseModel, imported: &Imported) -> std::result::Result<f64, String> {
     let norm = weigh(&imported.weights, imported.peft.lora_alpha / imported.peft.r as f32)?;
     let config = factory::load::adapter_config(&imported.peft).map_err(|e| e.to_string())?;
-    let adapter =
-        Adapter::from_safetensors(base.config(), config, &imported.weights).map_err(|e| e.to_string())?;
+    let adapter = Adapter::from_safetensors(&base.architecture, config, &imported.weights)
+        .map_err(|e| e.to_string())?;
     let prompt = base.prompt("Tell me something.").map_err(|e| e.to_string())?;
     let last = prompt.len() - 1;
     let rows = vec![Row::plain(prompt.clone()), Row::with_adapters(prompt, vec![0])];

@@ -177,7 +177,7 @@ pub(super) fn prepare(
     let wrong = |e: intervention::SpecError| CommandError::new(Kind::Usage, e.to_string());
     let blob =
         |digest: &Digest| store.map_err(|e| e.message.clone())?.get_blob(digest).map_err(|e| e.to_string());
-    let stored = intervention::stored(blob, &spec, outline.config.hidden_size).map_err(wrong)?;
+    let stored = intervention::stored(blob, &spec, outline.architecture.hidden_size).map_err(wrong)?;
     let vectors = stored.iter().map(|(id, v)| (id.clone(), v.len())).collect();
     let around = Surroundings { outline, adapters: &adapters, vectors: &vectors, cap };
     let plan = intervention::check(&spec, around).map_err(|e| {

@@ -1,16 +1,10 @@
 //! The low-rank terms of every adapter in a chunk.
 
-use super::chunk::{Chunk, Segment};
+use super::kernels::executed;
+use super::kernels::lowrank::{down, outer, up};
 use crate::adapter::Projection;
-use crate::kernels::executed;
-use crate::kernels::lowrank::{down, outer, up};
-
-/// Columns `at..` of rows `stride` wide.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Columns {
-    pub(crate) stride: usize,
-    pub(crate) at: usize,
-}
+use crate::decoder::chunk::{Chunk, Segment};
+use crate::engine::Columns;
 
 /// Gradient buffers of the trainable adapters of one chunk, each as long as its adapter's `params`.
 #[derive(Debug, Default)]
@@ -20,6 +14,13 @@ pub(crate) struct Grads {
 }
 
 impl Grads {
+    pub(super) fn zeros(chunk: &Chunk<'_>, trainable: &[usize]) -> Self {
+        let adapters = || chunk.segments.iter().flat_map(|s| &s.adapters);
+        let size =
+            |a: usize| adapters().find(|(i, _)| *i == a).map_or(0, |(_, adapter)| adapter.params.len());
+        Self { of: trainable.iter().map(|&a| (a, vec![0f32; size(a)])).collect() }
+    }
+
     fn get(&mut self, adapter: usize) -> Option<&mut Vec<f32>> {
         self.of.iter_mut().find(|(a, _)| *a == adapter).map(|(_, g)| g)
     }

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
-
 use crate::batch::Batch;
+use crate::decoder::Model;
 use crate::decoder::chunk::{Chunk, split};
-use crate::decoder::layer::NoKeyValues;
-use crate::kernels::elementwise::exp_scores;
-use crate::{Decoder, Error, Result};
+use crate::engine::cpu::exp_sum;
+use crate::engine::{Caches, Engine};
+use crate::{Error, Result};
 
 /// Tokens that one thread computes together in passes without gradient.
 pub(crate) const FORWARD_TOKENS: usize = 512;
@@ -41,13 +40,9 @@ pub struct Seen {
     pub residual: Vec<Vec<Vec<f32>>>,
 }
 
-impl Decoder {
-    /// Runs the batch without gradient and returns, row by row, what was asked for.
-    ///
-    /// # Errors
-    /// If a row, an adapter index, a layer or a position does not exist.
-    pub fn forward(&self, batch: &Batch<'_>, wants: &[Want]) -> Result<Vec<Seen>> {
-        batch.validate(self.config())?;
+impl<E: Engine> Model<E> {
+    pub(super) fn run_forward(&self, batch: &Batch<'_>, wants: &[Want]) -> Result<Vec<Seen>> {
+        batch.validate(&self.architecture)?;
         if wants.len() != batch.rows.len() {
             return Err(Error::Request(format!("{} rows but {} wants", batch.rows.len(), wants.len())));
         }
@@ -59,36 +54,43 @@ impl Decoder {
                     row.tokens.len()
                 )));
             }
-            if let Some(r) = want.residual.iter().find(|r| r.layer >= self.config().num_hidden_layers) {
+            if let Some(r) = want.residual.iter().find(|r| r.layer >= self.layers.len()) {
                 return Err(Error::Request(format!(
                     "row {i} is asked at layer {}, the model has {}",
                     r.layer,
-                    self.config().num_hidden_layers
+                    self.layers.len()
                 )));
             }
         }
         let rows: Vec<usize> = (0..batch.rows.len()).collect();
-        let pieces =
-            split(&rows, |r| batch.rows[r].tokens.len(), FORWARD_TOKENS, rayon::current_num_threads());
-        let seen: Vec<Vec<Seen>> =
-            pieces.par_iter().map(|piece| self.forward_piece(batch, wants, piece)).collect();
+        let pieces = split(&rows, |r| batch.rows[r].tokens.len(), FORWARD_TOKENS, self.engine.parallel());
+        let seen = self.engine.each(&pieces, |piece| self.forward_piece(batch, wants, piece));
         Ok(seen.into_iter().flatten().collect())
     }
 
-    /// The `k` most likely next tokens that each vector stands for if it is taken for the last layer's output (the logit
-    /// lens), with their logits, highest first; of equals the lower id first. Vectors have `hidden_size` values.
-    ///
-    /// # Errors
-    /// If a vector has another length or is not finite.
-    pub fn unembed_topk(&self, vectors: &[Vec<f32>], k: usize) -> Result<Vec<Vec<(u32, f32)>>> {
-        let d = self.config().hidden_size;
+    /// Checks vectors that stand for a residual stream, and tokens.
+    fn check_vectors(&self, vectors: &[Vec<f32>], tokens: &[u32]) -> Result<()> {
+        let d = self.hidden_size();
         if vectors.iter().any(|v| v.len() != d || v.iter().any(|x| !x.is_finite())) {
             return Err(Error::Request(format!("a vector to unembed is not {d} finite values")));
         }
-        let hidden = vectors.concat();
+        match tokens.iter().find(|&&t| t as usize >= self.architecture.vocab_size) {
+            Some(t) => Err(Error::Request(format!("token {t} is outside the vocabulary"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Calls `each(i, logits)` for every vector, taken for the last layer's output.
+    fn for_each_lens(&self, vectors: &[Vec<f32>], each: impl FnMut(usize, &[f32])) {
+        let hidden = self.engine.upload(vectors.concat());
         let positions: Vec<usize> = (0..vectors.len()).collect();
+        self.for_each_logits(&self.final_normed(&hidden, &positions), vectors.len(), each);
+    }
+
+    pub(super) fn run_unembed_topk(&self, vectors: &[Vec<f32>], k: usize) -> Result<Vec<Vec<(u32, f32)>>> {
+        self.check_vectors(vectors, &[])?;
         let mut out = Vec::with_capacity(vectors.len());
-        self.for_each_logits(&self.final_normed(&hidden, &positions), |_, logits| {
+        self.for_each_lens(vectors, |_, logits| {
             let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
             let higher =
                 |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
@@ -98,77 +100,62 @@ impl Decoder {
         Ok(out)
     }
 
-    /// What each vector of `hidden_size` adds to the logits of `tokens`, if it is taken for a part of the last layer's output:
-    /// `W_U (g * v)` with the final norm's weight `g` and without the norm's division, which is the same for all tokens. Linear
-    /// in the vector, so that a faint difference is not blown up.
-    ///
-    /// # Errors
-    /// If a vector has another length or is not finite, or a token is outside the vocabulary.
-    pub fn lens_logits(&self, vectors: &[Vec<f32>], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-        let d = self.config().hidden_size;
-        if vectors.iter().any(|v| v.len() != d || v.iter().any(|x| !x.is_finite())) {
-            return Err(Error::Request(format!("a vector to unembed is not {d} finite values")));
-        }
-        if let Some(t) = tokens.iter().find(|&&t| t as usize >= self.config().vocab_size) {
-            return Err(Error::Request(format!("token {t} is outside the vocabulary")));
-        }
+    pub(super) fn run_lens_logits(&self, vectors: &[Vec<f32>], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        self.check_vectors(vectors, tokens)?;
+        let (engine, d) = (&self.engine, self.hidden_size());
+        let norm = engine.vector_values(&self.final_norm.weight);
         let scaled: Vec<f32> =
-            vectors.iter().flat_map(|v| v.iter().zip(&self.final_norm).map(|(x, g)| x * g)).collect();
-        if self.config().tie_word_embeddings {
+            vectors.iter().flat_map(|v| v.iter().zip(&*norm).map(|(x, g)| x * g)).collect();
+        if self.architecture.tied {
             // These rows are at hand unrounded, and few: half precision would swap close neighbours.
-            let dot = |v: &[f32], t: u32| -> f32 {
-                let row = &self.embedding[t as usize * d..][..d];
+            let rows = engine.table_rows(&self.embedding, tokens);
+            let dot = |v: &[f32], row: &[f32]| -> f32 {
                 v.iter().zip(row).map(|(a, b)| f64::from(a * b)).sum::<f64>() as f32
             };
-            return Ok(scaled.chunks_exact(d).map(|v| tokens.iter().map(|&t| dot(v, t)).collect()).collect());
+            let of = |v: &[f32]| rows.chunks_exact(d).map(|row| dot(v, row)).collect();
+            return Ok(scaled.chunks_exact(d).map(of).collect());
         }
         let mut out = Vec::with_capacity(vectors.len());
-        self.for_each_logits(&scaled, |_, logits| {
+        self.for_each_uncapped(scaled, vectors.len(), |_, logits| {
             out.push(tokens.iter().map(|&t| logits[t as usize]).collect());
         });
         Ok(out)
     }
 
-    /// Log-probabilities of `tokens` if each vector of `hidden_size` is the last layer's output.
-    ///
-    /// # Errors
-    /// If a vector has another length, or a token is outside the vocabulary.
-    pub fn next_log_probs(&self, vectors: &[Vec<f32>], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-        let d = self.config().hidden_size;
-        if vectors.iter().any(|v| v.len() != d) {
-            return Err(Error::Request(format!("a vector to unembed is not {d} values")));
+    /// Products of `n` rows with the output projection, without norm and cap.
+    fn for_each_uncapped(&self, rows: Vec<f32>, n: usize, mut each: impl FnMut(usize, &[f32])) {
+        let (d, v) = (self.hidden_size(), self.architecture.vocab_size);
+        for (block, rows) in rows.chunks(64 * d).enumerate().take(n.div_ceil(64)) {
+            let logits = self.engine.logits(&self.engine.upload(rows.to_vec()), &self.head, None);
+            for (i, row) in self.engine.read(&logits).chunks_exact(v).enumerate() {
+                each(block * 64 + i, row);
+            }
         }
-        if let Some(t) = tokens.iter().find(|&&t| t as usize >= self.config().vocab_size) {
-            return Err(Error::Request(format!("token {t} is outside the vocabulary")));
-        }
-        let positions: Vec<usize> = (0..vectors.len()).collect();
+    }
+
+    pub(super) fn run_next_log_probs(&self, vectors: &[Vec<f32>], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        self.check_vectors(vectors, tokens)?;
         let mut out = Vec::with_capacity(vectors.len());
-        self.for_each_logits(&self.final_normed(&vectors.concat(), &positions), |_, logits| {
-            let asked: Vec<f32> = tokens.iter().map(|&t| logits[t as usize]).collect();
-            let (max, sum) = exp_scores(logits);
+        self.for_each_lens(vectors, |_, logits| {
+            let (max, sum) = exp_sum(logits);
             let lse = max + sum.ln();
-            out.push(asked.into_iter().map(|x| x - lse).collect());
+            out.push(tokens.iter().map(|&t| logits[t as usize] - lse).collect());
         });
         Ok(out)
     }
 
-    /// Rows of the unembedding matrix, `hidden_size` values for each token.
-    ///
-    /// # Errors
-    /// If a token is outside the vocabulary.
-    pub fn unembedding(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-        let d = self.config().hidden_size;
-        if let Some(t) = tokens.iter().find(|&&t| t as usize >= self.config().vocab_size) {
-            return Err(Error::Request(format!("token {t} is outside the vocabulary")));
-        }
-        if self.config().tie_word_embeddings {
-            return Ok(tokens.iter().map(|&t| self.embedding[t as usize * d..][..d].to_vec()).collect());
+    pub(super) fn run_unembedding(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        self.check_vectors(&[], tokens)?;
+        let d = self.hidden_size();
+        if self.architecture.tied {
+            let rows = self.engine.table_rows(&self.embedding, tokens);
+            return Ok(rows.chunks_exact(d).map(<[f32]>::to_vec).collect());
         }
         // Logits of the unit vectors: the matrix is packed for products, not for reading.
         let mut units = vec![0f32; d * d];
         units.iter_mut().step_by(d + 1).for_each(|x| *x = 1.0);
         let mut out = vec![vec![0f32; d]; tokens.len()];
-        self.for_each_logits(&units, |i, logits| {
+        self.for_each_uncapped(units, d, |i, logits| {
             for (row, &t) in out.iter_mut().zip(tokens) {
                 row[i] = logits[t as usize];
             }
@@ -177,8 +164,9 @@ impl Decoder {
     }
 
     fn forward_piece(&self, batch: &Batch<'_>, wants: &[Want], rows: &[usize]) -> Vec<Seen> {
-        let d = self.config().hidden_size;
-        let chunk = Chunk::sharing(batch, rows, 0, |_| usize::MAX);
+        let d = self.hidden_size();
+        let plan = self.plan(Chunk::sharing(batch, rows, 0, |_| usize::MAX));
+        let chunk = self.engine.chunk(&plan);
         let needs_head = rows.iter().any(|&r| !wants[r].logits.is_empty());
         let deepest = if needs_head {
             self.layers.len()
@@ -189,18 +177,18 @@ impl Decoder {
             .iter()
             .map(|&r| (r, Seen { logits: vec![], residual: vec![vec![]; wants[r].residual.len()] }))
             .collect();
-        let mut hidden = chunk.embed(self);
-        for layer in 0..deepest {
-            self.layer_forward(layer, &chunk, &mut hidden, &mut NoKeyValues, None);
+        let hidden = self.pass(&plan, deepest, &mut Caches::None, None, |layer, hidden| {
             for place in &chunk.places {
                 let Some(seen) = out.get_mut(&place.row) else { continue };
                 for (at, kept) in wants[place.row].residual.iter().zip(&mut seen.residual) {
                     if at.layer == layer {
-                        kept.extend(at.positions.iter().map(|&p| hidden[place.token(p) * d..][..d].to_vec()));
+                        let tokens: Vec<usize> = at.positions.iter().map(|&p| place.token(p)).collect();
+                        let rows = self.engine.rows(hidden, d, &tokens);
+                        kept.extend(self.engine.read(&rows).chunks_exact(d).map(<[f32]>::to_vec));
                     }
                 }
             }
-        }
+        });
         if needs_head {
             let asked: Vec<(usize, usize)> = chunk
                 .places
@@ -209,7 +197,7 @@ impl Decoder {
                 .collect();
             let positions: Vec<usize> = asked.iter().map(|&(_, p)| p).collect();
             let normed = self.final_normed(&hidden, &positions);
-            self.for_each_logits(&normed, |i, logits| {
+            self.for_each_logits(&normed, positions.len(), |i, logits| {
                 if let Some(seen) = out.get_mut(&asked[i].0) {
                     seen.logits.push(logits.to_vec());
                 }

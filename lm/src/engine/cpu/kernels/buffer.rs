@@ -46,6 +46,11 @@ impl Buffer {
         out
     }
 
+    /// What is already in memory; it is not kept.
+    pub(crate) fn from(data: Vec<f32>) -> Self {
+        Self { len: data.len(), data, kept: false }
+    }
+
     /// A copy.
     pub(crate) fn of(x: &[f32]) -> Self {
         let mut out = Self::stale(x.len());

@@ -180,7 +180,7 @@ mod wide {
     /// # Safety
     /// As [`super::portable`]; the CPU has AVX-512F.
     #[target_feature(enable = "avx512f")]
-    pub(in crate::kernels) unsafe fn avx512<const MR: usize>(t: &Tile<f32, f32>) {
+    pub(in crate::engine::cpu::kernels) unsafe fn avx512<const MR: usize>(t: &Tile<f32, f32>) {
         let mut acc = [[_mm512_setzero_ps(); 2]; MR];
         // SAFETY: the caller guarantees the extents; fetching ahead touches nothing.
         unsafe {
@@ -207,7 +207,7 @@ mod wide {
     /// `a` is readable for `T` rows of `k` (`lda` apart), `b` for `R` rows (`ldb` apart), `c` writable for `T` rows of `R`
     /// (`ldc` apart); the CPU has AVX-512F.
     #[target_feature(enable = "avx512f")]
-    pub(in crate::kernels) unsafe fn dots<const T: usize, const R: usize>(t: &Tile<f32, f32>) {
+    pub(in crate::engine::cpu::kernels) unsafe fn dots<const T: usize, const R: usize>(t: &Tile<f32, f32>) {
         let mut acc = [[_mm512_setzero_ps(); R]; T];
         // SAFETY: the caller guarantees the extents; masked lanes are not read.
         unsafe {
@@ -237,7 +237,7 @@ mod wide {
     /// # Safety
     /// `x` holds twice as many values as `out`, a multiple of 32; the CPU has AVX-512F and AVX512-BF16.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(in crate::kernels) unsafe fn to_bf16(x: &[f32], out: &mut [u32]) {
+    pub(in crate::engine::cpu::kernels) unsafe fn to_bf16(x: &[f32], out: &mut [u32]) {
         for (x, out) in x.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<16>().0) {
             // SAFETY: 32 values are read and 16 words written; __m512bh and __m512i are the same 64 bytes.
             unsafe {
@@ -253,7 +253,7 @@ mod wide {
     /// # Safety
     /// As [`super::portable`] with `k` counting pairs; the CPU has AVX-512F and AVX512-BF16.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(in crate::kernels) unsafe fn avx512_bf16<const MR: usize>(t: &Tile<u32, u32>) {
+    pub(in crate::engine::cpu::kernels) unsafe fn avx512_bf16<const MR: usize>(t: &Tile<u32, u32>) {
         let mut acc = [[_mm512_setzero_ps(); 2]; MR];
         // SAFETY: the caller guarantees the extents; fetching ahead touches nothing; __m512, __m512i and __m512bh are the
         // same 64 bytes.

@@ -128,12 +128,12 @@ macro_rules! vectorised {
                 fn avx512($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
-                match $crate::kernels::simd_level() {
+                match $crate::engine::cpu::kernels::simd_level() {
                     // SAFETY: `simd_level` reports a level only after detecting every feature it names.
-                    $crate::kernels::SimdLevel::Avx512 | $crate::kernels::SimdLevel::Avx512Bf16 => return unsafe { avx512($($arg),*) },
+                    $crate::engine::cpu::kernels::SimdLevel::Avx512 | $crate::engine::cpu::kernels::SimdLevel::Avx512Bf16 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::kernels::SimdLevel::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::kernels::SimdLevel::Portable => {}
+                    $crate::engine::cpu::kernels::SimdLevel::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::engine::cpu::kernels::SimdLevel::Portable => {}
                 }
             }
             body::<false>($($arg),*)

@@ -5,14 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
-
+use super::sampler::{self, Sampling};
 use crate::batch::{Batch, Row, distinct};
+use crate::decoder::Model;
 use crate::decoder::chunk::{Chunk, split};
-use crate::kernels::elementwise::exp_scores;
-use crate::kv_cache::{Growing, Sequence};
-use crate::sampler::{self, Sampling};
-use crate::{Adapter, Decoder, Error, Result};
+use crate::engine::cpu::exp_sum;
+use crate::engine::{Caches, Engine};
+use crate::{Adapter, Error, Result};
 
 /// Rows decoded together by one thread.
 const DECODE_ROWS: usize = 64;
@@ -52,40 +51,26 @@ pub struct Watched {
 }
 
 /// A prompt that has been computed: its cache and the logits after its last token.
-pub(crate) struct Computed {
-    pub(crate) cache: Sequence,
+pub(crate) struct Computed<E: Engine> {
+    pub(crate) cache: E::Cache,
     pub(crate) logits: Vec<f32>,
 }
 
-impl Decoder {
-    /// Generates a reply for every request; `stop` lists the tokens that end one.
-    ///
-    /// # Errors
-    /// If a prompt is malformed or would run past the model's context.
-    pub fn generate(&self, adapters: &[&Adapter], requests: &[Request], stop: &[u32]) -> Result<Vec<Reply>> {
-        let replies = self.generate_watching(adapters, requests, stop, &[])?;
-        Ok(replies.into_iter().map(|w| w.reply).collect())
-    }
-
-    /// The same, and of every token that was picked (the stop token too) how likely each of `watched` was in its place, before
-    /// temperature and filters.
-    ///
-    /// # Errors
-    /// As [`Decoder::generate`], or if a watched token is outside the vocabulary.
-    pub fn generate_watching(
+impl<E: Engine> Model<E> {
+    pub(super) fn run_generate(
         &self,
         adapters: &[&Adapter],
         requests: &[Request],
         stop: &[u32],
         watched: &[u32],
     ) -> Result<Vec<Watched>> {
-        if let Some(t) = watched.iter().find(|&&t| t as usize >= self.config().vocab_size) {
+        if let Some(t) = watched.iter().find(|&&t| t as usize >= self.architecture.vocab_size) {
             return Err(Error::Request(format!("token {t} is outside the vocabulary")));
         }
         let batch =
             Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
-        batch.validate(self.config())?;
-        let limit = self.config().max_position_embeddings;
+        batch.validate(&self.architecture)?;
+        let limit = self.architecture.context;
         if let Some(i) = requests.iter().position(|r| r.prompt.tokens.len() + r.max_new_tokens > limit) {
             return Err(Error::Request(format!(
                 "request {i} would run past the model's context of {limit} tokens"
@@ -97,17 +82,19 @@ impl Decoder {
             let sampling = (s.temperature.to_bits(), s.top_k, s.top_p.to_bits(), r.seed);
             (r.prompt.identity(), r.max_new_tokens, (!greedy).then_some(sampling))
         });
-        let pieces = split(&rows, |_| 1, DECODE_ROWS, rayon::current_num_threads());
-        let replies: Vec<Vec<Watched>> = pieces
-            .par_iter()
-            .map(|piece| self.generate_piece(&batch, requests, piece, stop, watched))
-            .collect();
+        let pieces = split(&rows, |_| 1, DECODE_ROWS, self.engine.parallel());
+        let replies =
+            self.engine.each(&pieces, |piece| self.generate_piece(&batch, requests, piece, stop, watched));
         let replies: Vec<Watched> = replies.into_iter().flatten().collect();
         Ok(of_request.into_iter().map(|i| replies[i].clone()).collect())
     }
 
     /// Computes the prompts of `rows`, each distinct one once. Returns, for each row, the index of its prompt.
-    pub(crate) fn compute_prompts(&self, batch: &Batch<'_>, rows: &[usize]) -> (Vec<usize>, Vec<Computed>) {
+    pub(crate) fn compute_prompts(
+        &self,
+        batch: &Batch<'_>,
+        rows: &[usize],
+    ) -> (Vec<usize>, Vec<Computed<E>>) {
         let mut known = BTreeMap::new();
         let mut first = Vec::new();
         let of_row: Vec<usize> = rows
@@ -122,18 +109,16 @@ impl Decoder {
         let mut computed = Vec::with_capacity(first.len());
         for piece in split(&first, |r| batch.rows[r].tokens.len(), PROMPT_TOKENS, 1) {
             // What prompts of the same adapters have in common at their beginnings is computed once.
-            let chunk = Chunk::sharing(batch, &piece, 0, |_| usize::MAX);
-            let mut spans: Vec<Sequence> = chunk.spans.iter().map(|_| Sequence::empty(self)).collect();
-            let mut kv = Growing { heads: self.heads, sequences: spans.iter_mut().collect() };
-            let mut hidden = chunk.embed(self);
-            for layer in 0..self.layers.len() {
-                self.layer_forward(layer, &chunk, &mut hidden, &mut kv, None);
-            }
+            let plan = self.plan(Chunk::sharing(batch, &piece, 0, |_| usize::MAX));
+            let chunk = self.engine.chunk(&plan);
+            let mut spans: Vec<E::Cache> =
+                chunk.spans.iter().map(|_| self.engine.cache(self.layers.len())).collect();
+            let hidden = self.whole_pass(&plan, &mut Caches::Growing(spans.iter_mut().collect()));
             let last: Vec<usize> = chunk.places.iter().map(|p| p.token(p.len() - 1)).collect();
-            let mut prompts: BTreeMap<usize, Computed> = BTreeMap::new();
-            self.for_each_logits(&self.final_normed(&hidden, &last), |i, logits| {
+            let mut prompts: BTreeMap<usize, Computed<E>> = BTreeMap::new();
+            self.for_each_logits(&self.final_normed(&hidden, &last), last.len(), |i, logits| {
                 let place = &chunk.places[i];
-                let cache = Sequence::joined(chunk.spans_of(place).map(|span| &spans[span]));
+                let cache = self.engine.joined(chunk.spans_of(place).map(|span| &spans[span]));
                 prompts.insert(place.row, Computed { cache, logits: logits.to_vec() });
             });
             let in_order = piece.iter().map(|r| prompts.remove(r));
@@ -155,7 +140,7 @@ impl Decoder {
             .iter()
             .map(|_| Watched { reply: Reply { tokens: vec![], stopped_by: None }, log_probs: vec![] })
             .collect();
-        let mut caches: Vec<Sequence> = prompt_of.iter().map(|&p| prompts[p].cache.clone()).collect();
+        let mut caches: Vec<E::Cache> = prompt_of.iter().map(|&p| prompts[p].cache.clone()).collect();
         let mut active: Vec<usize> = Vec::new();
         // Takes the next token of row i; true while the row goes on.
         let take = |i: usize, logits: &[f32], position: usize, out: &mut Watched| {
@@ -164,7 +149,7 @@ impl Decoder {
                 return false;
             }
             if !watched.is_empty() {
-                let (max, sum) = exp_scores(&mut logits.to_vec());
+                let (max, sum) = exp_sum(logits);
                 let lse = max + sum.ln();
                 out.log_probs.push(watched.iter().map(|&t| logits[t as usize] - lse).collect());
             }
@@ -178,7 +163,7 @@ impl Decoder {
             reply.tokens.len() < request.max_new_tokens
         };
         for (i, &p) in prompt_of.iter().enumerate() {
-            if take(i, &prompts[p].logits, prompts[p].cache.len(), &mut replies[i]) {
+            if take(i, &prompts[p].logits, self.engine.cached(&prompts[p].cache), &mut replies[i]) {
                 active.push(i);
             }
         }
@@ -197,17 +182,13 @@ impl Decoder {
                     .collect(),
             };
             let order: Vec<usize> = (0..active.len()).collect();
-            let positions: Vec<usize> = active.iter().map(|&i| caches[i].len()).collect();
-            let chunk = Chunk::new(&step, &order, 0, |r| positions[r]);
-            let mut alive = caches.iter_mut().enumerate().filter(|(i, _)| active.contains(i)).map(|(_, c)| c);
-            let mut kv = Growing { heads: self.heads, sequences: alive.by_ref().collect() };
-            let mut hidden = chunk.embed(self);
-            for layer in 0..self.layers.len() {
-                self.layer_forward(layer, &chunk, &mut hidden, &mut kv, None);
-            }
+            let positions: Vec<usize> = active.iter().map(|&i| self.engine.cached(&caches[i])).collect();
+            let plan = self.plan(Chunk::new(&step, &order, 0, |n| positions[n]));
+            let growing = caches.iter_mut().enumerate().filter(|(i, _)| active.contains(i)).map(|(_, c)| c);
+            let hidden = self.whole_pass(&plan, &mut Caches::Growing(growing.collect()));
             let normed = self.final_normed(&hidden, &order);
             let mut going = Vec::with_capacity(active.len());
-            self.for_each_logits(&normed, |n, logits| {
+            self.for_each_logits(&normed, order.len(), |n, logits| {
                 let i = active[n];
                 if take(i, logits, positions[n] + 1, &mut replies[i]) {
                     going.push(i);

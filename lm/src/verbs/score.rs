@@ -3,14 +3,13 @@
 //! Each distinct prompt is computed once, its cache shared by all its candidates; candidates of many prompts are packed
 //! together; equal requests are computed once.
 
-use rayon::prelude::*;
-
 use crate::batch::{Batch, Row, distinct};
+use crate::decoder::Model;
 use crate::decoder::chunk::{Chunk, split};
 use crate::decoder::head::{Label, Target};
-use crate::kernels::elementwise::exp_scores;
-use crate::kv_cache::Shared;
-use crate::{Adapter, Decoder, Error, Result};
+use crate::engine::cpu::exp_sum;
+use crate::engine::{Caches, Engine};
+use crate::{Adapter, Error, Result};
 
 /// Prompts that one thread holds the caches of at once.
 const PROMPTS: usize = 16;
@@ -26,22 +25,21 @@ pub struct ScoreRequest {
     pub candidates: Vec<Vec<u32>>,
 }
 
-impl Decoder {
-    /// Total log-probability in nats of each candidate after its prompt, in the order given.
-    ///
-    /// # Errors
-    /// If a prompt or a candidate is empty or malformed.
-    pub fn score(&self, adapters: &[&Adapter], requests: &[ScoreRequest]) -> Result<Vec<Vec<f64>>> {
+impl<E: Engine> Model<E> {
+    pub(super) fn run_score(
+        &self,
+        adapters: &[&Adapter],
+        requests: &[ScoreRequest],
+    ) -> Result<Vec<Vec<f64>>> {
         let batch =
             Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
-        batch.validate(self.config())?;
+        batch.validate(&self.architecture)?;
         for (i, request) in requests.iter().enumerate() {
             for (c, candidate) in request.candidates.iter().enumerate() {
-                let too_long =
-                    request.prompt.tokens.len() + candidate.len() > self.config().max_position_embeddings;
+                let too_long = request.prompt.tokens.len() + candidate.len() > self.architecture.context;
                 if candidate.is_empty()
                     || too_long
-                    || candidate.iter().any(|&t| t as usize >= self.config().vocab_size)
+                    || candidate.iter().any(|&t| t as usize >= self.architecture.vocab_size)
                 {
                     return Err(Error::Request(format!(
                         "request {i}: candidate {c} is empty, too long or not of this vocabulary"
@@ -50,9 +48,8 @@ impl Decoder {
             }
         }
         let (rows, of_request) = distinct(requests, |r| (r.prompt.identity(), r.candidates.clone()));
-        let pieces = split(&rows, |_| 1, PROMPTS, rayon::current_num_threads());
-        let scores: Vec<Vec<Vec<f64>>> =
-            pieces.par_iter().map(|piece| self.score_piece(&batch, requests, piece)).collect();
+        let pieces = split(&rows, |_| 1, PROMPTS, self.engine.parallel());
+        let scores = self.engine.each(&pieces, |piece| self.score_piece(&batch, requests, piece));
         let scores: Vec<Vec<f64>> = scores.into_iter().flatten().collect();
         Ok(of_request.into_iter().map(|i| scores[i].clone()).collect())
     }
@@ -63,7 +60,7 @@ impl Decoder {
         // The first token of every candidate is read off the prompt's own last logits.
         for (i, &r) in rows.iter().enumerate() {
             let logits = &prompts[prompt_of[i]].logits;
-            let (max, sum) = exp_scores(&mut logits.clone());
+            let (max, sum) = exp_sum(logits);
             let lse = max as f64 + (sum as f64).ln();
             scores.push(requests[r].candidates.iter().map(|c| logits[c[0] as usize] as f64 - lse).collect());
         }
@@ -89,12 +86,11 @@ impl Decoder {
         let all: Vec<usize> = (0..longer.len()).collect();
         for piece in split(&all, |t| tail.rows[t].tokens.len() - 1, CANDIDATE_TOKENS, 1) {
             let owner = |t: usize| prompt_of[longer[t].0];
-            let chunk = Chunk::new(&tail, &piece, 1, |t| prompts[owner(t)].cache.len());
-            let mut kv = Shared { sequences: piece.iter().map(|&t| &prompts[owner(t)].cache).collect() };
-            let mut hidden = chunk.embed(self);
-            for layer in 0..self.layers.len() {
-                self.layer_forward(layer, &chunk, &mut hidden, &mut kv, None);
-            }
+            let chunk = Chunk::new(&tail, &piece, 1, |t| self.engine.cached(&prompts[owner(t)].cache));
+            let plan = self.plan(chunk);
+            let chunk = self.engine.chunk(&plan);
+            let caches = piece.iter().map(|&t| &prompts[owner(t)].cache).collect();
+            let hidden = self.whole_pass(&plan, &mut Caches::Shared(caches));
             let mut labels = Vec::new();
             let mut owners = Vec::new();
             for place in &chunk.places {
@@ -104,7 +100,7 @@ impl Decoder {
                     owners.push(longer[place.row]);
                 }
             }
-            let (losses, _) = self.head_loss(&hidden, &labels, false);
+            let (losses, _) = self.head_loss(&hidden, chunk.len(), &labels, false);
             for ((i, c), loss) in owners.into_iter().zip(losses) {
                 scores[i][c] -= loss;
             }

@@ -5,19 +5,17 @@
 //! trained alone, bit for bit.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
+use super::forward::FORWARD_TOKENS;
 use crate::batch::{Batch, Row};
+use crate::decoder::Model;
 use crate::decoder::chunk::{Chunk, split};
 use crate::decoder::head::{Label, Target};
-use crate::decoder::layer::{NoKeyValues, Tape};
-use crate::decoder::lora::Grads;
+use crate::engine::{Caches, Engine};
 use crate::footprint::TRAIN_TOKENS;
-use crate::forward::FORWARD_TOKENS;
-use crate::kernels::elementwise::add;
-use crate::{Adapter, Decoder, Error, Result};
+use crate::{Adapter, Error, Result};
 
 /// The base model's distributions at a row's label positions, held as final hidden states (a few hundred numbers a
 /// position instead of a vocabulary of them); the loss multiplies them out again.
@@ -53,7 +51,7 @@ impl TrainRow {
     }
 }
 
-/// Result of [`Decoder::loss_and_grads`].
+/// Result of [`crate::Verbs::loss_and_grads`].
 #[derive(Debug, Clone, Default)]
 pub struct LossAndGrads {
     /// For each row, the sum of its label positions' losses in nats (unweighted).
@@ -74,23 +72,11 @@ pub enum Cut {
     Whole,
 }
 
-impl Decoder {
-    /// [`Decoder::loss_and_grads_cut`] in halves.
-    pub fn loss_and_grads(
-        &self,
-        adapters: &[&Adapter],
-        rows: &[TrainRow],
-        trainable: &[usize],
-    ) -> Result<LossAndGrads> {
-        self.loss_and_grads_cut(adapters, rows, trainable, Cut::Halves)
-    }
+/// What a chunk gives: its rows' losses, and gradients by adapter.
+type Piece = (Vec<(usize, f64)>, Vec<(usize, Vec<f32>)>);
 
-    /// Weighted loss of the rows and its gradients with respect to the adapters listed in `trainable` (indices into
-    /// `adapters`). No gradient of a frozen weight, and none of another adapter, is formed.
-    ///
-    /// # Errors
-    /// If a row is malformed or has no label position.
-    pub fn loss_and_grads_cut(
+impl<E: Engine> Model<E> {
+    pub(super) fn run_training(
         &self,
         adapters: &[&Adapter],
         rows: &[TrainRow],
@@ -98,8 +84,8 @@ impl Decoder {
         cut: Cut,
     ) -> Result<LossAndGrads> {
         let batch = Batch { adapters: adapters.to_vec(), rows: rows.iter().map(|r| r.row.clone()).collect() };
-        batch.validate(self.config())?;
-        let d = self.config().hidden_size;
+        batch.validate(&self.architecture)?;
+        let d = self.hidden_size();
         for (i, row) in rows.iter().enumerate() {
             if row.completion_start == 0 || row.completion_start >= row.row.tokens.len() {
                 return Err(Error::Request(format!("training row {i} has no completion to predict")));
@@ -131,58 +117,52 @@ impl Decoder {
                     .map(move |piece| (key, piece))
             })
             .collect();
-        let results: Vec<(Vec<(usize, f64)>, Grads)> =
-            pieces.par_iter().map(|(key, piece)| self.train_piece(&batch, rows, piece, key)).collect();
+        let results = self.engine.each(&pieces, |(key, piece)| self.train_piece(&batch, rows, piece, key));
         let mut out = LossAndGrads { row_losses: vec![0.0; rows.len()], grads: BTreeMap::new() };
         for (losses, grads) in results {
             for (row, loss) in losses {
                 out.row_losses[row] = loss;
             }
-            for (adapter, grad) in grads.of {
+            for (adapter, grad) in grads {
                 match out.grads.entry(adapter) {
-                    std::collections::btree_map::Entry::Vacant(slot) => {
+                    Entry::Vacant(slot) => {
                         slot.insert(grad);
                     }
-                    std::collections::btree_map::Entry::Occupied(mut slot) => add(&grad, slot.get_mut()),
+                    Entry::Occupied(mut slot) => {
+                        slot.get_mut().iter_mut().zip(&grad).for_each(|(sum, g)| *sum += g);
+                    }
                 }
             }
         }
         Ok(out)
     }
 
-    /// The frozen model's own distributions at the label positions of `rows` (adapters and injections are ignored).
-    pub fn teachers(&self, rows: &[(Vec<u32>, usize)]) -> Result<Vec<Teacher>> {
+    pub(super) fn run_teachers(&self, rows: &[(Vec<u32>, usize)]) -> Result<Vec<Teacher>> {
         let batch =
             Batch { adapters: vec![], rows: rows.iter().map(|(t, _)| Row::plain(t.clone())).collect() };
-        batch.validate(self.config())?;
+        batch.validate(&self.architecture)?;
         if let Some(i) = rows.iter().position(|(t, start)| *start == 0 || *start >= t.len()) {
             return Err(Error::Request(format!("teacher row {i} has no completion")));
         }
         let all: Vec<usize> = (0..rows.len()).collect();
-        let pieces = split(&all, |r| rows[r].0.len() - 1, FORWARD_TOKENS, rayon::current_num_threads());
-        let d = self.config().hidden_size;
-        let teachers: Vec<Vec<Teacher>> = pieces
-            .par_iter()
-            .map(|piece| {
-                let chunk = Chunk::sharing(&batch, piece, 1, |_| usize::MAX);
-                let mut hidden = chunk.embed(self);
-                for layer in 0..self.layers.len() {
-                    self.layer_forward(layer, &chunk, &mut hidden, &mut NoKeyValues, None);
-                }
-                let of_row: BTreeMap<usize, Teacher> = chunk
-                    .places
-                    .iter()
-                    .map(|place| {
-                        let positions: Vec<usize> =
-                            (rows[place.row].1 - 1..place.len()).map(|p| place.token(p)).collect();
-                        let normed = self.final_normed(&hidden, &positions);
-                        debug_assert_eq!(normed.len(), positions.len() * d);
-                        (place.row, Teacher(Arc::new(normed)))
-                    })
-                    .collect();
-                of_row.into_values().collect()
-            })
-            .collect();
+        let pieces = split(&all, |r| rows[r].0.len() - 1, FORWARD_TOKENS, self.engine.parallel());
+        let teachers = self.engine.each(&pieces, |piece| {
+            let plan = self.plan(Chunk::sharing(&batch, piece, 1, |_| usize::MAX));
+            let hidden = self.whole_pass(&plan, &mut Caches::None);
+            let of_row: BTreeMap<usize, Teacher> = self
+                .engine
+                .chunk(&plan)
+                .places
+                .iter()
+                .map(|place| {
+                    let positions: Vec<usize> =
+                        (rows[place.row].1 - 1..place.len()).map(|p| place.token(p)).collect();
+                    let normed = self.final_normed(&hidden, &positions);
+                    (place.row, Teacher(Arc::new(self.engine.read(&normed).into_owned())))
+                })
+                .collect();
+            of_row.into_values().collect::<Vec<_>>()
+        });
         Ok(teachers.into_iter().flatten().collect())
     }
 
@@ -192,19 +172,15 @@ impl Decoder {
         rows: &[TrainRow],
         piece: &[usize],
         trainable: &[usize],
-    ) -> (Vec<(usize, f64)>, Grads) {
-        let d = self.config().hidden_size;
+    ) -> Piece {
+        let d = self.hidden_size();
         // The last token predicts nothing, so it is not computed. Prompts that rows have in common are computed once;
         // their gradient is the sum over the rows.
-        let chunk = Chunk::sharing(batch, piece, 1, |r| rows[r].completion_start);
-        let mut hidden = chunk.embed(self);
-        let mut tapes: Vec<Tape> = Vec::new();
-        for layer in 0..self.layers.len() {
-            let mut tape = Tape::default();
-            let keep = (!trainable.is_empty()).then_some(&mut tape);
-            self.layer_forward(layer, &chunk, &mut hidden, &mut NoKeyValues, keep);
-            tapes.push(tape);
-        }
+        let plan = self.plan(Chunk::sharing(batch, piece, 1, |r| rows[r].completion_start));
+        let chunk = self.engine.chunk(&plan);
+        let mut tapes = Vec::new();
+        let keep = (!trainable.is_empty()).then_some(&mut tapes);
+        let hidden = self.pass(&plan, self.layers.len(), &mut Caches::None, keep, |_, _| {});
         let mut labels = Vec::new();
         let mut owners = Vec::new();
         for place in &chunk.places {
@@ -218,7 +194,7 @@ impl Decoder {
                 owners.push(place.row);
             }
         }
-        let (losses, d_hidden) = self.head_loss(&hidden, &labels, !trainable.is_empty());
+        let (losses, d_hidden) = self.head_loss(&hidden, chunk.len(), &labels, !trainable.is_empty());
         let mut row_losses: Vec<(usize, f64)> = chunk.places.iter().map(|p| (p.row, 0.0)).collect();
         for (owner, loss) in owners.iter().zip(losses) {
             let slot = row_losses
@@ -227,14 +203,10 @@ impl Decoder {
                 .expect("invariant: owners come from places");
             slot.1 += loss;
         }
-        let mut grads = Grads {
-            of: trainable.iter().map(|&a| (a, vec![0f32; batch.adapters[a].params.len()])).collect(),
-        };
-        if let Some(mut d_hidden) = d_hidden {
-            for (layer, tape) in tapes.into_iter().enumerate().rev() {
-                self.layer_backward(layer, &chunk, tape, &mut d_hidden, &mut grads);
-            }
+        let mut grads = self.engine.grads(&plan, trainable);
+        if let Some(d_hidden) = d_hidden {
+            self.pass_back(&plan, tapes, d_hidden, &mut grads);
         }
-        (row_losses, grads)
+        (row_losses, self.engine.read_grads(grads))
     }
 }

@@ -1,7 +1,7 @@
 //! Injections: what they do to the residual stream, and to the gradient on its way back.
 
+use super::kernels::elementwise::dot;
 use crate::batch::{Injection, InjectionMode};
-use crate::kernels::elementwise::dot;
 
 /// Changes `h: [hidden_size]`, the residual stream at an injection's place.
 pub(crate) fn inject(injection: &Injection, h: &mut [f32]) {

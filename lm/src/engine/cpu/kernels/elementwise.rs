@@ -28,6 +28,13 @@ pub(crate) fn exp(x: f32) -> f32 {
     e * f32::from_bits((((n as i32) + 127) << 23) as u32)
 }
 
+/// tanh to about 3e-7, from [`exp`].
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
+pub(crate) fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (1.0 + exp(2.0 * x))
+}
+
 /// `a * b + c`, in one instruction where there is one (elsewhere `mul_add` would call a function for every number).
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
@@ -122,6 +129,68 @@ vectorised! {
 }
 
 vectorised! {
+    /// RMSNorm in place of the columns `at..at + width` of each row of `x` (rows `stride` apart), in groups as wide as `gamma`.
+    pub(crate) fn rms_norm_columns(x: &mut [f32], stride: usize, at: usize, width: usize, gamma: &[f32], eps: f32) {
+        let d = gamma.len();
+        for row in x.chunks_exact_mut(stride) {
+            for x in row[at..at + width].chunks_exact_mut(d) {
+                let rho = 1.0 / (dot_long(x, x) / d as f32 + eps).sqrt();
+                for i in 0..d {
+                    x[i] *= rho * gamma[i];
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Backward of [`rms_norm_columns`]: turns the gradient `g` of the normed columns into that of `x`, in place.
+    pub(crate) fn rms_norm_columns_backward(x: &[f32], stride: usize, at: usize, width: usize, gamma: &[f32], eps: f32, g: &mut [f32]) {
+        let d = gamma.len();
+        for (x, g) in x.chunks_exact(stride).zip(g.chunks_exact_mut(stride)) {
+            for (x, g) in x[at..at + width].chunks_exact(d).zip(g[at..at + width].chunks_exact_mut(d)) {
+                let rho = 1.0 / (dot_long(x, x) / d as f32 + eps).sqrt();
+                for i in 0..d {
+                    g[i] *= gamma[i];
+                }
+                let c = rho * rho * rho / d as f32 * dot_long(g, x);
+                for i in 0..d {
+                    g[i] = rho * g[i] - x[i] * c;
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Caps a row of logits in place, `cap * tanh(z / cap)`.
+    pub(crate) fn soft_cap(z: &mut [f32], cap: f32) {
+        for z in z {
+            *z = cap * tanh(*z / cap);
+        }
+    }
+}
+
+vectorised! {
+    /// The gradient `g` of capped logits as that of the logits: times `1 - (capped / cap)^2`.
+    pub(crate) fn soft_cap_backward(capped: &[f32], cap: f32, g: &mut [f32]) {
+        for (g, z) in g.iter_mut().zip(capped) {
+            let t = z / cap;
+            *g *= 1.0 - t * t;
+        }
+    }
+}
+
+vectorised! {
+    /// Adds a vector to every row of `x`, rows as wide as it.
+    pub(crate) fn add_to_rows(v: &[f32], x: &mut [f32]) {
+        for row in x.chunks_exact_mut(v.len()) {
+            axpy(1.0, v, row);
+        }
+    }
+}
+
+vectorised! {
     /// SwiGLU of rows `[gate | up]` of width `2 f`: `out = silu(gate) * up`.
     pub(crate) fn swiglu(gate_up: &[f32], f: usize, out: &mut [f32]) {
         for (gu, out) in gate_up.chunks_exact(2 * f).zip(out.chunks_exact_mut(f)) {
@@ -150,6 +219,45 @@ vectorised! {
     }
 }
 
+/// GELU by its tanh approximation (arXiv 1606.08415, section 2), and its derivative.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
+fn gelu(x: f32) -> (f32, f32) {
+    const C: f32 = 0.797_884_6; // sqrt(2 / pi)
+    const K: f32 = 0.044_715;
+    let square = x * x;
+    let t = tanh(C * x * (1.0 + K * square));
+    let half = 0.5 * (1.0 + t);
+    (x * half, half + 0.5 * x * (1.0 - t * t) * C * (1.0 + 3.0 * K * square))
+}
+
+vectorised! {
+    /// [`swiglu`] with GELU for the gate.
+    pub(crate) fn geglu(gate_up: &[f32], f: usize, out: &mut [f32]) {
+        for (gu, out) in gate_up.chunks_exact(2 * f).zip(out.chunks_exact_mut(f)) {
+            let (gate, up) = gu.split_at(f);
+            for i in 0..f {
+                out[i] = gelu(gate[i]).0 * up[i];
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// [`swiglu_derivatives`] with GELU for the gate.
+    pub(crate) fn geglu_derivatives(gate_up: &mut [f32], f: usize, out: &mut [f32]) {
+        for (gu, out) in gate_up.chunks_exact_mut(2 * f).zip(out.chunks_exact_mut(f)) {
+            let (gate, up) = gu.split_at_mut(f);
+            for i in 0..f {
+                let (value, slope) = gelu(gate[i]);
+                out[i] = value * up[i];
+                gate[i] = up[i] * slope;
+                up[i] = value;
+            }
+        }
+    }
+}
+
 vectorised! {
     /// Turns [`swiglu_derivatives`] into gradients, given the output's gradient `g: [t, f]`.
     pub(crate) fn swiglu_chain(derivatives: &mut [f32], f: usize, g: &[f32]) {
@@ -164,11 +272,10 @@ vectorised! {
 }
 
 vectorised! {
-    /// Rotates each head of each row of `x` (rows `stride` apart, `heads` heads of width `2 * half`) by its position's
-    /// angles, in half-split pairs as Hugging Face checkpoints expect. `sign = -1` is the backward (and the inverse).
-    pub(crate) fn rope(x: &mut [f32], stride: usize, heads: usize, half: usize, cos: &[f32], sin: &[f32], positions: &[usize], sign: f32) {
-        for (row, &position) in x.chunks_exact_mut(stride).zip(positions) {
-            let (cos, sin) = (&cos[position * half..][..half], &sin[position * half..][..half]);
+    /// Rotates each head of each row of `x` (rows `stride` apart, `heads` heads of width `2 * half`) by its row's
+    /// angles (`cos` and `sin`: `[t, half]`), in half-split pairs as Hugging Face checkpoints expect. `sign = -1` is the backward.
+    pub(crate) fn rope(x: &mut [f32], stride: usize, heads: usize, half: usize, cos: &[f32], sin: &[f32], sign: f32) {
+        for (row, (cos, sin)) in x.chunks_exact_mut(stride).zip(cos.chunks_exact(half).zip(sin.chunks_exact(half))) {
             for head in row[..heads * 2 * half].chunks_exact_mut(2 * half) {
                 let (first, second) = head.split_at_mut(half);
                 for i in 0..half {
@@ -254,9 +361,9 @@ mod tests {
         let angles: Vec<f32> = (0..8).map(|i| i as f32 * 0.3).collect();
         let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
         let mut x = original.clone();
-        rope(&mut x, 16, 2, 4, &cos, &sin, &[0, 1], 1.0);
+        rope(&mut x, 16, 2, 4, &cos, &sin, 1.0);
         assert_ne!(x, original);
-        rope(&mut x, 16, 2, 4, &cos, &sin, &[0, 1], -1.0);
+        rope(&mut x, 16, 2, 4, &cos, &sin, -1.0);
         for (a, b) in x.iter().zip(&original) {
             assert!((a - b).abs() < 1e-6);
         }
@@ -282,19 +389,59 @@ mod tests {
             let numeric = (value(&hi) - value(&lo)) / 2e-2;
             assert!((numeric - dx[i] as f64).abs() < 2e-3, "{numeric} {}", dx[i]);
         }
+        let (heads, stride, at) = (3, 20, 1);
+        let wide: Vec<f32> = (0..2 * stride).map(|i| (i as f32 * 0.7).sin() + 0.1).collect();
+        let small = &gamma[..6];
+        let value = |x: &[f32]| {
+            let mut out = x.to_vec();
+            rms_norm_columns(&mut out, stride, at, heads * 6, small, 1e-5);
+            out.iter().zip(&g).map(|(a, b)| (*a as f64) * (*b as f64)).sum::<f64>()
+        };
+        let mut d_wide = g[..2 * stride].to_vec();
+        rms_norm_columns_backward(&wide, stride, at, heads * 6, small, 1e-5, &mut d_wide);
+        for i in 0..2 * stride {
+            let (mut hi, mut lo) = (wide.clone(), wide.clone());
+            hi[i] += 1e-2;
+            lo[i] -= 1e-2;
+            let numeric = (value(&hi) - value(&lo)) / 2e-2;
+            assert!((numeric - d_wide[i] as f64).abs() < 2e-3, "{i}: {numeric} {}", d_wide[i]);
+        }
+        for cap in [0.5f32, 30.0] {
+            let capped = |z: &[f32]| {
+                let mut z = z.to_vec();
+                soft_cap(&mut z, cap);
+                z
+            };
+            let value =
+                |z: &[f32]| capped(z).iter().zip(&g).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+            let mut d = g[..stride].to_vec();
+            soft_cap_backward(&capped(&wide[..stride]), cap, &mut d);
+            for i in 0..stride {
+                let (mut hi, mut lo) = (wide[..stride].to_vec(), wide[..stride].to_vec());
+                hi[i] += 1e-2;
+                lo[i] -= 1e-2;
+                let numeric = (value(&hi) - value(&lo)) / 2e-2;
+                assert!((numeric - d[i] as f64).abs() < 2e-3, "{i}: {numeric} {}", d[i]);
+            }
+        }
+        gates(&g, swiglu, swiglu_derivatives);
+        gates(&g, geglu, geglu_derivatives);
+    }
+
+    fn gates(g: &[f32], gate: fn(&[f32], usize, &mut [f32]), derivatives: fn(&mut [f32], usize, &mut [f32])) {
         let f = 16;
         let gu: Vec<f32> = (0..2 * f).map(|i| (i as f32 * 0.8).sin() * 2.0).collect();
         let value = |gu: &[f32]| {
             let mut out = vec![0f32; f];
-            swiglu(gu, f, &mut out);
-            out.iter().zip(&g).map(|(a, b)| (*a as f64) * (*b as f64)).sum::<f64>()
+            gate(gu, f, &mut out);
+            out.iter().zip(g).map(|(a, b)| (*a as f64) * (*b as f64)).sum::<f64>()
         };
         let mut d_gu = gu.clone();
         let mut again = vec![0f32; f];
-        swiglu_derivatives(&mut d_gu, f, &mut again);
+        derivatives(&mut d_gu, f, &mut again);
         swiglu_chain(&mut d_gu, f, &g[..f]);
         let mut out = vec![0f32; f];
-        swiglu(&gu, f, &mut out);
+        gate(&gu, f, &mut out);
         assert_eq!(out, again);
         for i in 0..2 * f {
             let (mut hi, mut lo) = (gu.clone(), gu.clone());

@@ -1,40 +1,27 @@
 //! Causal grouped-query attention of one sequence, forward and backward, without a mask and without padding.
 //!
+//! Scores may be capped, `cap * tanh(score / cap)`, and a position may see a window of those before it only.
+//!
 //! A sequence's new tokens may follow a *prefix* whose keys and values are already known (a KV cache, or a prompt shared
 //! by many candidates). Position `t` of the new tokens sees the whole prefix and the new tokens up to itself.
 
 use std::ops::Range;
 
-use crate::kernels::elementwise::{LANES, add, axpy, dot, exp, exp_in_place};
-use crate::kernels::strided::{Shape, Strided, add_product, product};
-use crate::kernels::{executed, vectorised};
-
-/// Widths of the attention heads and where they lie in a fused `[q | k | v]` row.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Heads {
-    pub(crate) query: usize,
-    pub(crate) key_value: usize,
-    pub(crate) dim: usize,
-}
+use super::kernels::elementwise::{LANES, add, axpy, dot, exp, exp_in_place, tanh};
+use super::kernels::strided::{Shape, Strided, add_product, product};
+use super::kernels::{executed, vectorised};
+use crate::decoder::layer::Heads;
 
 impl Heads {
-    pub(crate) fn query_width(self) -> usize {
-        self.query * self.dim
-    }
-    pub(crate) fn key_value_width(self) -> usize {
-        self.key_value * self.dim
-    }
-    /// Width of a fused row.
-    pub(crate) fn fused_width(self) -> usize {
-        self.query_width() + 2 * self.key_value_width()
-    }
     /// Query heads that share key-value head `kv`.
     fn sharing(self, kv: usize) -> Range<usize> {
         let group = self.query / self.key_value;
         kv * group..(kv + 1) * group
     }
-    fn scale(self) -> f32 {
-        1.0 / (self.dim as f32).sqrt()
+
+    /// The first position that position `at` sees.
+    fn first_seen(self, at: usize) -> usize {
+        self.window.map_or(0, |w| (at + 1).saturating_sub(w))
     }
 }
 
@@ -153,39 +140,68 @@ fn blend(
 vectorised! {
     /// Turns the scores of each row's seen columns into probabilities, the others into 0; `lse` (one for each row, `step`
     /// apart) receives the log-sum-exp.
-    fn softmax_rows(scores: &mut [f32], n: usize, before: usize, lse: &mut [f32], step: usize) {
+    fn softmax_rows(scores: &mut [f32], n: usize, before: usize, heads: Heads, lse: &mut [f32], step: usize) {
         for (row, scores) in scores.chunks_exact_mut(n).enumerate() {
             let seen = before + row + 1;
+            let first = heads.first_seen(before + row);
             // Whole vectors: what is not seen adds nothing.
-            let whole = seen.next_multiple_of(LANES);
+            let (start, whole) = (first / LANES * LANES, seen.next_multiple_of(LANES));
+            if let Some(cap) = heads.soft_cap {
+                cap_scores(&mut scores[start..whole], cap);
+            }
+            scores[start..first].fill(f32::NEG_INFINITY);
             scores[seen..whole].fill(f32::NEG_INFINITY);
-            let (max, sum) = exp_in_place(&mut scores[..whole]);
+            let (max, sum) = exp_in_place(&mut scores[start..whole]);
             lse[row * step] = max + sum.ln();
             let inverse = 1.0 / sum;
-            for p in &mut scores[..whole] {
+            for p in &mut scores[start..whole] {
                 *p *= inverse;
             }
+            scores[..first].fill(0.0);
             scores[seen..].fill(0.0);
         }
+    }
+}
+
+/// `cap * tanh(score / cap)`.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
+fn cap_scores(scores: &mut [f32], cap: f32) {
+    for s in scores {
+        *s = cap * tanh(*s / cap);
     }
 }
 
 vectorised! {
     /// From scores, their log-sum-exp and the gradient of probabilities `ds`, makes probabilities (in `scores`) and the
     /// gradient of scores (in `ds`), 0 for columns not seen. `out` and `d_out` are the head's output and its gradient.
-    fn softmax_backward_rows(scores: &mut [f32], ds: &mut [f32], n: usize, before: usize, lse: &[f32], step: usize, c: f32, out: Rows<'_>, d_out: Rows<'_>, dim: usize) {
+    fn softmax_backward_rows(scores: &mut [f32], ds: &mut [f32], n: usize, before: usize, heads: Heads, lse: &[f32], step: usize, out: Rows<'_>, d_out: Rows<'_>) {
+        let (dim, c) = (heads.dim, heads.scale);
         for (row, (scores, ds)) in scores.chunks_exact_mut(n).zip(ds.chunks_exact_mut(n)).enumerate() {
             let seen = before + row + 1;
             let delta = dot(&d_out.rows[row * d_out.stride + d_out.at..][..dim], &out.rows[row * out.stride + out.at..][..dim]);
             let lse = lse[row * step];
-            let whole = seen.next_multiple_of(LANES);
-            for (s, d) in scores[..whole].iter_mut().zip(&mut ds[..whole]) {
-                let p = exp(*s - lse);
-                *s = p;
-                *d = p * (*d - delta) * c;
+            let first = heads.first_seen(before + row);
+            let (start, whole) = (first / LANES * LANES, seen.next_multiple_of(LANES));
+            let both = scores[start..whole].iter_mut().zip(&mut ds[start..whole]);
+            if let Some(cap) = heads.soft_cap {
+                for (s, d) in both {
+                    let t = tanh(*s / cap);
+                    let p = exp(cap * t - lse);
+                    *s = p;
+                    *d = p * (*d - delta) * c * (1.0 - t * t);
+                }
+            } else {
+                for (s, d) in both {
+                    let p = exp(*s - lse);
+                    *s = p;
+                    *d = p * (*d - delta) * c;
+                }
             }
-            scores[seen..].fill(0.0);
-            ds[seen..].fill(0.0);
+            for unseen in [0..first, seen..n] {
+                scores[unseen.clone()].fill(0.0);
+                ds[unseen].fill(0.0);
+            }
         }
     }
 }
@@ -197,19 +213,26 @@ vectorised! {
         let before = prefix.keys.len() / kv_width;
         let mut scores = vec![0f32; before + fused.len() / width];
         for (row, (query, out)) in fused.chunks_exact(width).zip(out.chunks_exact_mut(q_width)).enumerate() {
-            let new = &fused[..(row + 1) * width];
+            let first = heads.first_seen(before + row);
+            let seen = before + row + 1 - first;
+            // A window may begin within the new tokens.
+            let old = first.min(before);
+            let new = &fused[(first - old) * width..(row + 1) * width];
             for head in 0..heads.query {
                 let at = head / (heads.query / heads.key_value) * dim;
                 let query = &query[head * dim..][..dim];
-                let keys = prefix.keys.chunks_exact(kv_width).map(|k| &k[at..]);
+                let keys = prefix.keys[old * kv_width..].chunks_exact(kv_width).map(|k| &k[at..]);
                 let keys = keys.chain(new.chunks_exact(width).map(|k| &k[q_width + at..]));
-                let scores = &mut scores[..=before + row];
+                let scores = &mut scores[..seen];
                 for (score, key) in scores.iter_mut().zip(keys) {
-                    *score = heads.scale() * dot(query, &key[..dim]);
+                    *score = heads.scale * dot(query, &key[..dim]);
+                }
+                if let Some(cap) = heads.soft_cap {
+                    cap_scores(scores, cap);
                 }
                 let (max, sum) = exp_in_place(scores);
                 lse[row * heads.query + head] = max + sum.ln();
-                let values = prefix.values.chunks_exact(kv_width).map(|v| &v[at..]);
+                let values = prefix.values[old * kv_width..].chunks_exact(kv_width).map(|v| &v[at..]);
                 let values = values.chain(new.chunks_exact(width).map(|v| &v[q_width + kv_width + at..]));
                 let out = &mut out[head * dim..][..dim];
                 for (score, value) in scores.iter().zip(values) {
@@ -259,8 +282,8 @@ pub(crate) fn forward(heads: Heads, fused: &[f32], prefix: Prefix<'_>, out: &mut
         let values = Rows { rows: &rows, stride: dim, at: 0 };
         for head in heads.sharing(kv) {
             let queries = Rows { rows: fused, stride: width, at: head * dim };
-            scores_of(queries, &keys, dim, before, heads.scale(), &mut scores);
-            softmax_rows(&mut scores, n, before, &mut lse[head..], heads.query);
+            scores_of(queries, &keys, dim, before, heads.scale, &mut scores);
+            softmax_rows(&mut scores, n, before, heads, &mut lse[head..], heads.query);
             let out = &mut out[head * dim..];
             blend(&scores, n, before, Sums::OfQueries, values, dim, t, out, heads.query_width());
         }
@@ -314,10 +337,10 @@ pub(crate) fn backward(
             let at = head * dim;
             let of_out = |rows| Rows { rows, stride: q_width, at };
             let queries = Rows { rows: fused, stride: width, at };
-            scores_of(queries, &key_columns, dim, before, heads.scale(), &mut p);
+            scores_of(queries, &key_columns, dim, before, heads.scale, &mut p);
             scores_of(of_out(d_out), &value_columns, dim, before, 1.0, &mut ds);
-            let (lse, step, c) = (&lse[head..], heads.query, heads.scale());
-            softmax_backward_rows(&mut p, &mut ds, n, before, lse, step, c, of_out(out), of_out(d_out), dim);
+            let (lse, step) = (&lse[head..], heads.query);
+            softmax_backward_rows(&mut p, &mut ds, n, before, heads, lse, step, of_out(out), of_out(d_out));
             let key_rows = Rows { rows: &keys, stride: dim, at: 0 };
             blend(&ds, n, before, Sums::OfQueries, key_rows, dim, t, &mut d_fused[at..], width);
             blend(&p, n, before, Sums::OfKeys, of_out(d_out), dim, total, &mut d_value, dim);
@@ -351,9 +374,13 @@ mod tests {
                 let part = |j: usize, at: usize| &fused[j * w + at..][..dim];
                 let score = |j: usize| -> f64 {
                     let products = part(row, head * dim).iter().zip(part(j, q_width + at));
-                    products.map(|(a, b)| f64::from(a * b)).sum::<f64>() / (dim as f64).sqrt()
+                    let score = products.map(|(a, b)| f64::from(a * b)).sum::<f64>() * f64::from(heads.scale);
+                    let Some(cap) = heads.soft_cap.map(f64::from) else { return score };
+                    cap * (score / cap).tanh()
                 };
-                let weights: Vec<f64> = (0..=row).map(|j| score(j).exp()).collect();
+                let seen = |j: usize| heads.window.is_none_or(|w| row - j < w);
+                let weights: Vec<f64> =
+                    (0..=row).map(|j| if seen(j) { score(j).exp() } else { 0.0 }).collect();
                 let sum: f64 = weights.iter().sum();
                 for i in 0..dim {
                     let value = |j: usize| f64::from(part(j, q_width + kv_width + at)[i]);
@@ -368,8 +395,11 @@ mod tests {
 
     #[test]
     fn every_length_matches_the_formula() {
-        for (query, key_value, dim) in [(3, 1, 64), (4, 2, 6), (2, 2, 80)] {
-            let heads = Heads { query, key_value, dim };
+        let shapes = [(3, 1, 64), (4, 2, 6), (2, 2, 80)].map(|(query, kv, dim)| Heads::plain(query, kv, dim));
+        let capped = shapes.map(|h| Heads { soft_cap: Some(0.7), scale: 0.4, ..h });
+        let windows = [1, 5, 17, 200].map(|w| Heads { window: Some(w), ..capped[1] });
+        for heads in shapes.into_iter().chain(capped).chain(windows) {
+            let Heads { query, key_value, dim, .. } = heads;
             let w = heads.fused_width();
             for (t, before) in [(1, 0), (1, 40), (2, 3), (3, 0), (5, 31), (37, 0), (33, 7), (70, 1)] {
                 let fused: Vec<f32> = (0..(before + t) * w).map(|i| (i as f32 * 0.61).sin()).collect();
@@ -401,8 +431,8 @@ mod tests {
 
     #[test]
     fn how_a_sequence_is_cut_changes_no_bit() {
-        for (dim, t) in [(64, 70), (6, 41)] {
-            let heads = Heads { query: 4, key_value: 2, dim };
+        for (dim, t, window) in [(64, 70, None), (6, 41, None), (6, 41, Some(9)), (64, 70, Some(33))] {
+            let heads = Heads { window, ..Heads::plain(4, 2, dim) };
             let (w, q, kv) = (heads.fused_width(), heads.query_width(), heads.key_value_width());
             let fused: Vec<f32> = (0..t * w).map(|i| (i as f32 * 0.61).sin()).collect();
             let (mut out, mut lse) = (vec![0f32; t * q], vec![0f32; t * 4]);
@@ -422,7 +452,12 @@ mod tests {
 
     #[test]
     fn a_prefix_equals_the_whole_sequence_and_gradients_match_finite_differences() {
-        let heads = Heads { query: 4, key_value: 2, dim: 6 };
+        let plain = Heads::plain(4, 2, 6);
+        gradients_match(plain);
+        gradients_match(Heads { soft_cap: Some(0.8), window: Some(3), scale: 0.9, ..plain });
+    }
+
+    fn gradients_match(heads: Heads) {
         let (t, w) = (7, heads.fused_width());
         let fused: Vec<f32> = (0..t * w).map(|i| (i as f32 * 0.61).sin()).collect();
         let run = |fused: &[f32]| {

@@ -4,6 +4,7 @@
 //! the inner loop reads it in one forward stream and no call packs, transposes or copies it.
 #![expect(unsafe_code, reason = "hands raw extents to the register tiles after checking them")]
 
+use std::ops::Range;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -59,6 +60,22 @@ pub struct PackedMatrix {
     panels: Panels,
 }
 
+/// One panel that is being filled.
+enum Put<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [u32]),
+}
+
+impl Put<'_> {
+    #[inline]
+    fn set(&mut self, row: usize, column: usize, x: f32) {
+        match self {
+            Self::F32(panel) => panel[row * PANEL + column] = x,
+            Self::Bf16(panel) => panel[row / 2 * PANEL + column] |= bf16_bits(x) << (16 * (row % 2)),
+        }
+    }
+}
+
 /// Rounds to the nearest bf16, ties to even (NaN stays NaN).
 #[inline]
 pub(crate) fn bf16_bits(x: f32) -> u32 {
@@ -85,36 +102,79 @@ super::vectorised! {
 }
 
 impl PackedMatrix {
-    /// Packs the matrix whose element `(row, column)` is `at(row, column)`.
-    pub fn pack(k: usize, n: usize, precision: Precision, at: impl Fn(usize, usize) -> f32) -> Self {
+    /// Zeros, to be filled by [`PackedMatrix::set_columns`] or [`PackedMatrix::set_rows`], each element once.
+    pub(crate) fn blank(k: usize, n: usize, precision: Precision) -> Self {
         let panels = n.div_ceil(PANEL);
         let panels = match precision {
-            Precision::F32 => {
-                let mut data = vec![0f32; panels * k * PANEL];
-                for (p, panel) in data.chunks_exact_mut(k * PANEL).enumerate() {
-                    for column in 0..PANEL.min(n - p * PANEL) {
-                        for row in 0..k {
-                            panel[row * PANEL + column] = at(row, p * PANEL + column);
-                        }
-                    }
-                }
-                Panels::F32(data)
-            }
-            Precision::Bf16 => {
-                let pairs = k.div_ceil(2);
-                let mut data = vec![0u32; panels * pairs * PANEL];
-                for (p, panel) in data.chunks_exact_mut(pairs * PANEL).enumerate() {
-                    for column in 0..PANEL.min(n - p * PANEL) {
-                        for row in 0..k {
-                            panel[row / 2 * PANEL + column] |=
-                                bf16_bits(at(row, p * PANEL + column)) << (16 * (row % 2));
-                        }
-                    }
-                }
-                Panels::Bf16(data)
-            }
+            Precision::F32 => Panels::F32(vec![0f32; panels * k * PANEL]),
+            Precision::Bf16 => Panels::Bf16(vec![0u32; panels * k.div_ceil(2) * PANEL]),
         };
         Self { k, n, panels }
+    }
+
+    /// Fills the columns from `at` on, each `k` numbers of `columns`.
+    pub(crate) fn set_columns(&mut self, at: usize, columns: &[f32]) {
+        let (k, end) = (self.k, at + columns.len() / self.k);
+        assert!(end <= self.n && columns.len().is_multiple_of(k), "columns of another matrix");
+        let put = |(p, mut set): (usize, Put<'_>)| {
+            for n in (p * PANEL).max(at)..((p + 1) * PANEL).min(end) {
+                for (row, x) in columns[(n - at) * k..][..k].iter().enumerate() {
+                    set.set(row, n - p * PANEL, *x);
+                }
+            }
+        };
+        self.each_panel(at / PANEL..end.div_ceil(PANEL), put);
+    }
+
+    /// Fills the rows from `at` on, each `n` numbers of `rows`.
+    pub(crate) fn set_rows(&mut self, at: usize, rows: &[f32]) {
+        let n = self.n;
+        assert!(at + rows.len() / n <= self.k && rows.len().is_multiple_of(n), "rows of another matrix");
+        let put = |(p, mut set): (usize, Put<'_>)| {
+            let columns = p * PANEL..((p + 1) * PANEL).min(n);
+            for (row, values) in rows.chunks_exact(n).enumerate() {
+                for (column, x) in values[columns.clone()].iter().enumerate() {
+                    set.set(at + row, column, *x);
+                }
+            }
+        };
+        self.each_panel(0..n.div_ceil(PANEL), put);
+    }
+
+    fn each_panel(&mut self, range: Range<usize>, put: impl Fn((usize, Put<'_>)) + Sync) {
+        let (first, k) = (range.start, self.k);
+        match &mut self.panels {
+            Panels::F32(data) => data[range.start * k * PANEL..range.end * k * PANEL]
+                .par_chunks_exact_mut(k * PANEL)
+                .enumerate()
+                .for_each(|(p, panel)| put((first + p, Put::F32(panel)))),
+            Panels::Bf16(data) => {
+                let size = k.div_ceil(2) * PANEL;
+                data[range.start * size..range.end * size]
+                    .par_chunks_exact_mut(size)
+                    .enumerate()
+                    .for_each(|(p, panel)| put((first + p, Put::Bf16(panel))));
+            }
+        }
+    }
+
+    /// Packs the matrix whose element `(row, column)` is `at(row, column)`.
+    pub fn pack(k: usize, n: usize, precision: Precision, at: impl Fn(usize, usize) -> f32) -> Self {
+        let columns: Vec<f32> =
+            (0..n).flat_map(|c| (0..k).map(move |r| (r, c))).map(|(r, c)| at(r, c)).collect();
+        let mut out = Self::blank(k, n, precision);
+        out.set_columns(0, &columns);
+        out
+    }
+
+    /// Numbers of a left operand's row.
+    pub(crate) fn depth(&self) -> usize {
+        self.k
+    }
+
+    /// Numbers of a result's row.
+    pub(crate) fn width(&self) -> usize {
+        self.n
     }
 
     /// `out = x . W` (or `out += x . W`), `x: [m, k]`, `out: [m, n]`, both dense. Runs on the calling thread.
