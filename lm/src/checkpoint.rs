@@ -112,7 +112,9 @@ impl Checkpoint {
     pub(crate) fn as_stored(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         let mut data = self.source.rows(tensor, 0..tensor.rows().0)?;
         if tensor.less_one {
-            data.iter_mut().for_each(|v| *v -= 1.0);
+            for v in &mut data {
+                *v -= 1.0;
+            }
         }
         Ok(data)
     }

@@ -57,7 +57,7 @@ pub(crate) fn probe(folder: &Path) -> Result<()> {
 pub(crate) fn load(folder: &Path) -> Result<Loaded> {
     let architecture = architecture(folder)?;
     let files = weight_files(folder)?;
-    let nested = Family::of_class(architecture.class).is_some_and(|f| f.is_nested());
+    let nested = Family::of_class(architecture.class).is_some_and(Family::is_nested);
     let (mut source, digest) = Safetensors::open(folder, &files, most_bytes(&architecture), nested)?;
     if architecture.tied && !source.drop_copy("lm_head.weight", "model.embed_tokens.weight")? {
         let what =
@@ -72,7 +72,7 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
 /// Most bytes of a weights file: those of the whole model in f32, twice, and a header and what other parts it may have.
 fn most_bytes(architecture: &Architecture) -> u64 {
     let all = architecture.parameters() + architecture.embedding_parameters();
-    let others = Family::of_class(architecture.class).is_some_and(|f| f.is_nested());
+    let others = Family::of_class(architecture.class).is_some_and(Family::is_nested);
     8 * all as u64 + if others { 8 << 30 } else { 100 << 20 }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Family {
     /// Whether llama.cpp's converter reorders the rows of queries and keys.
     pub(super) paired: bool,
     /// Where the decoder is the text half of a model with other parts: the family of the half alone.
-    pub(super) alone: Option<&'static Family>,
+    pub(super) alone: Option<&'static Self>,
     /// Values of fields that a file leaves out, where they are not what they are for all.
     pub(super) defaults: &'static [(&'static str, usize)],
     /// Whether the output projection is the embedding where a file does not say.

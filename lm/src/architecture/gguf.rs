@@ -156,7 +156,7 @@ fn pattern(said: Said<'_>, name: &str, layers: usize) -> Result<usize> {
         let windows: Option<Vec<bool>> = list.iter().map(|v| v.to_bool().ok()).collect();
         let every = windows.as_deref().and_then(|w| w.iter().position(|w| !w)).map_or(layers + 1, |i| i + 1);
         if windows.is_some_and(|w| {
-            w.len() == layers && w.iter().enumerate().all(|(i, w)| *w == !(i + 1).is_multiple_of(every))
+            w.len() == layers && w.iter().enumerate().all(|(i, w)| *w != (i + 1).is_multiple_of(every))
         }) {
             return Ok(every);
         }

@@ -18,20 +18,18 @@ pub(super) const SMOLLM3: Family = Family {
         activation(facts, Activation::Silu)?;
         let n = made.layers.len();
         // An entry says whether the layer turns its queries and keys; the field's name says the opposite.
-        let turned: Vec<bool> = match facts.list("no_rope_layers", n)? {
-            Some(list) => list
-                .iter()
+        let turned: Vec<bool> = if let Some(list) = facts.list("no_rope_layers", n)? {
+            list.iter()
                 .map(|v| v.as_u64().map(|v| v != 0).or(v.as_bool()))
                 .map(|v| v.ok_or_else(|| facts.bad("no_rope_layers holds something that is neither 0 nor 1")))
-                .collect::<Result<_>>()?,
-            None => {
-                let every = facts.number_or("no_rope_layer_interval", 4)?;
-                if every == 0 {
-                    let said = facts.of("no_rope_layer_interval");
-                    return Err(facts.bad(format!("no_rope_layer_interval = {} makes no sense", brief(said))));
-                }
-                (0..n).map(|i| !(i + 1).is_multiple_of(every)).collect()
+                .collect::<Result<_>>()?
+        } else {
+            let every = facts.number_or("no_rope_layer_interval", 4)?;
+            if every == 0 {
+                let said = facts.of("no_rope_layer_interval");
+                return Err(facts.bad(format!("no_rope_layer_interval = {} makes no sense", brief(said))));
             }
+            (0..n).map(|i| !(i + 1).is_multiple_of(every)).collect()
         };
         let windows = facts.flag("use_sliding_window", false)? && facts.of("layer_types").is_null();
         if windows && let Some(window) = facts.optional("sliding_window")? {

@@ -107,7 +107,7 @@ impl<E: Engine> Model<E> {
         let ropes = architecture.ropes.iter().map(|r| Angles::new(r, architecture.context)).collect();
         checkpoint.source().unchanged()?;
         let digest = checkpoint.digest.clone();
-        Ok(Self { layers, embedding, final_norm, head, ropes, digest, architecture, engine })
+        Ok(Self { architecture, digest, engine, layers, embedding, final_norm, head, ropes })
     }
 
     pub(crate) fn hidden_size(&self) -> usize {

@@ -116,14 +116,14 @@ impl<E: Engine> Model<E> {
             return Ok(scaled.chunks_exact(d).map(of).collect());
         }
         let mut out = Vec::with_capacity(vectors.len());
-        self.for_each_uncapped(scaled, vectors.len(), |_, logits| {
+        self.for_each_uncapped(&scaled, vectors.len(), |_, logits| {
             out.push(tokens.iter().map(|&t| logits[t as usize]).collect());
         });
         Ok(out)
     }
 
     /// Products of `n` rows with the output projection, without norm and cap.
-    fn for_each_uncapped(&self, rows: Vec<f32>, n: usize, mut each: impl FnMut(usize, &[f32])) {
+    fn for_each_uncapped(&self, rows: &[f32], n: usize, mut each: impl FnMut(usize, &[f32])) {
         let (d, v) = (self.hidden_size(), self.architecture.vocab_size);
         for (block, rows) in rows.chunks(64 * d).enumerate().take(n.div_ceil(64)) {
             let logits = self.engine.logits(&self.engine.upload(rows.to_vec()), &self.head, None);
@@ -155,7 +155,7 @@ impl<E: Engine> Model<E> {
         let mut units = vec![0f32; d * d];
         units.iter_mut().step_by(d + 1).for_each(|x| *x = 1.0);
         let mut out = vec![vec![0f32; d]; tokens.len()];
-        self.for_each_uncapped(units, d, |i, logits| {
+        self.for_each_uncapped(&units, d, |i, logits| {
             for (row, &t) in out.iter_mut().zip(tokens) {
                 row[i] = logits[t as usize];
             }

@@ -29,7 +29,9 @@ impl Source for Memory {
         let columns = tensor.rows().1;
         let mut out = self.0[&tensor.name].data[rows.start * columns..rows.end * columns].to_vec();
         if tensor.less_one {
-            out.iter_mut().for_each(|v| *v += 1.0);
+            for v in &mut out {
+                *v += 1.0;
+            }
         }
         finite(self, tensor, &out)?;
         Ok(out)

@@ -26,6 +26,9 @@ const NESTED: [(&str, &str); 3] = [
 const OTHERS: [&str; 4] =
     ["vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."];
 
+/// Bytes that are compared together.
+const PIECE: usize = 1 << 22;
+
 /// Weight files of one folder.
 #[derive(Debug)]
 pub(crate) struct Safetensors {
@@ -131,7 +134,6 @@ impl Safetensors {
         if copy.dtype != place.dtype || bytes != other {
             return Ok(false);
         }
-        const PIECE: usize = 1 << 22;
         for at in (0..bytes).step_by(PIECE) {
             let n = PIECE.min(bytes - at);
             if self.bytes(&copy, at as u64, n)? != self.bytes(place, at as u64, n)? {
@@ -200,7 +202,9 @@ impl Source for Safetensors {
             _ => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
         };
         if tensor.less_one {
-            out.iter_mut().for_each(|v| *v += 1.0);
+            for v in &mut out {
+                *v += 1.0;
+            }
         }
         finite(self, tensor, &out)?;
         Ok(out)

@@ -120,7 +120,9 @@ impl Engine for Cpu {
 
     fn table_rows(&self, table: &Table, tokens: &[u32]) -> Vec<f32> {
         let mut out = Vec::new();
-        tokens.iter().for_each(|t| table.row_into(*t, &mut out));
+        for &token in tokens {
+            table.row_into(token, &mut out);
+        }
         out
     }
 

@@ -221,7 +221,6 @@ vectorised! {
 
 /// GELU by its tanh approximation (arXiv 1606.08415, section 2), and its derivative.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled for the caller's instructions")]
 fn gelu(x: f32) -> (f32, f32) {
     const C: f32 = 0.797_884_6; // sqrt(2 / pi)
     const K: f32 = 0.044_715;
