@@ -94,7 +94,6 @@ pub(crate) fn formula_adapter(
 }
 
 /// A Llama of these sizes.
-
 pub(crate) fn llama(sizes: &serde_json::Value) -> Architecture {
     let mut config = sizes.clone();
     config["architectures"] = serde_json::json!(["LlamaForCausalLM"]);
