@@ -36,8 +36,9 @@ pub(crate) struct Global {
     /// Folder of adapters, jobs and runs
     #[arg(long, global = true, env = "LORAFAB_STORE", value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
-    /// Base model: a GGUF file, a Hugging Face folder, organisation/name, or "default" (SmolLM2-135M-Instruct)
-    #[arg(long, global = true, env = "LORAFAB_MODEL", default_value = "default")]
+    /// Base model: a GGUF file, a Hugging Face folder, organisation/name, or a built-in one: "default"
+    /// (SmolLM2-135M-Instruct), "gemma-3-270m" (a base model, under Gemma's terms of use)
+    #[arg(long, global = true, env = "LORAFAB_MODEL", default_value = lm::source::DEFAULT_MODEL)]
     pub(crate) model: String,
     /// Precision of products with frozen weights: "fastest" (bf16 where the CPU has it), "f32" or "bf16"
     #[arg(long, global = true, env = "LORAFAB_PRECISION", default_value = "fastest")]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lm::source::{Name, Secret, SourceOptions, locate};
 use lm::web::{Certificates, NAMED};
-use lm::{BaseModel, Outline, Precision, SimdLevel, force_simd_level};
+use lm::{BaseModel, BuiltIn, Outline, Precision, SimdLevel, force_simd_level};
 use registry::Store;
 
 use crate::args::Global;
@@ -104,8 +104,8 @@ impl Context<'_> {
 
     fn model_path_with(&self, offline: bool) -> Result<PathBuf> {
         let path = locate(&self.source(offline), &mut |what| self.say(what))?;
-        // The default model's bytes are known by their digest.
-        if self.global.model != lm::source::DEFAULT_MODEL {
+        // A built-in model's bytes are known by their digest.
+        if BuiltIn::find(&self.global.model).is_none() {
             tried(What::Model, &path)?;
         }
         Ok(path)

@@ -16,7 +16,7 @@ pub(crate) fn spelled(global: &Global, hint: &str) -> String {
     let store = global.store.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let flags: Vec<String> = [
         ("--store", store.as_str(), "LORAFAB_STORE", ""),
-        ("--model", &global.model, "LORAFAB_MODEL", "default"),
+        ("--model", &global.model, "LORAFAB_MODEL", lm::source::DEFAULT_MODEL),
         ("--precision", &global.precision, "LORAFAB_PRECISION", "fastest"),
     ]
     .into_iter()
