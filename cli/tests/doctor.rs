@@ -1,5 +1,4 @@
 //! `doctor` says what a model is and needs, and a model that cannot fit is refused before it is loaded.
-
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
