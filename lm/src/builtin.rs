@@ -150,12 +150,19 @@ impl BuiltIn {
     /// a whole file.
     fn lock(&self, cache_dir: &Path, progress: &mut dyn FnMut(&str)) -> Option<Held> {
         let path = cache_dir.join(format!(".{}.lock", self.weights.file));
+        let mut said = false;
         loop {
             let file = std::fs::OpenOptions::new().append(true).create(true).open(&path).ok()?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(std::fs::TryLockError::WouldBlock) => {
-                    progress(&format!("another process fetches the {} model: waiting for it", self.name()));
+                    if !said {
+                        progress(&format!(
+                            "another process fetches the {} model: waiting for it",
+                            self.name()
+                        ));
+                    }
+                    said = true;
                     file.lock().ok()?;
                 }
                 Err(std::fs::TryLockError::Error(_)) => return None,
