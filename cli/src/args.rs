@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::memory::Size;
+
 /// Make labelled LoRA adapters by the hundred, train readers on them, and see which reader reads what.
 #[derive(Debug, Parser)]
 #[command(
@@ -36,8 +38,9 @@ pub(crate) struct Global {
     /// Folder of adapters, jobs and runs
     #[arg(long, global = true, env = "LORAFAB_STORE", value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
-    /// Base model: a GGUF file, a Hugging Face folder, organisation/name, or "default" (SmolLM2-135M-Instruct)
-    #[arg(long, global = true, env = "LORAFAB_MODEL", default_value = "default")]
+    /// Base model: a GGUF file, a Hugging Face folder, organisation/name, or a built-in one: "default"
+    /// (SmolLM2-135M-Instruct), "gemma-3-270m" (a base model, under Gemma's terms of use)
+    #[arg(long, global = true, env = "LORAFAB_MODEL", default_value = lm::source::DEFAULT_MODEL)]
     pub(crate) model: String,
     /// Precision of products with frozen weights: "fastest" (bf16 where the CPU has it), "f32" or "bf16"
     #[arg(long, global = true, env = "LORAFAB_PRECISION", default_value = "fastest")]
@@ -45,6 +48,9 @@ pub(crate) struct Global {
     /// Vector instructions: "best", or to compare paths "portable", "avx2", "avx512", "avx512-bf16"
     #[arg(long, global = true, env = "LORAFAB_SIMD", default_value = "best")]
     pub(crate) simd: String,
+    /// Memory that may be taken, e.g. "8GB", instead of what the machine and its control groups leave free
+    #[arg(long, global = true, env = "LORAFAB_MEMORY", value_name = "SIZE")]
+    pub(crate) memory: Option<Size>,
     /// Print answers as JSON; an error is then one JSON line, the last on stderr
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -87,7 +93,7 @@ pub(crate) enum Command {
     /// Score readers against each other, with controls
     #[command(subcommand)]
     Compare(CompareCommand),
-    /// Show what this machine and this store offer
+    /// Show what this machine and this store offer, and what the model needs; nothing is fetched or loaded
     Doctor,
 }
 

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lm::source::{Name, Secret, SourceOptions, locate};
 use lm::web::{Certificates, NAMED};
-use lm::{BaseModel, Outline, Precision, SimdLevel, force_simd_level};
+use lm::{BaseModel, BuiltIn, Outline, Precision, SimdLevel, force_simd_level};
 use registry::Store;
 
 use crate::args::Global;
 use crate::error::{CommandError, Kind, Result};
 use crate::hint::spelled;
+use crate::memory::{self, Available};
 use crate::output::tell;
 use crate::places::{self, HubPlaces, truth, variable};
 use crate::trial::{What, tried};
@@ -102,10 +103,10 @@ impl Context<'_> {
         Some(outline.named(self.model_name(&path)))
     }
 
-    fn model_path_with(&self, offline: bool) -> Result<PathBuf> {
+    pub(crate) fn model_path_with(&self, offline: bool) -> Result<PathBuf> {
         let path = locate(&self.source(offline), &mut |what| self.say(what))?;
-        // The default model's bytes are known by their digest.
-        if self.global.model != lm::source::DEFAULT_MODEL {
+        // A built-in model's bytes are known by their digest.
+        if BuiltIn::find(&self.global.model).is_none() {
             tried(What::Model, &path)?;
         }
         Ok(path)
@@ -170,8 +171,23 @@ impl Context<'_> {
     pub(crate) fn base(&self) -> Result<BaseModel> {
         let precision = self.precision()?;
         let path = self.model_path()?;
+        self.check_memory(&path, Outline::loading_bytes)?;
         self.say(&format!("loading {}", path.display()));
         Ok(BaseModel::load(&path, precision)?.named(self.model_name(&path)))
+    }
+
+    /// Memory that may be taken; none if nobody says.
+    pub(crate) fn available_memory(&self) -> Option<Available> {
+        memory::available(self.global.memory.as_ref())
+    }
+
+    /// Refuses a model that cannot fit, before any of its weights is read; `need` is what will be taken at once.
+    pub(crate) fn check_memory(&self, path: &Path, need: fn(&Outline) -> f64) -> Result {
+        let Some(available) = self.available_memory() else { return Ok(()) };
+        if memory::weights_bytes(path).saturating_mul(memory::MOST_TIMES) <= available.bytes {
+            return Ok(());
+        }
+        memory::check(&Outline::load(path, self.precision()?)?, need, Some(&available))
     }
 
     /// What is known of the base model without loading its weights.

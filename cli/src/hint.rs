@@ -16,8 +16,9 @@ pub(crate) fn spelled(global: &Global, hint: &str) -> String {
     let store = global.store.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let flags: Vec<String> = [
         ("--store", store.as_str(), "LORAFAB_STORE", ""),
-        ("--model", &global.model, "LORAFAB_MODEL", "default"),
+        ("--model", &global.model, "LORAFAB_MODEL", lm::source::DEFAULT_MODEL),
         ("--precision", &global.precision, "LORAFAB_PRECISION", "fastest"),
+        ("--memory", global.memory.as_ref().map_or("", |m| &m.text), "LORAFAB_MEMORY", ""),
     ]
     .into_iter()
     .filter(|(_, value, name, otherwise)| given(value, name, otherwise))
@@ -52,6 +53,7 @@ mod tests {
             model: model.into(),
             precision: precision.into(),
             simd: "best".into(),
+            memory: None,
             json: false,
             offline: false,
             quiet: false,

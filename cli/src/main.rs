@@ -5,6 +5,7 @@ mod commands;
 mod context;
 mod error;
 mod hint;
+mod memory;
 mod output;
 mod places;
 mod trial;

@@ -49,7 +49,7 @@ fn cache_home(read: Read<'_>) -> PathBuf {
     expanded(&read("XDG_CACHE_HOME").unwrap_or_else(|| "~/.cache".into()), read)
 }
 
-/// Where the default model is kept.
+/// Where built-in models are kept.
 pub(crate) fn own_cache(read: Read<'_>) -> PathBuf {
     read("LORAFAB_CACHE").map_or_else(|| cache_home(read).join("lorafab"), |text| expanded(&text, read))
 }

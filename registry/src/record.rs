@@ -50,6 +50,9 @@ pub struct PeftConfig {
     pub lora_alpha: f32,
     /// Projections.
     pub target_modules: BTreeSet<String>,
+    /// Whether the base model's class holds the text model inside a larger one, which decides what PEFT calls its layers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nested: bool,
 }
 
 /// A finished adapter on its way into the catalogue. As JSON it is without its files.
@@ -131,6 +134,7 @@ impl PeftConfig {
             r,
             lora_alpha: r as f32,
             target_modules: target_modules.iter().map(|m| (*m).to_owned()).collect(),
+            nested: false,
         }
     }
 }

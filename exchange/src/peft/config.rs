@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::ImportShape;
+use super::names::{Spelling, foreign};
 use crate::{Error, Result};
 use registry::PeftConfig;
 
@@ -122,13 +123,12 @@ const OFF: [&str; 8] = [
     "use_lily",
 ];
 /// Options that must be empty, for the same reason.
-const EMPTY: [&str; 14] = [
+const EMPTY: [&str; 13] = [
     "modules_to_save",
     "layers_to_transform",
     "layers_pattern",
     "layer_replication",
     "megatron_config",
-    "exclude_modules",
     "target_parameters",
     "trainable_token_indices",
     "alora_invocation_tokens",
@@ -139,7 +139,7 @@ const EMPTY: [&str; 14] = [
     "velora_config",
 ];
 /// Options that are read, or do not change what the weights mean.
-const READ: [&str; 22] = [
+const READ: [&str; 23] = [
     "peft_type",
     "task_type",
     "base_model_name_or_path",
@@ -147,6 +147,7 @@ const READ: [&str; 22] = [
     "lora_alpha",
     "lora_dropout",
     "target_modules",
+    "exclude_modules",
     "bias",
     "use_rslora",
     "rank_pattern",
@@ -194,7 +195,13 @@ fn pattern(path: &Path, key: &str, text: &str, whole: bool) -> Result<Regex> {
     })
 }
 
-pub(super) fn resolve(path: &Path, written: &Written, shape: &ImportShape) -> Result<Resolved> {
+/// `spelling` is how the weights file names the layers: names and patterns of the configuration mean the same paths.
+pub(super) fn resolve(
+    path: &Path,
+    written: &Written,
+    shape: &ImportShape,
+    spelling: Spelling,
+) -> Result<Resolved> {
     let config = &written.value;
     let refuse = |what: String| Err(Error::Refused { path: path.into(), what });
     let Some(options) = config.as_object() else { return refuse("is not an object".into()) };
@@ -259,8 +266,10 @@ pub(super) fn resolve(path: &Path, written: &Written, shape: &ImportShape) -> Re
         other => return refuse(format!("use_rslora = {other} is neither true nor false")),
     };
     let mut modules = BTreeMap::new();
-    for (layer, projection, module) in paths(shape) {
-        if !targeted(path, &config["target_modules"], shape, &module)? {
+    for (layer, projection, module) in paths(shape, spelling) {
+        if excluded(path, &config["exclude_modules"], &module)?
+            || !targeted(path, &config["target_modules"], shape, spelling, &module)?
+        {
             continue;
         }
         let rank = ranks.iter().find(|(p, _)| p.is_match(&module)).map_or(rank, |(_, r)| *r);
@@ -280,21 +289,51 @@ pub(super) fn resolve(path: &Path, written: &Written, shape: &ImportShape) -> Re
         r: rank,
         lora_alpha: (scaling * rank as f64) as f32,
         target_modules: modules.keys().map(|(_, p)| p.clone()).collect(),
+        nested: spelling.is_nested(),
     };
     Ok(Resolved { modules, peft, scaling })
 }
 
 /// Every projection of the model: layer, name, path.
-pub(super) fn paths(shape: &ImportShape) -> impl Iterator<Item = (usize, String, String)> {
+pub(super) fn paths(
+    shape: &ImportShape,
+    spelling: Spelling,
+) -> impl Iterator<Item = (usize, String, String)> {
     (0..shape.layers).flat_map(move |layer| {
-        shape.projections.keys().map(move |p| (layer, p.clone(), super::module_path(layer, p)))
+        shape.projections.keys().map(move |p| (layer, p.clone(), spelling.module(layer, p)))
     })
 }
 
-fn targeted(path: &Path, targets: &Value, shape: &ImportShape, module: &str) -> Result<bool> {
+/// Whether a module is a name of a list, or ends in one behind a dot.
+fn ends(module: &str, name: &str) -> bool {
+    module.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// Whether `exclude_modules` names a module: it goes before the targets.
+fn excluded(path: &Path, excluded: &Value, module: &str) -> Result<bool> {
+    match excluded {
+        _ if is_empty(excluded) => Ok(false),
+        Value::String(text) => Ok(pattern(path, "exclude_modules", text, true)?.is_match(module)),
+        Value::Array(list) if list.len() <= 10_000 => {
+            Ok(list.iter().filter_map(Value::as_str).any(|name| ends(module, name)))
+        }
+        _ => Err(Error::Refused {
+            path: path.into(),
+            what: "exclude_modules is neither a list nor a pattern, or too long".into(),
+        }),
+    }
+}
+
+fn targeted(
+    path: &Path,
+    targets: &Value,
+    shape: &ImportShape,
+    spelling: Spelling,
+    module: &str,
+) -> Result<bool> {
     let refuse = |what: String| Err(Error::Refused { path: path.into(), what });
     match targets {
-        Value::String(all) if all == "all-linear" => Ok(true),
+        Value::String(all) if all.eq_ignore_ascii_case("all-linear") => Ok(true),
         Value::String(text) if text.len() <= 10_000 => {
             Ok(pattern(path, "target_modules", text, true)?.is_match(module))
         }
@@ -304,11 +343,12 @@ fn targeted(path: &Path, targets: &Value, shape: &ImportShape, module: &str) -> 
                 let Some(name) = target.as_str() else {
                     return refuse(format!("target module {target} is no text"));
                 };
-                let ends = |module: &str| module == name || module.ends_with(&format!(".{name}"));
-                found |= ends(module);
+                let here = ends(module, name);
+                found |= here;
                 // A name that no module of the model has is a slip or another model's.
-                if !ends(module) && !paths(shape).any(|(_, _, m)| ends(&m)) {
-                    return refuse(format!("target module {target} is none of the model's projections"));
+                if !here && !paths(shape, spelling).any(|(_, _, m)| ends(&m, name)) {
+                    let why = foreign(name).unwrap_or("is none of the model's projections");
+                    return refuse(format!("target module {target} {why}"));
                 }
             }
             Ok(found)
@@ -356,7 +396,9 @@ mod tests {
         assert!(cases.len() > 10);
         for Case { config, modules } in cases {
             let path = Path::new("adapter_config.json");
-            let found = resolve(path, &Written::parse(path, config.as_bytes()).unwrap(), &shape).unwrap();
+            let found =
+                resolve(path, &Written::parse(path, config.as_bytes()).unwrap(), &shape, Spelling::Plain)
+                    .unwrap();
             let found: BTreeMap<String, (usize, f64)> = found
                 .modules
                 .iter()

@@ -5,12 +5,14 @@
 
 mod card;
 mod config;
+mod names;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use card::{CARD, merged_card};
 use config::Resolved;
+use names::Spelling;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
@@ -45,11 +47,15 @@ pub const PREFIX: &str = "base_model.model.";
 /// Largest adapter file read: a guard against absurd input, far above any LoRA of the models supported.
 const MAX_BYTES: u64 = 4 << 30;
 
-/// The text of `adapter_config.json`.
+/// The text of `adapter_config.json`, for a text model.
 pub fn adapter_config(peft: &PeftConfig) -> String {
+    config_text(peft, &json!(peft.target_modules))
+}
+
+fn config_text(peft: &PeftConfig, targets: &Value) -> String {
     let value = json!({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": peft.base_model,
-        "r": peft.r, "lora_alpha": peft.lora_alpha, "lora_dropout": 0.0, "target_modules": peft.target_modules,
+        "r": peft.r, "lora_alpha": peft.lora_alpha, "lora_dropout": 0.0, "target_modules": targets,
         "bias": "none", "fan_in_fan_out": false, "use_rslora": false, "use_dora": false, "rank_pattern": {}, "alpha_pattern": {},
         "modules_to_save": null, "layers_to_transform": null, "layers_pattern": null, "inference_mode": true,
         "init_lora_weights": true, "revision": peft.revision,
@@ -86,7 +92,8 @@ pub(crate) fn contents(record: &AdapterRecord) -> Result<Vec<(&str, Content<'_>)
     Ok(own.chain(further).collect())
 }
 
-/// Writes a PEFT folder: built aside, then renamed into place.
+/// Writes a PEFT folder: built aside, then renamed into place. Names are those of the base model's class: with [`PeftConfig::nested`]
+/// the layers lie in `model.language_model`.
 pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: IfExists) -> Result<()> {
     if folder.exists() && if_exists == IfExists::Fail {
         return Err(Error::Refused {
@@ -125,6 +132,9 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
     fs_err::create_dir_all(parent)?;
     let staging = tempfile::Builder::new().prefix(".export-").tempdir_in(parent)?;
     let names = write_files(store, record, staging.path(), kept_card(folder).as_deref())?;
+    if record.peft.nested {
+        respell(record, staging.path())?;
+    }
     for name in names {
         fs_err::File::open(staging.path().join(name))?.sync_all()?;
     }
@@ -138,6 +148,16 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
         fs_err::rename(staging.keep(), folder)?;
     }
     fs_err::File::open(parent)?.sync_all()?;
+    Ok(())
+}
+
+/// Gives the files of a written folder the names that a nested base's class has.
+fn respell(record: &AdapterRecord, folder: &Path) -> Result<()> {
+    let [weights, config, _] = OWN.map(|name| folder.join(name));
+    let bytes = names::nested(&fs_err::read(&weights)?)
+        .map_err(|e| Error::Refused { path: weights.clone(), what: format!("cannot be renamed: {e}") })?;
+    fs_err::write(&weights, bytes)?;
+    fs_err::write(config, config_text(&record.peft, &json!(names::nested_targets(&record.peft))))?;
     Ok(())
 }
 
@@ -244,8 +264,9 @@ pub fn read(
     bytes: &[u8],
     shape: &ImportShape,
 ) -> Result<Imported> {
+    let spelling = spelling(weights_path, bytes)?;
     let written = config::Written::parse(config_path, config)?;
-    let resolved = config::resolve(config_path, &written, shape)?;
+    let resolved = config::resolve(config_path, &written, shape, spelling)?;
     // What a uniform file takes is known before anything is made of it.
     let entries: usize = resolved
         .peft
@@ -259,7 +280,7 @@ pub fn read(
             what: format!("rank {} makes an absurdly large adapter", resolved.peft.r),
         });
     }
-    let weights = read_weights(weights_path, bytes, &resolved, shape)?;
+    let weights = read_weights(weights_path, bytes, &resolved, shape, spelling)?;
     let text = |key: &str| written.text(config_path, key);
     Ok(Imported {
         peft: resolved.peft,
@@ -317,18 +338,31 @@ pub(crate) fn check_alone(
         )));
     }
     let written = config::Written::parse(&config_path, config)?;
-    let resolved = config::resolve(&config_path, &written, &shape)?;
-    factors(&weights_path, weights, &resolved, &shape)?;
-    if resolved.peft != record.peft {
+    let resolved = config::resolve(&config_path, &written, &shape, Spelling::Plain)?;
+    factors(&weights_path, weights, &resolved, &shape, Spelling::Plain)?;
+    // What we keep is spelled plainly, whatever the base model's class.
+    if (PeftConfig { nested: record.peft.nested, ..resolved.peft }) != record.peft {
         return Err(Error::Refused { path: config_path, what: "is not what lorafab.json says of it".into() });
     }
     Ok(())
 }
 
-/// Where a projection lies in a transformers model of the Llama family.
+/// Where a projection lies in a text model: what our own files call it.
 fn module_path(layer: usize, projection: &str) -> String {
-    let block = if projection.starts_with(['q', 'k', 'v', 'o']) { "self_attn" } else { "mlp" };
-    format!("model.layers.{layer}.{block}.{projection}")
+    Spelling::Plain.module(layer, projection)
+}
+
+/// How the tensors of a file are named, none of which belongs to what is not read.
+fn spelling(path: &Path, bytes: &[u8]) -> Result<Spelling> {
+    let refuse = |what: String| Error::Refused { path: path.into(), what };
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|e| refuse(format!("is not a readable safetensors file: {e}")))?;
+    let mut names = file.names();
+    names.sort_unstable();
+    if let Some((name, why)) = names.iter().find_map(|n| Some((n, names::foreign(n)?))) {
+        return Err(refuse(format!("tensor {name:?} {why}")));
+    }
+    Spelling::of(names).map_err(refuse)
 }
 
 /// The factors of every targeted module by their standard names: all of them, in the expected shapes, finite, and nothing else.
@@ -337,6 +371,7 @@ fn factors(
     bytes: &[u8],
     resolved: &Resolved,
     shape: &ImportShape,
+    spelling: Spelling,
 ) -> Result<BTreeMap<String, Vec<f32>>> {
     let refuse = |what: String| Error::Refused { path: path.into(), what };
     let file = SafeTensors::deserialize(bytes)
@@ -351,7 +386,7 @@ fn factors(
     let mut tensors: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     for (name, view) in file.tensors() {
         // Saved with or without the wrapper's prefix and the adapter's name.
-        let standard = name.strip_prefix(PREFIX).unwrap_or(&name).replace(".default.", ".");
+        let standard = spelling.standard(&name);
         let Some(shape) = expected.get(&standard) else {
             return Err(refuse(format!("tensor {name:?} belongs to no target module of the model")));
         };
@@ -376,9 +411,15 @@ fn factors(
 
 /// Reads the factors of every targeted module and writes them in the uniform shape: ranks filled up with zeros, differing scales
 /// folded into B, modules without a difference as zeros.
-fn read_weights(path: &Path, bytes: &[u8], resolved: &Resolved, shape: &ImportShape) -> Result<Vec<u8>> {
+fn read_weights(
+    path: &Path,
+    bytes: &[u8],
+    resolved: &Resolved,
+    shape: &ImportShape,
+    spelling: Spelling,
+) -> Result<Vec<u8>> {
     let refuse = |what: String| Error::Refused { path: path.into(), what };
-    let tensors = factors(path, bytes, resolved, shape)?;
+    let tensors = factors(path, bytes, resolved, shape, spelling)?;
     let r = resolved.peft.r;
     let scaling = f64::from(resolved.peft.lora_alpha) / r as f64;
     let mut out: BTreeMap<String, ([usize; 2], Vec<u8>)> = BTreeMap::new();
@@ -613,7 +654,7 @@ mod tests {
         list["target_modules"] = json!(["self_attn.q_proj"]);
         let missing = read(path, list.to_string().as_bytes(), path, &file, &shape).unwrap_err().to_string();
         assert!(missing.contains("layers.2") && missing.contains("missing"), "{missing}");
-        list["target_modules"] = json!(["c_attn"]);
+        list["target_modules"] = json!(["wq"]);
         assert!(
             read(path, list.to_string().as_bytes(), path, &file, &shape)
                 .unwrap_err()

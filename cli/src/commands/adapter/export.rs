@@ -34,6 +34,8 @@ pub(super) fn merged(context: &Context<'_>, adapter: &str, dir: &Path, dtype: &s
             .hint("name another folder: a merged model replaces none"));
     }
     let source = context.model_path()?;
+    // The plain weights alone: nothing is packed for work.
+    context.check_memory(&source, |outline| outline.loading_bytes() - outline.base_bytes())?;
     context.say(&format!("loading {}", source.display()));
     let loaded = Checkpoint::load(&source)?;
     if record.lineage.get("base").is_none_or(|b| loaded.precision_of(b).is_none()) {

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::context::{Context, now_ms};
 use crate::error::{CommandError, Kind, Result};
+use crate::memory::gb;
 use crate::output::{count, print, print_json, table};
 
 pub(super) fn run(context: &Context<'_>, compare: bool, pack: usize) -> Result {
@@ -17,7 +18,8 @@ pub(super) fn run(context: &Context<'_>, compare: bool, pack: usize) -> Result {
     let plan = plan(&mut store, outline.as_ref(), now_ms())?;
     keep(&mut store, &plan)?;
     let (total, measured) = (plan.total(), plan.measured());
-    let (free, threads) = (available_memory(), std::thread::available_parallelism().map_or(1, usize::from));
+    let (available, threads) =
+        (context.available_memory(), std::thread::available_parallelism().map_or(1, usize::from));
     let mut needs = Vec::new();
     if let Some(outline) = &outline {
         for pack in [pack, 1] {
@@ -25,6 +27,7 @@ pub(super) fn run(context: &Context<'_>, compare: bool, pack: usize) -> Result {
         }
     }
     let need = needs.first().map(|(_, m)| m.peak());
+    let free = available.as_ref().map(|a| a.bytes);
     let fits = need.zip(free).map(|(need, free)| need <= free as f64);
     if context.global.json {
         return print_json(
@@ -55,20 +58,23 @@ pub(super) fn run(context: &Context<'_>, compare: bool, pack: usize) -> Result {
     } else {
         "one worker: no adapter is finished here, so nobody knows".into()
     });
-    if let (Some(need), Some(free)) = (need, free) {
-        let gib = |bytes: f64| bytes / f64::from(1 << 30);
+    if let (Some(need), Some(available), Some((_, model))) = (need, &available, needs.first()) {
+        let free = available.bytes;
         let least = needs.last().map_or(0.0, |(_, m)| m.peak());
         let verdict = match fits {
             Some(true) => "it fits".to_owned(),
             _ if least <= free as f64 => {
                 "it does NOT fit; fewer at once would: factory run --pack 1".to_owned()
             }
-            _ => format!("it does NOT fit; one adapter at a time needs {:.1}", gib(least)),
+            _ => format!("it does NOT fit; one adapter at a time needs {}", gb(least)),
         };
         lines.push(format!(
-            "memory: a worker with packs of {pack} needs about {:.1} GiB, {:.1} are free: {verdict}",
-            gib(need),
-            gib(free as f64)
+            "memory: a worker with packs of {pack} needs about {} (the model alone {} while it loads, {} after), {} are free ({}): {verdict}",
+            gb(need),
+            gb(model.loading),
+            gb(model.base),
+            gb(free as f64),
+            available.by.text()
         ));
     }
     if !others.is_empty() {
@@ -89,13 +95,6 @@ fn line(name: &str, c: &Cost, on: String) -> Vec<String> {
         or_dash(c.bytes, format!("{:.1}", c.bytes / 1e6)),
         on,
     ]
-}
-
-/// What the kernel says can be had without swapping.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 fn checked(context: &Context<'_>, store: &mut registry::Store) -> Result {

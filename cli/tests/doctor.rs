@@ -1,0 +1,85 @@
+//! `doctor` says what a model is and needs, and a model that cannot fit is refused before it is loaded.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use support::{Place, text, tiny};
+
+#[test]
+fn a_model_at_hand_is_described_without_being_loaded() {
+    let place = Place::new();
+    let found = place.json(&["doctor"]);
+    let model = &found["model"];
+    assert_eq!(found["schema"], "doctor/2");
+    assert_eq!(model["problems"], serde_json::json!([]));
+    assert_eq!(model["path"], tiny().as_str());
+    let outline = &model["outline"];
+    let config = std::fs::read_to_string(std::path::Path::new(&tiny()).join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    for key in ["num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings"] {
+        assert_eq!(outline[key], config[key], "{key}");
+    }
+    // What the file holds is the parameters in f32, a header and the norms.
+    let file = std::path::Path::new(&tiny()).join("model.safetensors").metadata().unwrap().len();
+    let share = outline["parameters"].as_f64().unwrap() * 4.0 / file as f64;
+    assert!((0.85..=1.0).contains(&share), "{share}");
+    assert_eq!(model["weights_bytes"], file);
+    assert!(outline["chat_template_example"].as_str().unwrap().contains("How are you?"));
+    assert!(outline["most_tokens_per_second"]["read"].as_f64().unwrap() > 0.0);
+    assert_eq!(outline["fits"], true);
+    let people = text(&place.run(&["doctor"]).stdout);
+    for part in ["family: llama", "it fits", "How are you?", "gemma-3-270m", "smollm2-135m"] {
+        assert!(people.contains(part), "{part}: {people}");
+    }
+    assert!(!people.contains("would not work"), "{people}");
+}
+
+/// A built-in model is not fetched for it, and what is no model is named with the reason.
+#[test]
+fn what_is_not_at_hand_is_not_fetched_and_what_is_wrong_is_said() {
+    let place = Place::new();
+    let doctor = |model: &str| {
+        let out = place
+            .command(&["--json", "--model", model, "doctor"])
+            .env("LORAFAB_PYTHON", "/bin/false")
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap()["model"].clone()
+    };
+    for (name, built_in) in [("gemma-3-270m", true), ("default", true), ("smollm2-135m", true)] {
+        let model = doctor(name);
+        assert_eq!((&model["path"], &model["problems"]), (&().into(), &serde_json::json!([])), "{name}");
+        assert_eq!(model["built_in"], built_in);
+    }
+    let message = |model: &serde_json::Value| model["problems"][0]["message"].as_str().unwrap().to_owned();
+    assert!(message(&doctor("/nowhere/model.gguf")).contains("does not exist"));
+    let bad = place.path("bad.gguf");
+    std::fs::write(&bad, "this is no model").unwrap();
+    assert!(message(&doctor(bad.to_str().unwrap())).contains("GGUF"));
+}
+
+#[test]
+fn a_model_that_cannot_fit_is_refused_with_the_figures_before_it_is_loaded() {
+    let place = Place::new();
+    place.json(&["factory", "submit", "gated-topic", "--limit", "1"]);
+    let parts = ["while it loads", "after)", "are free (as --memory says)", "hint:", "LORAFAB_MEMORY"];
+    place.fails(5, &parts, &["--memory", "100KB", "factory", "run"]);
+    let by_variable = place
+        .command(&Place::arguments(&["factory", "run"]).iter().map(String::as_str).collect::<Vec<_>>())
+        .env("LORAFAB_MEMORY", "100KB")
+        .output()
+        .unwrap();
+    support::assert_error(&by_variable, 5, &parts);
+    assert!(!text(&by_variable.stderr).contains("loading"), "it was loaded first");
+    let doctor = place.json(&["--memory", "100KB", "doctor"]);
+    assert_eq!(doctor["available_memory_bytes"], 100_000);
+    assert_eq!(doctor["model"]["outline"]["fits"], false);
+    let plan = place.json(&["--memory", "100KB", "factory", "plan"]);
+    assert_eq!((&plan["available_memory_bytes"], &plan["fits"]), (&100_000.into(), &false.into()));
+    let people = text(&place.run(&["--memory", "100KB", "factory", "plan"]).stdout);
+    assert!(people.contains("while it loads") && people.contains("does NOT fit"), "{people}");
+    place.fails(2, &["--memory", "8GB"], &["--memory", "much", "doctor"]);
+    let enough = place.run(&["--memory", "8GB", "factory", "run"]);
+    assert!(enough.status.success(), "{}", text(&enough.stderr));
+}
