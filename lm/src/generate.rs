@@ -12,7 +12,7 @@ use crate::decoder::chunk::{Chunk, split};
 use crate::kernels::elementwise::exp_scores;
 use crate::kv_cache::{Growing, Sequence};
 use crate::sampler::{self, Sampling};
-use crate::{Adapter, Decoder, Error, Result};
+use crate::{Adapter, Decoder, Error, Result, Tokenizer};
 
 /// Rows decoded together by one thread.
 const DECODE_ROWS: usize = 64;
@@ -37,7 +37,7 @@ pub struct Request {
 pub struct Reply {
     /// Generated tokens, without the stop token.
     pub tokens: Vec<u32>,
-    /// The stop token that ended the reply; `None` if it ran to `max_new_tokens`.
+    /// The token that ended the reply: a stop token, or the last of a line's beginning that does; `None` if it ran to `max_new_tokens`.
     pub stopped_by: Option<u32>,
 }
 
@@ -51,6 +51,41 @@ pub struct Watched {
     pub log_probs: Vec<Vec<f32>>,
 }
 
+/// What ends a reply: one of some tokens, or a line that begins so, whatever its tokens are.
+#[derive(Debug, Clone, Default)]
+pub struct Stop<'a> {
+    /// The tokens; a reply is without the one that ended it.
+    pub tokens: Vec<u32>,
+    /// What begins the line, and how tokens are read; a reply is without the tokens of the line, and of the line's break unless that is
+    /// in one with what stands before it.
+    pub line: Option<(&'a Tokenizer, &'static str)>,
+}
+
+impl<T: AsRef<[u32]> + ?Sized> From<&T> for Stop<'_> {
+    fn from(tokens: &T) -> Self {
+        Self { tokens: tokens.as_ref().to_vec(), line: None }
+    }
+}
+
+impl Stop<'_> {
+    /// Most tokens that the beginning of a line and its break can have.
+    const LINE_TOKENS: usize = 16;
+
+    /// How many of a reply's tokens stand before a line that ends it, which its last token completes.
+    fn line_at(&self, tokens: &[u32]) -> Option<usize> {
+        let (tokenizer, line) = self.line?;
+        let from = tokens.len().saturating_sub(Self::LINE_TOKENS);
+        let text = |to: usize| tokenizer.decode(&tokens[from..to]).unwrap_or_default();
+        let tail = text(tokens.len());
+        let at = if from == 0 && tail.trim_start().starts_with(line) {
+            0
+        } else {
+            tail.find(&format!("\n{line}"))?
+        };
+        (from..=tokens.len()).find(|&to| text(to).len() >= at)
+    }
+}
+
 /// A prompt that has been computed: its cache and the logits after its last token.
 pub(crate) struct Computed {
     pub(crate) cache: Sequence,
@@ -58,11 +93,16 @@ pub(crate) struct Computed {
 }
 
 impl Decoder {
-    /// Generates a reply for every request; `stop` lists the tokens that end one.
+    /// Generates a reply for every request; `stop` says what ends one: tokens, or what [`crate::Outline::stop`] gives.
     ///
     /// # Errors
     /// If a prompt is malformed or would run past the model's context.
-    pub fn generate(&self, adapters: &[&Adapter], requests: &[Request], stop: &[u32]) -> Result<Vec<Reply>> {
+    pub fn generate<'s>(
+        &self,
+        adapters: &[&Adapter],
+        requests: &[Request],
+        stop: impl Into<Stop<'s>>,
+    ) -> Result<Vec<Reply>> {
         let replies = self.generate_watching(adapters, requests, stop, &[])?;
         Ok(replies.into_iter().map(|w| w.reply).collect())
     }
@@ -72,11 +112,11 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Decoder::generate`], or if a watched token is outside the vocabulary.
-    pub fn generate_watching(
+    pub fn generate_watching<'s>(
         &self,
         adapters: &[&Adapter],
         requests: &[Request],
-        stop: &[u32],
+        stop: impl Into<Stop<'s>>,
         watched: &[u32],
     ) -> Result<Vec<Watched>> {
         if let Some(t) = watched.iter().find(|&&t| t as usize >= self.config().vocab_size) {
@@ -85,6 +125,7 @@ impl Decoder {
         let batch =
             Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
         batch.validate(self.config())?;
+        let stop = stop.into();
         let limit = self.config().max_position_embeddings;
         if let Some(i) = requests.iter().position(|r| r.prompt.tokens.len() + r.max_new_tokens > limit) {
             return Err(Error::Request(format!(
@@ -100,7 +141,7 @@ impl Decoder {
         let pieces = split(&rows, |_| 1, DECODE_ROWS, rayon::current_num_threads());
         let replies: Vec<Vec<Watched>> = pieces
             .par_iter()
-            .map(|piece| self.generate_piece(&batch, requests, piece, stop, watched))
+            .map(|piece| self.generate_piece(&batch, requests, piece, &stop, watched))
             .collect();
         let replies: Vec<Watched> = replies.into_iter().flatten().collect();
         Ok(of_request.into_iter().map(|i| replies[i].clone()).collect())
@@ -147,7 +188,7 @@ impl Decoder {
         batch: &Batch<'_>,
         requests: &[Request],
         rows: &[usize],
-        stop: &[u32],
+        stop: &Stop<'_>,
         watched: &[u32],
     ) -> Vec<Watched> {
         let (prompt_of, prompts) = self.compute_prompts(batch, rows);
@@ -170,11 +211,17 @@ impl Decoder {
             }
             let reply = &mut out.reply;
             let token = sampler::pick(logits, &request.sampling, request.seed, position as u32);
-            if stop.contains(&token) {
+            if stop.tokens.contains(&token) {
                 reply.stopped_by = Some(token);
                 return false;
             }
             reply.tokens.push(token);
+            if let Some(before) = stop.line_at(&reply.tokens) {
+                reply.tokens.truncate(before);
+                reply.stopped_by = Some(token);
+                out.log_probs.truncate(before + 1);
+                return false;
+            }
             reply.tokens.len() < request.max_new_tokens
         };
         for (i, &p) in prompt_of.iter().enumerate() {

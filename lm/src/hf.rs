@@ -9,9 +9,10 @@ use fence::open::{SMALL, TABLE};
 use safetensors::tensor::Metadata;
 use serde_json::Value;
 
-use crate::chat::{ChatTemplate, WORDS, Words};
+use crate::chat::{ChatTemplate, Source, WORDS, Words};
 use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::export::Companions;
+use crate::base::fits;
 use crate::tokenizer::Tokenizer;
 use crate::{Config, Error, Outline, Precision, Result};
 
@@ -29,7 +30,7 @@ fn json_within(path: &Path, most: u64) -> Result<Value> {
 }
 
 /// All but the weights, of which only the digest is taken.
-pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
+pub(crate) fn outline(folder: &Path, precision: Precision, given: Option<&str>) -> Result<Outline> {
     let config = config(&folder.join("config.json"))?;
     let files = weight_files(folder)?;
     let most = most_bytes(&config);
@@ -41,14 +42,15 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
         Ok(hasher.finalize().to_hex().to_string())
     };
     // Each takes about as long as the other.
-    let (digest, language) = rayon::join(digest, || language(folder));
+    let (digest, language) = rayon::join(digest, || language(folder, given));
     let ((tokenizer, chat, name), digest) = (language?, digest?);
+    fits(folder, config.vocab_size, &tokenizer, &chat)?;
     let stated = config.identity();
     Ok(Outline::of(config, (tokenizer, chat, name), stated, digest, precision))
 }
 
 /// As [`outline`], without a digest; of the weights the headers.
-pub(crate) fn probe(folder: &Path) -> Result<()> {
+pub(crate) fn probe(folder: &Path, given: Option<&str>) -> Result<()> {
     let config = config(&folder.join("config.json"))?;
     for file in weight_files(folder)? {
         let (mut open, length) = fence::open::open(&file, most_bytes(&config))?;
@@ -69,11 +71,12 @@ pub(crate) fn probe(folder: &Path) -> Result<()> {
             return Err(damaged(format!("its tensors end at byte {} of {length}", 8 + size + end)));
         }
     }
-    language(folder).map(drop)
+    let (tokenizer, chat, _) = language(folder, given)?;
+    fits(folder, config.vocab_size, &tokenizer, &chat)
 }
 
 /// Loads a checkpoint folder.
-pub(crate) fn load(folder: &Path) -> Result<Loaded> {
+pub(crate) fn load(folder: &Path, given: Option<&str>) -> Result<Loaded> {
     let config = config(&folder.join("config.json"))?;
     let files = weight_files(folder)?;
     let mut tensors = BTreeMap::new();
@@ -107,7 +110,8 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
     }
     let checkpoint = Checkpoint { config, tensors, digest: hasher.finalize().to_hex().to_string() };
     checkpoint.check(folder)?;
-    let (tokenizer, chat, name) = language(folder)?;
+    let (tokenizer, chat, name) = language(folder, given)?;
+    fits(folder, checkpoint.config.vocab_size, &tokenizer, &chat)?;
     Ok(Loaded { stated: checkpoint.config.identity(), checkpoint, tokenizer, chat, name })
 }
 
@@ -120,13 +124,15 @@ fn most_bytes(config: &Config) -> u64 {
     8 * all as u64 + (100 << 20)
 }
 
-fn language(folder: &Path) -> Result<(Tokenizer, ChatTemplate, String)> {
+/// The folder's tokenizer, chat template and name; a template that was given takes the place of its own.
+pub(crate) fn language(folder: &Path, given: Option<&str>) -> Result<(Tokenizer, ChatTemplate, String)> {
     let path = folder.join("tokenizer.json");
-    let tokenizer = Tokenizer::from_json(&json_within(&path, TABLE)?).map_err(|what| bad(&path, what))?;
+    let tokenizer = Tokenizer::from_json(json_within(&path, TABLE)?).map_err(|what| bad(&path, what))?;
     let said = if_there(&folder.join("tokenizer_config.json"))?;
     check_added(folder, &said, &tokenizer)?;
-    let template = template(folder, &said)?;
-    let chat = ChatTemplate::new(&template, words(folder, &said)?, &tokenizer)
+    let own = if given.is_none() { template(folder, &said)? } else { None };
+    let source = Source::choose(given, own, &tokenizer);
+    let chat = ChatTemplate::new(source, words(folder, &said)?, &tokenizer)
         .map_err(|e| bad(folder, e.to_string()))?;
     let name = folder.file_name().map_or_else(|| "unnamed".into(), |n| n.to_string_lossy().into_owned());
     Ok((tokenizer, chat, name))
@@ -220,21 +226,23 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
     Ok(Companions { config: json(&folder.join("config.json"))?, files, quantised: BTreeSet::new() })
 }
 
-fn template(folder: &Path, config: &Value) -> Result<String> {
+/// The folder's own chat template; base models have none.
+fn template(folder: &Path, config: &Value) -> Result<Option<String>> {
     let file = folder.join("chat_template.jinja");
     if file.exists() {
-        return Ok(fence::read_text(&file, SMALL)?);
+        return Ok(Some(fence::read_text(&file, SMALL)?));
     }
     let path = folder.join("tokenizer_config.json");
     match &config["chat_template"] {
-        Value::String(text) => Ok(text.clone()),
+        Value::String(text) => Ok(Some(text.clone())),
+        Value::Null => Ok(None),
         Value::Array(named) => named
             .iter()
             .find(|t| t["name"] == "default")
             .and_then(|t| t["template"].as_str())
-            .map(str::to_owned)
+            .map(|text| Some(text.to_owned()))
             .ok_or_else(|| bad(&path, "chat_template has no entry named \"default\"")),
-        _ => Err(bad(folder, "has no chat_template; lorafab needs an instruction-tuned model")),
+        _ => Err(bad(&path, "chat_template is neither a text nor a list of named ones")),
     }
 }
 

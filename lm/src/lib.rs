@@ -27,6 +27,7 @@ pub mod geometry;
 mod gguf;
 mod hf;
 mod hub;
+mod jinja;
 mod kernels;
 mod kv_cache;
 pub mod loss;
@@ -43,9 +44,9 @@ mod tokenizer_check;
 pub mod web;
 
 pub use adapter::{Adapter, AdapterConfig, Projection};
-pub use base::{BaseModel, Outline, SYSTEM_PROMPT};
+pub use base::{BaseModel, Outline, SYSTEM_PROMPT, language};
 pub use batch::{Batch, Injection, InjectionMode, Row};
-pub use chat::{ChatTemplate, Message, Role};
+pub use chat::{ChatTemplate, Message, Origin, Role};
 pub use checkpoint::{Checkpoint, HostTensor, Loaded};
 pub use config::Config;
 pub use decoder::Decoder;
@@ -56,7 +57,7 @@ pub use fit::{
     epoch_order, fit, validate,
 };
 pub use forward::{ResidualAt, Seen, Want};
-pub use generate::{Reply, Request, Watched};
+pub use generate::{Reply, Request, Stop, Watched};
 pub use geometry::LowRank;
 pub use kernels::packed::{PackedMatrix, Precision, product_rate};
 pub use kernels::{SimdLevel, executed_flops, force_simd_level, simd_level};

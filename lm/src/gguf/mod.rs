@@ -18,9 +18,10 @@ use serde_json::json;
 
 use check::check_header;
 use metadata::Metadata;
-use text::{tokenizer, tokenizer_json, words};
+use text::{language, tokenizer_json};
 use unread::refuse_unread;
 
+use crate::base::fits;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::export::{Companions, pretty};
@@ -41,25 +42,25 @@ struct Header {
 }
 
 /// All but the weights, of which only the digest is taken.
-pub(crate) fn outline(path: &Path, precision: Precision) -> Result<Outline> {
+pub(crate) fn outline(path: &Path, precision: Precision, given: Option<&str>) -> Result<Outline> {
     let weights = || -> Result<String> {
         let (file, _) = fence::open::open(path, u64::MAX)?;
         digest(&mut std::io::BufReader::with_capacity(1 << 20, file))
     };
     // Each takes about as long as the other; what is wrong with the header is said first.
-    let (weights, header) = rayon::join(weights, || header(path));
+    let (weights, header) = rayon::join(weights, || header(path, given));
     let (_, Header { config, tokenizer, chat, name, .. }) = header?;
     Ok(Outline::of(config, (tokenizer, chat, name), String::new(), weights?, precision))
 }
 
 /// As [`outline`], without a digest.
-pub(crate) fn probe(path: &Path) -> Result<()> {
-    header(path).map(drop)
+pub(crate) fn probe(path: &Path, given: Option<&str>) -> Result<()> {
+    header(path, given).map(drop)
 }
 
 /// Loads a model, its tokenizer and its chat template from one GGUF file.
-pub(crate) fn load(path: &Path) -> Result<Loaded> {
-    let (mut file, Header { content, config, tokenizer, chat, name }) = header(path)?;
+pub(crate) fn load(path: &Path, given: Option<&str>) -> Result<Loaded> {
+    let (mut file, Header { content, config, tokenizer, chat, name }) = header(path, given)?;
     let mut tensors = BTreeMap::new();
     let mut names: Vec<&String> = content.tensor_infos.keys().collect();
     names.sort();
@@ -106,7 +107,15 @@ fn open(path: &Path) -> Result<(fs_err::File, Content)> {
     Ok((file, content))
 }
 
-fn header(path: &Path) -> Result<(fs_err::File, Header)> {
+/// The tokenizer and chat template, whatever the model's layers are.
+pub(crate) fn language_of(path: &Path, given: Option<&str>) -> Result<(Tokenizer, ChatTemplate)> {
+    let (_, content) = open(path)?;
+    let meta = Metadata { path, values: &content.metadata };
+    unread::refuse_unread_text(&meta)?;
+    language(&meta, given)
+}
+
+fn header(path: &Path, given: Option<&str>) -> Result<(fs_err::File, Header)> {
     let (file, content) = open(path)?;
     let size = file.metadata()?.len();
     let meta = Metadata { path, values: &content.metadata };
@@ -149,10 +158,8 @@ fn header(path: &Path) -> Result<(fs_err::File, Header)> {
         embedding.shape.dims().first().copied().unwrap_or(0),
         !content.tensor_infos.contains_key("output.weight"),
     )?;
-    let tokenizer = tokenizer(&meta)?;
-    let template = meta.string("tokenizer.chat_template")?;
-    let chat =
-        ChatTemplate::new(template, words(&meta)?, &tokenizer).map_err(|e| bad(path, e.to_string()))?;
+    let (tokenizer, chat) = language(&meta, given)?;
+    fits(path, config.vocab_size, &tokenizer, &chat)?;
     let name = meta.string("general.name").unwrap_or("unnamed").to_owned();
     Ok((file, Header { content, config, tokenizer, chat, name }))
 }
@@ -236,7 +243,7 @@ pub(crate) fn companions(path: &Path, config: &Config) -> Result<Companions> {
     let id = |name: &str| meta.number(&format!("tokenizer.ggml.{name}_token_id")).ok().map(|id| id as u32);
     let token = |id: Option<u32>| id.and_then(|id| tokens.get(id as usize));
     let tokenizer_config = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": meta.string("tokenizer.chat_template")?,
+        "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": text::own_template(&meta)?,
         "bos_token": token(id("bos")), "eos_token": token(id("eos")), "pad_token": token(id("padding")),
         "unk_token": token(id("unknown")), "add_prefix_space": false, "clean_up_tokenization_spaces": false,
         "model_max_length": config.max_position_embeddings,
