@@ -5,8 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use ahash::{AHashMap, AHashSet};
 use aho_corasick::{AhoCorasick, MatchKind};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::BPE;
 
 use crate::{Error, Result, tokenizer_check};
 
@@ -80,7 +83,7 @@ fn around(post: &Value) -> Result<(Vec<u32>, Vec<u32>), String> {
 }
 
 /// Whether a merge makes one of these tokens, or takes one as a part. `buffer` is scratch.
-fn concerns(merge: &Value, tokens: &BTreeMap<String, u32>, buffer: &mut String) -> bool {
+fn concerns(merge: &Value, tokens: &AHashSet<&str>, buffer: &mut String) -> bool {
     let (left, right) = match merge {
         Value::String(both) => both.split_once(' ').unwrap_or_default(),
         pair => (pair[0].as_str().unwrap_or_default(), pair[1].as_str().unwrap_or_default()),
@@ -88,36 +91,112 @@ fn concerns(merge: &Value, tokens: &BTreeMap<String, u32>, buffer: &mut String) 
     buffer.clear();
     buffer.push_str(left);
     buffer.push_str(right);
-    [left, right, buffer].into_iter().any(|piece| tokens.contains_key(piece))
+    [left, right, buffer].into_iter().any(|piece| tokens.contains(piece))
 }
 
 /// Gives control tokens the names that no text has: in the vocabulary, and wherever it is spoken of.
 fn hide(model: &mut Value, special: &BTreeMap<String, u32>) {
-    let mut renamed = BTreeMap::new();
+    let mut renamed = AHashSet::new();
     if let Some(vocab) = model["vocab"].as_object_mut() {
         for (text, id) in special {
             if vocab.get(text).and_then(Value::as_u64) == Some(u64::from(*id)) {
                 vocab.remove(text);
                 vocab.insert(Tokenizer::name_of(*id), (*id).into());
-                renamed.insert(text.clone(), *id);
+                renamed.insert(text.as_str());
             }
         }
     }
-    if let Some(id) = model["unk_token"].as_str().and_then(|t| renamed.get(t)) {
-        model["unk_token"] = Tokenizer::name_of(*id).into();
+    if let Some(unknown) = model["unk_token"].as_str().filter(|t| renamed.contains(t)) {
+        model["unk_token"] = Tokenizer::name_of(special[unknown]).into();
     }
     // No text is merged into one.
-    if let Some(merges) = model["merges"].as_array_mut() {
+    if let Some(merges) = model["merges"].as_array_mut().filter(|_| !renamed.is_empty()) {
         let mut buffer = String::new();
         merges.retain(|merge| !concerns(merge, &renamed, &mut buffer));
     }
+}
+
+/// The library's tokenizer of these parts, without added tokens. A vocabulary of hundreds of thousands is not written as text again.
+fn built(mut json: Value) -> Result<tokenizers::Tokenizer, String> {
+    let mut model = None;
+    if let Some(bpe) = json["model"].as_object_mut().filter(|m| m.contains_key("merges")) {
+        model = Some(merging(std::mem::take(bpe))?);
+        json["model"] = json!({"type": "BPE", "vocab": {}, "merges": []});
+    }
+    let mut inner = tokenizers::Tokenizer::from_bytes(json.to_string()).map_err(|e| e.to_string())?;
+    if let Some(model) = model {
+        inner.with_model(model);
+    }
+    Ok(inner)
+}
+
+/// The model that merges the pairs of its list.
+fn merging(mut model: Map<String, Value>) -> Result<BPE, String> {
+    let Some(Value::Object(pieces)) = model.remove("vocab") else { return Err("model has no vocab".into()) };
+    let mut vocab = AHashMap::with_capacity(pieces.len());
+    for (piece, id) in pieces {
+        let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        vocab.insert(piece, number.ok_or_else(|| format!("model: vocab holds the id {id}"))?);
+    }
+    let Some(Value::Array(list)) = model.remove("merges") else {
+        return Err("model: merges is not a list".into());
+    };
+    let pair = |merge: Value| match merge {
+        Value::String(both) => both.split_once(' ').map(|(l, r)| (l.to_owned(), r.to_owned())),
+        Value::Array(pair) => match <[Value; 2]>::try_from(pair) {
+            Ok([Value::String(left), Value::String(right)]) => Some((left, right)),
+            _ => None,
+        },
+        _ => None,
+    };
+    // As older files have it: their first line tells a version.
+    let version = |merge: &Value| merge.as_str().is_some_and(|m| m.starts_with("#version"));
+    let mut merges = Vec::with_capacity(list.len());
+    for merge in list.into_iter().filter(|m| !version(m)) {
+        merges.push(pair(merge).ok_or("model: merges holds something that is not a pair")?);
+    }
+    if model.get("dropout").is_some_and(|d| !d.is_null() && d.as_f64() != Some(0.0)) {
+        return Err("model: dropout is not implemented".into());
+    }
+    let mut builder = BPE::builder().vocab_and_merges(vocab, merges);
+    let mut text = |key: &str| match model.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("model: {key} is not a text")),
+    };
+    if let Some(token) = text("unk_token")? {
+        builder = builder.unk_token(token);
+    }
+    if let Some(prefix) = text("continuing_subword_prefix")? {
+        builder = builder.continuing_subword_prefix(prefix);
+    }
+    if let Some(suffix) = text("end_of_word_suffix")? {
+        builder = builder.end_of_word_suffix(suffix);
+    }
+    let truth = |key: &str| match model.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(truth)) => Ok(*truth),
+        Some(_) => Err(format!("model: {key} is neither true nor false")),
+    };
+    builder
+        .fuse_unk(truth("fuse_unk")?)
+        .byte_fallback(truth("byte_fallback")?)
+        .ignore_merges(truth("ignore_merges")?)
+        .build()
+        .map_err(|e| format!("model: {e}"))
 }
 
 impl Tokenizer {
     /// Builds a tokenizer from the contents of a `tokenizer.json`.
     pub(crate) fn from_json(mut json: Value) -> Result<Self, String> {
         tokenizer_check::check(&json)?;
-        let digest = blake3::hash(json.to_string().as_bytes()).to_hex().to_string();
+        let mut hasher = std::io::BufWriter::with_capacity(1 << 16, blake3::Hasher::new());
+        serde_json::to_writer(&mut hasher, &json).map_err(|e| e.to_string())?;
+        let hasher = hasher.into_inner().map_err(|e| e.to_string())?;
+        let digest = hasher.finalize().to_hex().to_string();
+        let pieces = json["model"]["vocab"].as_object();
+        let pieces: Vec<u32> =
+            pieces.into_iter().flat_map(Map::values).filter_map(|id| id.as_u64()?.try_into().ok()).collect();
         let (mut special, mut added, mut names) = (BTreeMap::new(), Vec::new(), Vec::new());
         let mut seen = BTreeSet::new();
         for mut token in json["added_tokens"].as_array_mut().map(std::mem::take).unwrap_or_default() {
@@ -139,19 +218,20 @@ impl Tokenizer {
                 token["normalized"] = false.into();
                 special.insert(text.clone(), id);
             }
-            names.push((text, token["content"].as_str().unwrap_or_default().to_owned(), id));
+            let token: AddedToken = serde_json::from_value(token).map_err(|e| format!("added token {text:?}: {e}"))?;
+            names.push((text, token.content.clone(), id));
             added.push(token);
         }
         let (before, after) = around(&json["post_processor"])?;
         hide(&mut json["model"], &special);
-        json["added_tokens"] = Value::Array(added);
         for part in ["post_processor", "truncation", "padding"] {
             json[part] = Value::Null;
         }
-        let inner = tokenizers::Tokenizer::from_bytes(json.to_string()).map_err(|e| e.to_string())?;
-        for (text, name, id) in names {
-            let found = inner.token_to_id(&name);
-            if found != Some(id) {
+        let mut inner = built(json)?;
+        inner.add_tokens(added).map_err(|e| format!("added_tokens: {e}"))?;
+        for (text, name, id) in &names {
+            let found = inner.token_to_id(name);
+            if found != Some(*id) {
                 return Err(format!(
                     "added token {text:?} has the id {id}, and its place in the file gives it {}",
                     found.map_or_else(|| "none".to_owned(), |id| id.to_string())
@@ -167,8 +247,8 @@ impl Tokenizer {
         let first = inner.encode("a", false).ok().and_then(|e| e.get_ids().first().copied());
         let first = first.ok_or("makes no token of the letter a")?;
         let spaced = inner.id_to_token(first).is_some_and(|t| t.starts_with('\u{2581}'));
-        let size = inner.get_vocab(true).into_values().filter(|id| !hidden.contains(id)).max();
-        let size = size.map_or(0, |id| id.saturating_add(1));
+        let largest = pieces.into_iter().chain(names.iter().map(|(_, _, id)| *id));
+        let size = largest.filter(|id| !hidden.contains(id)).max().map_or(0, |id| id.saturating_add(1));
         Ok(Self { inner, special, before, after, finder, ids, hidden, spaced, size, digest })
     }
 

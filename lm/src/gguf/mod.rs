@@ -8,7 +8,7 @@ mod text;
 mod unread;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use candle_core::Device;
@@ -103,7 +103,7 @@ fn open(path: &Path) -> Result<(fs_err::File, Content)> {
     check_header(path, &mut file, size)?;
     file.seek(SeekFrom::Start(0))?;
     let content =
-        Content::read(&mut file).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
+        Content::read(&mut BufReader::with_capacity(1 << 20, &mut file)).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
     Ok((file, content))
 }
 

@@ -1,7 +1,6 @@
 //! A GGUF file's vocabulary as a `tokenizer.json`.
 
-use std::collections::HashMap;
-
+use ahash::AHashSet;
 use candle_core::quantized::gguf_file::Value;
 use serde_json::{Map, Value as Json, json};
 
@@ -268,8 +267,8 @@ fn merges(tokens: &[&str], kinds: &[i64], scores: &[f32]) -> Result<Vec<Json>, S
     let is_piece = |i: usize| {
         kinds.get(i).is_none_or(|kind| ![UNKNOWN, CONTROL, UNUSED, BYTE].contains(kind))
     };
-    let pieces: HashMap<&str, usize> =
-        tokens.iter().enumerate().filter(|(i, _)| is_piece(*i)).map(|(i, t)| (*t, i)).collect();
+    let pieces: AHashSet<&str> =
+        tokens.iter().enumerate().filter(|(i, _)| is_piece(*i)).map(|(_, t)| *t).collect();
     let user_defined = |i: usize| kinds.get(i) == Some(&USER_DEFINED);
     let (mut found, mut looked) = (Vec::new(), 0);
     for (id, token) in tokens.iter().enumerate().filter(|(i, _)| is_piece(*i)) {
@@ -281,7 +280,7 @@ fn merges(tokens: &[&str], kinds: &[i64], scores: &[f32]) -> Result<Vec<Json>, S
         }
         for (n, (at, _)) in token.char_indices().enumerate().skip(1) {
             let (left, right) = token.split_at(at);
-            if pieces.contains_key(left) && pieces.contains_key(right) {
+            if pieces.contains(left) && pieces.contains(right) {
                 found.push((id, n, left, right));
             }
         }
