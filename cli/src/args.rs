@@ -39,6 +39,9 @@ pub(crate) struct Global {
     /// Base model: a GGUF file, a Hugging Face folder, organisation/name, or "default" (SmolLM2-135M-Instruct)
     #[arg(long, global = true, env = "LORAFAB_MODEL", default_value = "default")]
     pub(crate) model: String,
+    /// Chat template in place of the model's own, or for a model that has none: a Jinja file
+    #[arg(long, global = true, env = "LORAFAB_CHAT_TEMPLATE", value_name = "FILE")]
+    pub(crate) chat_template: Option<PathBuf>,
     /// Precision of products with frozen weights: "fastest" (bf16 where the CPU has it), "f32" or "bf16"
     #[arg(long, global = true, env = "LORAFAB_PRECISION", default_value = "fastest")]
     pub(crate) precision: String,

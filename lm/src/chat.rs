@@ -204,6 +204,10 @@ fn puts_in(program: &Program<'_>, template: &str, seen: &Seen) -> Result<Option<
 impl ChatTemplate {
     /// Runs a template and finds out what it makes of a conversation.
     pub(crate) fn new(source: Source, words: Words, tokenizer: &Tokenizer) -> Result<Self> {
+        if source.origin == Origin::Plain && !words.contains_key("eos_token") {
+            let what = "the model has no chat template, and names no eos_token for the end of a reply in a plain form; give a template";
+            return Err(Error::Request(what.into()));
+        }
         let reply = format!("{OPEN}reply{CLOSE}");
         let template = source.text.as_str();
         let (seen, trims) = with_program(template, &words, |program| {
@@ -306,7 +310,10 @@ impl ChatTemplate {
     }
 
     /// A reply as it follows a prompt, with its end: the space that the template puts before one, and the tokens that it has there.
-    pub(crate) fn encode_reply(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    ///
+    /// # Errors
+    /// If the text cannot be tokenised.
+    pub fn encode_reply(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
         Tokenizer::check(text)?;
         let lead = if text.starts_with(&self.lead) { "" } else { self.lead.as_str() };
         let mut tokens = tokenizer.encode_named(&format!("{lead}{text}"))?;

@@ -272,6 +272,28 @@ mod tests {
     use crate::{BaseModel, Precision};
 
     #[test]
+    fn a_line_is_found_as_soon_as_it_begins_and_only_at_its_beginning() {
+        let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny");
+        let (tokenizer, _) = crate::language(&tiny, None).unwrap();
+        let stop = Stop { tokens: vec![], line: Some((&tokenizer, "User:")) };
+        for (said, before) in [
+            ("Sure. It is\nso.\nUser: and then", Some("Sure. It is\nso.")),
+            ("User: and", Some("")),
+            ("\n\nUser: and", Some("")),
+            ("A User: and\nUser and\nuser:", None),
+            ("\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\nUser:", Some("\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}")),
+        ] {
+            let tokens = tokenizer.encode(said).unwrap();
+            let found = (1..=tokens.len()).find_map(|n| Some((n, stop.line_at(&tokens[..n])?)));
+            let kept = found.map(|(_, keep)| tokenizer.decode(&tokens[..keep]).unwrap());
+            assert_eq!(kept.as_deref().map(str::trim_end), before, "{said:?}");
+            if let Some((n, _)) = found {
+                assert!(tokenizer.decode(&tokens[..n]).unwrap().ends_with("User:"), "{said:?}");
+            }
+        }
+    }
+
+    #[test]
     fn watched_tokens_are_as_likely_as_the_next_logits_say() {
         let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny");
         let base = BaseModel::load(&tiny, Precision::F32).unwrap();

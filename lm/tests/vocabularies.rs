@@ -92,5 +92,5 @@ fn gemmas_vocabulary_is_read_within_seconds_and_as_transformers_reads_it() {
     check(&golden.real, &tokenizer);
     // The last of 262,144 are control tokens.
     assert_eq!(tokenizer.size(), 256_001);
-    assert!(seconds < 0.1, "{seconds} s");
+    assert!(seconds < 2.0, "{seconds} s");
 }
