@@ -39,7 +39,8 @@ impl What {
     fn read(self, path: &Path, template: Option<&Path>) -> Result {
         match self {
             Self::Model => {
-                let text = template.map(|t| fence::read_text(t, SMALL)).transpose().map_err(lm::Error::from)?;
+                let text =
+                    template.map(|t| fence::read_text(t, SMALL)).transpose().map_err(lm::Error::from)?;
                 Ok(Outline::probe(path, text.as_deref())?)
             }
             Self::Pickle => Ok(lm::pickled::probe(path)?),
@@ -56,7 +57,9 @@ pub(crate) fn child(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> 
     std::panic::set_hook(Box::new(|_| {}));
     let (kind, path, template) = (arguments.next()?, arguments.next()?, arguments.next());
     let what = [What::Model, What::Pickle].into_iter().find(|w| kind == w.name())?;
-    let done = confine(LIMITS).map_err(CommandError::from).and_then(|()| what.read(Path::new(&path), template.as_deref().map(Path::new)));
+    let done = confine(LIMITS)
+        .map_err(CommandError::from)
+        .and_then(|()| what.read(Path::new(&path), template.as_deref().map(Path::new)));
     Some(match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -226,7 +226,8 @@ impl ChatTemplate {
         };
         let lead = seen.whole.strip_prefix(&seen.opened).and_then(|rest| rest.split(&reply).next());
         let lead = lead.filter(|l| l.trim().is_empty()).unwrap_or_default().to_owned();
-        let largest = controls(tokenizer, &seen.whole).chain(controls(tokenizer, &seen.short)).max().unwrap_or(0);
+        let largest =
+            controls(tokenizer, &seen.whole).chain(controls(tokenizer, &seen.short)).max().unwrap_or(0);
         let opening = tokenizer.named(after_last(tokenizer, &seen.opened));
         // What a template makes of named tokens is a part of what it is; one that uses none has the digest that it always had.
         // One that cannot do without them uses them. So is what it makes of what only this crate decides.

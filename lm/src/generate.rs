@@ -281,7 +281,10 @@ mod tests {
             ("User: and", Some("")),
             ("\n\nUser: and", Some("")),
             ("A User: and\nUser and\nuser:", None),
-            ("\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\nUser:", Some("\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}")),
+            (
+                "\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\nUser:",
+                Some("\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}"),
+            ),
         ] {
             let tokens = tokenizer.encode(said).unwrap();
             let found = (1..=tokens.len()).find_map(|n| Some((n, stop.line_at(&tokens[..n])?)));

@@ -9,10 +9,10 @@ use fence::open::{SMALL, TABLE};
 use safetensors::tensor::Metadata;
 use serde_json::Value;
 
+use crate::base::fits;
 use crate::chat::{ChatTemplate, Source, WORDS, Words};
 use crate::checkpoint::{Checkpoint, HostTensor, Loaded};
 use crate::export::Companions;
-use crate::base::fits;
 use crate::tokenizer::Tokenizer;
 use crate::{Config, Error, Outline, Precision, Result};
 

@@ -37,7 +37,10 @@ struct Bounded {
 impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.bytes.len() + bytes.len() > self.most {
-            return Err(std::io::Error::other(format!("it makes more than {} bytes of a few words", self.most)));
+            return Err(std::io::Error::other(format!(
+                "it makes more than {} bytes of a few words",
+                self.most
+            )));
         }
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -221,8 +224,9 @@ pub(crate) fn with_program<T: Send>(
 
 /// The texts that a template compares with or writes, a few hundred at most: what it could look for in what is said.
 pub(crate) fn literals(template: &str) -> Vec<String> {
-    static TEXT: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r#"'([^'\n]{1,80})'|"([^"\n]{1,80})""#).expect("invariant: a valid pattern"));
+    static TEXT: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r#"'([^'\n]{1,80})'|"([^"\n]{1,80})""#).expect("invariant: a valid pattern")
+    });
     let mut out: Vec<String> = TEXT
         .captures_iter(template)
         .filter_map(|c| c.get(1).or(c.get(2)))

@@ -218,7 +218,8 @@ impl Tokenizer {
                 token["normalized"] = false.into();
                 special.insert(text.clone(), id);
             }
-            let token: AddedToken = serde_json::from_value(token).map_err(|e| format!("added token {text:?}: {e}"))?;
+            let token: AddedToken =
+                serde_json::from_value(token).map_err(|e| format!("added token {text:?}: {e}"))?;
             names.push((text, token.content.clone(), id));
             added.push(token);
         }

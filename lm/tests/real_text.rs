@@ -1,12 +1,11 @@
 //! Tokenizers and templates of real models, where their files lie in the cache: `LORAFAB_CACHE=DIR cargo test -p lm --test real_text -- --ignored`.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::path::PathBuf;
 
 use lm::{Outline, Precision};
 
 fn cached(name: &str) -> PathBuf {
-    PathBuf::from(std::env::var_os("LORAFAB_CACHE").expect("LORAFAB_CACHE names the folder of models")).join(name)
+    PathBuf::from(std::env::var_os("LORAFAB_CACHE").expect("LORAFAB_CACHE names the folder of models"))
+        .join(name)
 }
 
 /// Adapters in stores name the digest of the model that they were made on.

@@ -68,8 +68,8 @@ fn conversations_have_the_tokens_that_transformers_gives_them() {
     let golden: Golden = serde_json::from_str(&text).unwrap();
     let mut digests = BTreeMap::new();
     for case in &golden.cases {
-        let outline = outline(&with_tokens(&case.added, &case.files))
-            .unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        let outline =
+            outline(&with_tokens(&case.added, &case.files)).unwrap_or_else(|e| panic!("{}: {e}", case.name));
         let turn = |role, said: &str| Message::new(role, said);
         for ((text, tokens), whole) in golden.texts.iter().zip(&case.tokens).zip(&case.whole) {
             let found = outline.prompt(text).unwrap_or_else(|e| panic!("{}: {text:?}: {e}", case.name));
@@ -77,8 +77,7 @@ fn conversations_have_the_tokens_that_transformers_gives_them() {
                 assert_eq!(&found, tokens, "{}: {text:?}", case.name);
             }
             let user = turn(Role::User, text);
-            let messages =
-                [turn(Role::System, ""), user.clone(), turn(Role::Assistant, &golden.reply), user];
+            let messages = [turn(Role::System, ""), user.clone(), turn(Role::Assistant, &golden.reply), user];
             if let Some(whole) = whole {
                 let found = outline.chat.encode(&outline.tokenizer, &messages, true).unwrap();
                 assert_eq!(&found, whole, "{}: {text:?} and a reply", case.name);
@@ -133,7 +132,8 @@ fn what_would_be_another_model_is_refused_by_its_name() {
         match same {
             Some(i) => added[i].as_object_mut().unwrap().extend(token.as_object().unwrap().clone()),
             None => {
-                let mut whole = json!({"single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
+                let mut whole =
+                    json!({"single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
                 whole.as_object_mut().unwrap().extend(token.as_object().unwrap().clone());
                 added.push(whole);
             }

@@ -77,9 +77,7 @@ fn parts_of_every_family_give_the_tokens_that_transformers_gives() {
 fn what_is_no_tokenizer_is_one_sentence() {
     let mut case = golden().cases.remove(0);
     let good = case.tokenizer.clone();
-    let id = |content: &str, id: u64| {
-        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
-    };
+    let id = |content: &str, id: u64| json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
     for (path, value, why) in [
         ("/model/type", json!("Unigram"), "Unigram"),
         ("/model/dropout", json!(0.5), "dropout"),
@@ -97,7 +95,10 @@ fn what_is_no_tokenizer_is_one_sentence() {
         case.tokenizer = good.clone();
         *case.tokenizer.pointer_mut(path).unwrap() = value;
         let said = language(at.path(), &case).unwrap_err().to_string();
-        assert!(said.contains("tokenizer.json") && (said.contains(why) || why == "no object"), "{path}: {said}");
+        assert!(
+            said.contains("tokenizer.json") && (said.contains(why) || why == "no object"),
+            "{path}: {said}"
+        );
         assert!(said.len() < 400 && !said.contains('\n'), "{said}");
     }
 }

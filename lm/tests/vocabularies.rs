@@ -85,7 +85,8 @@ fn cpu_seconds() -> f64 {
 #[ignore = "needs Gemma's file"]
 fn gemmas_vocabulary_is_read_within_seconds_and_as_transformers_reads_it() {
     let golden = golden();
-    let cache = PathBuf::from(std::env::var_os("LORAFAB_CACHE").expect("LORAFAB_CACHE names the folder of models"));
+    let cache =
+        PathBuf::from(std::env::var_os("LORAFAB_CACHE").expect("LORAFAB_CACHE names the folder of models"));
     let start = cpu_seconds();
     let tokenizer = tokenizer(&cache.join(&golden.real.name));
     let seconds = cpu_seconds() - start;

@@ -102,8 +102,8 @@ fn open(path: &Path) -> Result<(fs_err::File, Content)> {
     let mut file = fs_err::File::from_parts(file, path);
     check_header(path, &mut file, size)?;
     file.seek(SeekFrom::Start(0))?;
-    let content =
-        Content::read(&mut BufReader::with_capacity(1 << 20, &mut file)).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
+    let content = Content::read(&mut BufReader::with_capacity(1 << 20, &mut file))
+        .map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
     Ok((file, content))
 }
 

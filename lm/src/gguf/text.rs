@@ -264,9 +264,8 @@ fn pieces_json(meta: &Metadata<'_>) -> Result<Json> {
 /// The merges that the scores of pieces say, best first: all pairs of pieces that make a piece. Control tokens, bytes and the unknown
 /// token are no pieces of a text. What a user defined comes first, as SentencePiece has it.
 fn merges(tokens: &[&str], kinds: &[i64], scores: &[f32]) -> Result<Vec<Json>, String> {
-    let is_piece = |i: usize| {
-        kinds.get(i).is_none_or(|kind| ![UNKNOWN, CONTROL, UNUSED, BYTE].contains(kind))
-    };
+    let is_piece =
+        |i: usize| kinds.get(i).is_none_or(|kind| ![UNKNOWN, CONTROL, UNUSED, BYTE].contains(kind));
     let pieces: AHashSet<&str> =
         tokens.iter().enumerate().filter(|(i, _)| is_piece(*i)).map(|(_, t)| *t).collect();
     let user_defined = |i: usize| kinds.get(i) == Some(&USER_DEFINED);
@@ -276,7 +275,9 @@ fn merges(tokens: &[&str], kinds: &[i64], scores: &[f32]) -> Result<Vec<Json>, S
         looked += letters;
         if letters > LONGEST_PIECE || looked > MOST_PAIRS {
             let start: String = token.chars().take(40).collect();
-            return Err(format!("tokenizer.ggml.tokens: {start:?} has {letters} letters, or all have too many"));
+            return Err(format!(
+                "tokenizer.ggml.tokens: {start:?} has {letters} letters, or all have too many"
+            ));
         }
         for (n, (at, _)) in token.char_indices().enumerate().skip(1) {
             let (left, right) = token.split_at(at);
