@@ -42,6 +42,9 @@ pub(crate) struct Global {
     /// (SmolLM2-135M-Instruct), "gemma-3-270m" (a base model, under Gemma's terms of use)
     #[arg(long, global = true, env = "LORAFAB_MODEL", default_value = lm::source::DEFAULT_MODEL)]
     pub(crate) model: String,
+    /// Chat template in place of the model's own, or for a model that has none: a Jinja file
+    #[arg(long, global = true, env = "LORAFAB_CHAT_TEMPLATE", value_name = "FILE")]
+    pub(crate) chat_template: Option<PathBuf>,
     /// Precision of products with frozen weights: "fastest" (bf16 where the CPU has it), "f32" or "bf16"
     #[arg(long, global = true, env = "LORAFAB_PRECISION", default_value = "fastest")]
     pub(crate) precision: String,

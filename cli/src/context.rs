@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fence::open::SMALL;
 use lm::source::{Name, Secret, SourceOptions, locate};
 use lm::web::{Certificates, NAMED};
-use lm::{BaseModel, BuiltIn, Outline, Precision, SimdLevel, force_simd_level};
+use lm::{BaseModel, BuiltIn, Origin, Outline, Precision, SimdLevel, force_simd_level};
 use registry::Store;
 
 use crate::args::Global;
@@ -99,17 +100,36 @@ impl Context<'_> {
     /// The outline of a model that is here already; nothing is fetched.
     pub(crate) fn outline_at_hand(&self) -> Option<Outline> {
         let path = self.model_path_with(true).ok()?;
-        let outline = Outline::load(&path, self.precision().ok()?).ok()?;
+        let template = self.template().ok()?;
+        let outline = Outline::load_with(&path, self.precision().ok()?, template.as_deref()).ok()?;
         Some(outline.named(self.model_name(&path)))
     }
 
     pub(crate) fn model_path_with(&self, offline: bool) -> Result<PathBuf> {
         let path = locate(&self.source(offline), &mut |what| self.say(what))?;
+        let template = self.global.chat_template.as_deref();
         // A built-in model's bytes are known by their digest.
-        if BuiltIn::find(&self.global.model).is_none() {
-            tried(What::Model, &path)?;
+        if BuiltIn::find(&self.global.model).is_none() || template.is_some() {
+            tried(What::Model, &path, template)?;
         }
         Ok(path)
+    }
+
+    /// The chat template that was given.
+    pub(crate) fn template(&self) -> Result<Option<String>> {
+        let read = |path: &PathBuf| fence::read_text(path, SMALL);
+        Ok(self.global.chat_template.as_ref().map(read).transpose().map_err(lm::Error::from)?)
+    }
+
+    /// Says once where prompts are not in a chat template of the model's own.
+    fn say_form(&self, outline: &Outline) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        if outline.chat.origin() == Origin::Plain && !SAID.swap(true, Ordering::Relaxed) {
+            self.say(
+                "the model has no chat template; prompts are put as \"User: ...\" and \"Assistant:\", each on a line, and a reply ends where \
+                 the model writes \"User:\"; give another form with --chat-template FILE",
+            );
+        }
     }
 
     /// What others find the model by.
@@ -173,7 +193,10 @@ impl Context<'_> {
         let path = self.model_path()?;
         self.check_memory(&path, Outline::loading_bytes)?;
         self.say(&format!("loading {}", path.display()));
-        Ok(BaseModel::load(&path, precision)?.named(self.model_name(&path)))
+        let template = self.template()?;
+        let base = BaseModel::load_with(&path, precision, template.as_deref())?;
+        self.say_form(&base);
+        Ok(base.named(self.model_name(&path)))
     }
 
     /// Memory that may be taken; none if nobody says.
@@ -194,7 +217,10 @@ impl Context<'_> {
     pub(crate) fn outline(&self) -> Result<Outline> {
         let precision = self.precision()?;
         let path = self.model_path()?;
-        Ok(Outline::load(&path, precision)?.named(self.model_name(&path)))
+        let template = self.template()?;
+        let outline = Outline::load_with(&path, precision, template.as_deref())?;
+        self.say_form(&outline);
+        Ok(outline.named(self.model_name(&path)))
     }
 
     /// Progress, status and hints, on stderr.

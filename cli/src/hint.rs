@@ -7,16 +7,18 @@ use crate::places::variable;
 const NOUNS: [&str; 9] =
     ["quickstart", "recipe", "factory", "adapter", "registry", "dit", "oracle", "compare", "doctor"];
 
-/// A hint whose commands carry the `--store`, `--model` and `--precision` that were given: without them they would speak of another
+/// A hint whose commands carry the `--store`, `--model`, `--chat-template` and `--precision` that were given: without them they would speak of another
 /// store or model. What comes from the environment is there for the next command too.
 pub(crate) fn spelled(global: &Global, hint: &str) -> String {
     let given = |value: &str, name: &str, otherwise: &str| {
         value != otherwise && variable(name).as_deref() != Some(value)
     };
     let store = global.store.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+    let template = global.chat_template.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let flags: Vec<String> = [
         ("--store", store.as_str(), "LORAFAB_STORE", ""),
         ("--model", &global.model, "LORAFAB_MODEL", lm::source::DEFAULT_MODEL),
+        ("--chat-template", &template, "LORAFAB_CHAT_TEMPLATE", ""),
         ("--precision", &global.precision, "LORAFAB_PRECISION", "fastest"),
         ("--memory", global.memory.as_ref().map_or("", |m| &m.text), "LORAFAB_MEMORY", ""),
     ]
@@ -51,6 +53,7 @@ mod tests {
         Global {
             store: store.map(Into::into),
             model: model.into(),
+            chat_template: None,
             precision: precision.into(),
             simd: "best".into(),
             memory: None,

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use fence::open::SMALL;
 use fence::trial::{Limits, Outcome, confine, run};
 use lm::Outline;
 use serde_json::{Value, json};
@@ -35,9 +36,13 @@ impl What {
         }
     }
 
-    fn read(self, path: &Path) -> Result {
+    fn read(self, path: &Path, template: Option<&Path>) -> Result {
         match self {
-            Self::Model => Ok(Outline::probe(path)?),
+            Self::Model => {
+                let text =
+                    template.map(|t| fence::read_text(t, SMALL)).transpose().map_err(lm::Error::from)?;
+                Ok(Outline::probe(path, text.as_deref())?)
+            }
             Self::Pickle => Ok(lm::pickled::probe(path)?),
         }
     }
@@ -50,9 +55,11 @@ pub(crate) fn child(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> 
     }
     // Silent: the parent says what there is to say.
     std::panic::set_hook(Box::new(|_| {}));
-    let (kind, path) = (arguments.next()?, arguments.next()?);
+    let (kind, path, template) = (arguments.next()?, arguments.next()?, arguments.next());
     let what = [What::Model, What::Pickle].into_iter().find(|w| kind == w.name())?;
-    let done = confine(LIMITS).map_err(CommandError::from).and_then(|()| what.read(Path::new(&path)));
+    let done = confine(LIMITS)
+        .map_err(CommandError::from)
+        .and_then(|()| what.read(Path::new(&path), template.as_deref().map(Path::new)));
     Some(match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -64,15 +71,15 @@ pub(crate) fn child(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> 
     })
 }
 
-/// Tries a file or folder. Where no child can be had, the readers' own bounds are what there is.
-pub(crate) fn tried(what: What, path: &Path) -> Result {
-    let memo = stamp(what, path).map(|stamp| Context::cache_path().join("tried").join(stamp));
+/// Tries a file or folder; a model with the chat template that takes the place of its own. Where no child can be had, the readers' own bounds are what there is.
+pub(crate) fn tried(what: What, path: &Path, template: Option<&Path>) -> Result {
+    let memo = stamp(what, path, template).map(|stamp| Context::cache_path().join("tried").join(stamp));
     if memo.as_ref().is_some_and(|m| m.exists()) {
         return Ok(());
     }
     let Ok(program) = std::env::current_exe() else { return Ok(()) };
     let mut command = Command::new(program);
-    command.args([CHILD, what.name()]).arg(path).env_clear();
+    command.args([CHILD, what.name()]).arg(path).args(template).env_clear();
     // On a machine of many cores their threads' own memory would fill the address space.
     command.envs([("MALLOC_ARENA_MAX", "2"), ("RAYON_NUM_THREADS", "2")]);
     match run(&mut command, LIMITS) {
@@ -107,13 +114,16 @@ fn harmful(path: &Path, why: &str) -> CommandError {
 }
 
 /// A name for these files as they are: a change of any gives another.
-fn stamp(what: What, path: &Path) -> Option<String> {
+fn stamp(what: What, path: &Path, template: Option<&Path>) -> Option<String> {
     let place = std::fs::canonicalize(path).ok()?;
     let mut files = vec![place.clone()];
     if place.is_dir() {
         let listed = std::fs::read_dir(&place).ok()?.take(10_000).map(|e| Some(e.ok()?.path()));
         files.extend(listed.collect::<Option<Vec<_>>>()?);
         files.sort();
+    }
+    if let Some(template) = template {
+        files.push(std::fs::canonicalize(template).ok()?);
     }
     let mut all = format!("{} {} {}", env!("CARGO_PKG_VERSION"), what.name(), place.display());
     for file in files {

@@ -29,7 +29,7 @@ pub fn ask(
     let adapters: Vec<&Adapter> = std::iter::once(reader).chain(diff).collect();
     let prompt = prompt_row(base, question, diff.map(|_| 1), Some(0))?;
     let request = Request { prompt, max_new_tokens, sampling: Sampling::GREEDY, seed: 0 };
-    let stop = base.stop_tokens();
-    let replies = base.decoder.generate(&adapters, &[request], &stop)?;
+    let stop = base.stop();
+    let replies = base.decoder.generate(&adapters, &[request], stop)?;
     Ok(base.tokenizer.decode(&replies[0].tokens)?.trim().to_owned())
 }

@@ -82,7 +82,7 @@ pub fn gate(
     }
     let mut replies = base
         .decoder
-        .generate(&adapters, &all, &base.stop_tokens())?
+        .generate(&adapters, &all, base.stop())?
         .iter()
         .map(|r| base.tokenizer.decode(&r.tokens))
         .collect::<lm::Result<Vec<String>>>()?;

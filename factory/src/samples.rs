@@ -49,7 +49,7 @@ pub fn sample(
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let replies = base.decoder.generate(&[], &requests, &base.stop_tokens())?;
+    let replies = base.decoder.generate(&[], &requests, base.stop())?;
     for (request, reply) in missing.into_iter().zip(replies) {
         let text = base.tokenizer.decode(&reply.tokens)?;
         let text = if reply.stopped_by.is_some() { text.trim() } else { whole_sentences(text.trim()) };

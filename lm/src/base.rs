@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::checkpoint::is_folder;
 use crate::source::Name;
 use crate::{
-    Architecture, ChatTemplate, Checkpoint, Decoder, Loaded, Precision, Result, Tokenizer, gguf, hf,
+    Architecture, ChatTemplate, Checkpoint, Decoder, Error, Loaded, Precision, Result, Stop, Tokenizer, gguf, hf,
 };
 
 /// The system prompt of every conversation, for weight diffs and readers alike. Given, so that no template inserts its
@@ -54,15 +54,27 @@ impl Outline {
     /// # Errors
     /// As [`Checkpoint::load`], except for what only the weights' values show.
     pub fn load(path: &Path, precision: Precision) -> Result<Self> {
-        if is_folder(path)? { hf::outline(path, precision) } else { gguf::outline(path, precision) }
+        Self::load_with(path, precision, None)
+    }
+
+    /// The same under a chat template that takes the place of the model's own.
+    ///
+    /// # Errors
+    /// As [`Outline::load`].
+    pub fn load_with(path: &Path, precision: Precision, template: Option<&str>) -> Result<Self> {
+        if is_folder(path)? {
+            hf::outline(path, precision, template)
+        } else {
+            gguf::outline(path, precision, template)
+        }
     }
 
     /// Reads what [`Outline::load`] reads, and the names and sizes of the weights, for whether they can be read at all.
     ///
     /// # Errors
     /// As [`Outline::load`].
-    pub fn probe(path: &Path) -> Result<()> {
-        if is_folder(path)? { hf::probe(path) } else { gguf::probe(path) }
+    pub fn probe(path: &Path, template: Option<&str>) -> Result<()> {
+        if is_folder(path)? { hf::probe(path, template) } else { gguf::probe(path, template) }
     }
 
     /// The same under the name that others find it by.
@@ -107,16 +119,14 @@ impl Outline {
     /// # Errors
     /// If the text cannot be tokenised.
     pub fn reply(&self, text: &str) -> Result<Vec<u32>> {
-        let mut tokens = self.tokenizer.encode(text)?;
-        tokens.push(self.chat.end_of_turn());
-        Ok(tokens)
+        self.chat.encode_reply(&self.tokenizer, text)
     }
 
-    /// Tokens that end a reply.
-    pub fn stop_tokens(&self) -> Vec<u32> {
-        let mut stop = self.architecture.ends.clone();
-        stop.push(self.chat.end_of_turn());
-        stop
+    /// What ends a reply.
+    pub fn stop(&self) -> Stop<'_> {
+        let mut tokens = self.architecture.ends.clone();
+        tokens.push(self.chat.end_of_turn());
+        Stop { tokens, line: self.chat.stop_line().map(|line| (&self.tokenizer, line)) }
     }
 
     /// One digest of everything that decides this model's outputs: weights, tokenizer, template, system prompt,
@@ -158,7 +168,15 @@ impl BaseModel {
     /// # Errors
     /// As [`Checkpoint::load`].
     pub fn load(path: &Path, precision: Precision) -> Result<Self> {
-        let loaded = Checkpoint::load(path)?;
+        Self::load_with(path, precision, None)
+    }
+
+    /// The same under a chat template that takes the place of the model's own.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`].
+    pub fn load_with(path: &Path, precision: Precision, template: Option<&str>) -> Result<Self> {
+        let loaded = Checkpoint::load_with(path, template)?;
         let decoder = Decoder::new(&loaded.checkpoint, precision)?;
         Ok(Self { decoder, outline: loaded.into_outline(precision) })
     }
@@ -167,6 +185,32 @@ impl BaseModel {
     pub fn named(self, name: Name) -> Self {
         Self { outline: self.outline.named(name), ..self }
     }
+}
+
+/// The tokenizer and the chat template of a GGUF file or a Hugging Face folder, whatever its layers are; a template that is given takes
+/// the place of its own.
+///
+/// # Errors
+/// One sentence with the path if they are not there, damaged, or of a kind that is not read.
+pub fn language(path: &Path, template: Option<&str>) -> Result<(Tokenizer, ChatTemplate)> {
+    if is_folder(path)? {
+        hf::language(path, template).map(|(tokenizer, chat, _)| (tokenizer, chat))
+    } else {
+        gguf::language_of(path, template)
+    }
+}
+
+/// Refuses a model whose embedding has no row for a token that a text or the template can have.
+pub(crate) fn fits(path: &Path, rows: usize, tokenizer: &Tokenizer, chat: &ChatTemplate) -> Result<()> {
+    let tokens = tokenizer.size().max(chat.size());
+    if tokens <= rows {
+        return Ok(());
+    }
+    let what = format!(
+        "its tokenizer makes ids up to {}, and its embedding has {rows} rows: they are of different models",
+        tokens - 1
+    );
+    Err(Error::File { path: path.to_owned(), what })
 }
 
 impl Loaded {

@@ -60,7 +60,15 @@ impl Checkpoint {
     /// One sentence with the path if a file is missing, truncated, of an unknown kind, or does not fit its own
     /// configuration. Pickles are refused. What only the weights' values show is found where they are read.
     pub fn load(path: &Path) -> Result<Loaded> {
-        if is_folder(path)? { hf::load(path) } else { gguf::load(path) }
+        Self::load_with(path, None)
+    }
+
+    /// The same under a chat template that takes the place of the model's own.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`].
+    pub fn load_with(path: &Path, template: Option<&str>) -> Result<Loaded> {
+        if is_folder(path)? { hf::load(path, template) } else { gguf::load(path, template) }
     }
 
     /// A source whose tensors are exactly those of the description.

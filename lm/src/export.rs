@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::architecture::Tensor;
 use crate::checkpoint::{Checkpoint, Loaded};
-use crate::{Adapter, Error, Result, gguf, hf, merge};
+use crate::{Adapter, Error, Origin, Result, gguf, hf, merge};
 
 /// Largest weights file written before they are split, as transformers splits them.
 pub const SHARD_BYTES: usize = 5_000_000_000;
@@ -100,6 +100,10 @@ pub fn export(
         config.remove("quantization_config");
     }
     files.insert("config.json".into(), pretty(&config));
+    // A template that was given is the model's from now on.
+    if loaded.chat.origin() == Origin::Given {
+        files.insert("chat_template.jinja".into(), loaded.chat.source().as_bytes().to_vec());
+    }
     files.extend(extra.iter().map(|(name, bytes)| (name.clone(), bytes.clone())));
 
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -8,7 +8,8 @@ use fence::open::{SMALL, TABLE};
 use serde_json::Value;
 
 use crate::architecture::{Facts, Family, bad};
-use crate::chat::{ChatTemplate, WORDS, Words};
+use crate::base::fits;
+use crate::chat::{ChatTemplate, Source, WORDS, Words};
 use crate::checkpoint::{Checkpoint, Loaded};
 use crate::export::Companions;
 use crate::tokenizer::Tokenizer;
@@ -25,7 +26,7 @@ fn json_within(path: &Path, most: u64) -> Result<Value> {
 }
 
 /// All but the weights, of which only the digest is taken.
-pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
+pub(crate) fn outline(folder: &Path, precision: Precision, given: Option<&str>) -> Result<Outline> {
     let architecture = architecture(folder)?;
     let files = weight_files(folder)?;
     let most = most_bytes(&architecture);
@@ -37,24 +38,26 @@ pub(crate) fn outline(folder: &Path, precision: Precision) -> Result<Outline> {
         Ok(hasher.finalize().to_hex().to_string())
     };
     // Each takes about as long as the other.
-    let (digest, language) = rayon::join(digest, || language(folder));
+    let (digest, language) = rayon::join(digest, || language(folder, given));
     let ((tokenizer, chat, name), digest) = (language?, digest?);
+    fits(folder, architecture.vocab_size, &tokenizer, &chat)?;
     let stated = architecture.identity();
     Ok(Outline::of(architecture, (tokenizer, chat, name), stated, digest, precision))
 }
 
 /// As [`outline`], without a digest; of the weights the headers.
-pub(crate) fn probe(folder: &Path) -> Result<()> {
+pub(crate) fn probe(folder: &Path, given: Option<&str>) -> Result<()> {
     let architecture = architecture(folder)?;
     for path in weight_files(folder)? {
         let (mut file, length) = fence::open::open(&path, most_bytes(&architecture))?;
         weights::header(&path, &mut file, length)?;
     }
-    language(folder).map(drop)
+    let (tokenizer, chat, _) = language(folder, given)?;
+    fits(folder, architecture.vocab_size, &tokenizer, &chat)
 }
 
 /// Opens a checkpoint folder.
-pub(crate) fn load(folder: &Path) -> Result<Loaded> {
+pub(crate) fn load(folder: &Path, given: Option<&str>) -> Result<Loaded> {
     let architecture = architecture(folder)?;
     let files = weight_files(folder)?;
     let nested = Family::of_class(architecture.class).is_some_and(Family::is_nested);
@@ -65,7 +68,8 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded> {
         return Err(bad(&folder.join("config.json"), what));
     }
     let checkpoint = Checkpoint::new(architecture, Arc::new(source), digest)?;
-    let (tokenizer, chat, name) = language(folder)?;
+    let (tokenizer, chat, name) = language(folder, given)?;
+    fits(folder, checkpoint.architecture.vocab_size, &tokenizer, &chat)?;
     Ok(Loaded { stated: checkpoint.architecture.identity(), checkpoint, tokenizer, chat, name })
 }
 
@@ -76,13 +80,15 @@ fn most_bytes(architecture: &Architecture) -> u64 {
     8 * all as u64 + if others { 8 << 30 } else { 100 << 20 }
 }
 
-fn language(folder: &Path) -> Result<(Tokenizer, ChatTemplate, String)> {
+/// The folder's tokenizer, chat template and name; a template that was given takes the place of its own.
+pub(crate) fn language(folder: &Path, given: Option<&str>) -> Result<(Tokenizer, ChatTemplate, String)> {
     let path = folder.join("tokenizer.json");
-    let tokenizer = Tokenizer::from_json(&json_within(&path, TABLE)?).map_err(|what| bad(&path, what))?;
+    let tokenizer = Tokenizer::from_json(json_within(&path, TABLE)?).map_err(|what| bad(&path, what))?;
     let said = if_there(&folder.join("tokenizer_config.json"))?;
     check_added(folder, &said, &tokenizer)?;
-    let template = template(folder, &said)?;
-    let chat = ChatTemplate::new(&template, words(folder, &said)?, &tokenizer)
+    let own = if given.is_none() { template(folder, &said)? } else { None };
+    let source = Source::choose(given, own, &tokenizer);
+    let chat = ChatTemplate::new(source, words(folder, &said)?, &tokenizer)
         .map_err(|e| bad(folder, e.to_string()))?;
     let name = folder.file_name().map_or_else(|| "unnamed".into(), |n| n.to_string_lossy().into_owned());
     Ok((tokenizer, chat, name))
@@ -177,21 +183,23 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
     Ok(Companions { config, files, quantised: BTreeSet::new() })
 }
 
-fn template(folder: &Path, config: &Value) -> Result<String> {
+/// The folder's own chat template; base models have none.
+fn template(folder: &Path, config: &Value) -> Result<Option<String>> {
     let file = folder.join("chat_template.jinja");
     if file.exists() {
-        return Ok(fence::read_text(&file, SMALL)?);
+        return Ok(Some(fence::read_text(&file, SMALL)?));
     }
     let path = folder.join("tokenizer_config.json");
     match &config["chat_template"] {
-        Value::String(text) => Ok(text.clone()),
+        Value::String(text) => Ok(Some(text.clone())),
+        Value::Null => Ok(None),
         Value::Array(named) => named
             .iter()
             .find(|t| t["name"] == "default")
             .and_then(|t| t["template"].as_str())
-            .map(str::to_owned)
+            .map(|text| Some(text.to_owned()))
             .ok_or_else(|| bad(&path, "chat_template has no entry named \"default\"")),
-        _ => Err(bad(folder, "has no chat_template; lorafab needs an instruction-tuned model")),
+        _ => Err(bad(&path, "chat_template is neither a text nor a list of named ones")),
     }
 }
 

@@ -3,34 +3,44 @@
 //! Control tokens are never made from data: [`Tokenizer::encode`] reads `<|im_end|>` in a user's text as plain text.
 //! Only the chat template's own control tokens become control tokens (see [`crate::chat`]).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use ahash::{AHashMap, AHashSet};
 use aho_corasick::{AhoCorasick, MatchKind};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::BPE;
 
 use crate::{Error, Result, tokenizer_check};
 
-/// A byte-level BPE tokenizer, from `tokenizer.json` or from a GGUF vocabulary.
+/// A BPE tokenizer, from `tokenizer.json` or from a GGUF vocabulary.
+///
+/// Within the library's tokenizer control tokens have names that no text has ([`Tokenizer::name_of`]), in its vocabulary too: data
+/// cannot spell one, and what the file says of white space beside them holds where the template writes one.
 #[derive(Debug)]
 pub struct Tokenizer {
-    /// Without added tokens, so that data cannot spell one.
-    plain: tokenizers::Tokenizer,
+    inner: tokenizers::Tokenizer,
     special: BTreeMap<String, u32>,
-    /// Those of them that take white space beside them along.
-    spaced: Vec<String>,
     /// Tokens that go around a text that is no part of a conversation.
     before: Vec<u32>,
     after: Vec<u32>,
-    /// Finds them in a text: leftmost, then longest.
+    /// Finds control tokens in a text: leftmost, then longest.
     finder: AhoCorasick,
     /// Their ids, in the finder's order.
     ids: Vec<u32>,
     hidden: HashSet<u32>,
+    /// Whether a text's first word gets a space in front.
+    spaced: bool,
+    /// One more than the largest id that a text can have.
+    size: u32,
     digest: String,
 }
 
 /// Stands in names that control tokens have within the library's tokenizer.
 const HIDDEN: char = '\u{f8f4}';
+
+/// Characters of this crate's own marks: no text may hold them.
+const OWN: std::ops::RangeInclusive<char> = '\u{f8f0}'..='\u{f8f5}';
 
 /// The tokens that a post-processor puts before and after a text.
 fn around(post: &Value) -> Result<(Vec<u32>, Vec<u32>), String> {
@@ -72,60 +82,201 @@ fn around(post: &Value) -> Result<(Vec<u32>, Vec<u32>), String> {
     }
 }
 
+/// Whether a merge makes one of these tokens, or takes one as a part. `buffer` is scratch.
+fn concerns(merge: &Value, tokens: &AHashSet<&str>, buffer: &mut String) -> bool {
+    let (left, right) = match merge {
+        Value::String(both) => both.split_once(' ').unwrap_or_default(),
+        pair => (pair[0].as_str().unwrap_or_default(), pair[1].as_str().unwrap_or_default()),
+    };
+    buffer.clear();
+    buffer.push_str(left);
+    buffer.push_str(right);
+    [left, right, buffer].into_iter().any(|piece| tokens.contains(piece))
+}
+
+/// Gives control tokens the names that no text has: in the vocabulary, and wherever it is spoken of.
+fn hide(model: &mut Value, special: &BTreeMap<String, u32>) {
+    let mut renamed = AHashSet::new();
+    if let Some(vocab) = model["vocab"].as_object_mut() {
+        for (text, id) in special {
+            if vocab.get(text).and_then(Value::as_u64) == Some(u64::from(*id)) {
+                vocab.remove(text);
+                vocab.insert(Tokenizer::name_of(*id), (*id).into());
+                renamed.insert(text.as_str());
+            }
+        }
+    }
+    if let Some(unknown) = model["unk_token"].as_str().filter(|t| renamed.contains(t)) {
+        model["unk_token"] = Tokenizer::name_of(special[unknown]).into();
+    }
+    // No text is merged into one.
+    if let Some(merges) = model["merges"].as_array_mut().filter(|_| !renamed.is_empty()) {
+        let mut buffer = String::new();
+        merges.retain(|merge| !concerns(merge, &renamed, &mut buffer));
+    }
+}
+
+/// The library's tokenizer of these parts, without added tokens. A vocabulary of hundreds of thousands is not written as text again.
+fn built(mut json: Value) -> Result<tokenizers::Tokenizer, String> {
+    let mut model = None;
+    if let Some(bpe) = json["model"].as_object_mut().filter(|m| m.contains_key("merges")) {
+        model = Some(merging(std::mem::take(bpe))?);
+        json["model"] = json!({"type": "BPE", "vocab": {}, "merges": []});
+    }
+    let mut inner = tokenizers::Tokenizer::from_bytes(json.to_string()).map_err(|e| e.to_string())?;
+    if let Some(model) = model {
+        inner.with_model(model);
+    }
+    Ok(inner)
+}
+
+/// The model that merges the pairs of its list.
+fn merging(mut model: Map<String, Value>) -> Result<BPE, String> {
+    let Some(Value::Object(pieces)) = model.remove("vocab") else { return Err("model has no vocab".into()) };
+    let mut vocab = AHashMap::with_capacity(pieces.len());
+    for (piece, id) in pieces {
+        let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        vocab.insert(piece, number.ok_or_else(|| format!("model: vocab holds the id {id}"))?);
+    }
+    let Some(Value::Array(list)) = model.remove("merges") else {
+        return Err("model: merges is not a list".into());
+    };
+    let pair = |merge: Value| match merge {
+        Value::String(both) => both.split_once(' ').map(|(l, r)| (l.to_owned(), r.to_owned())),
+        Value::Array(pair) => match <[Value; 2]>::try_from(pair) {
+            Ok([Value::String(left), Value::String(right)]) => Some((left, right)),
+            _ => None,
+        },
+        _ => None,
+    };
+    // As older files have it: their first line tells a version.
+    let version = |merge: &Value| merge.as_str().is_some_and(|m| m.starts_with("#version"));
+    let mut merges = Vec::with_capacity(list.len());
+    for merge in list.into_iter().filter(|m| !version(m)) {
+        merges.push(pair(merge).ok_or("model: merges holds something that is not a pair")?);
+    }
+    if model.get("dropout").is_some_and(|d| !d.is_null() && d.as_f64() != Some(0.0)) {
+        return Err("model: dropout is not implemented".into());
+    }
+    let mut builder = BPE::builder().vocab_and_merges(vocab, merges);
+    let mut text = |key: &str| match model.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("model: {key} is not a text")),
+    };
+    if let Some(token) = text("unk_token")? {
+        builder = builder.unk_token(token);
+    }
+    if let Some(prefix) = text("continuing_subword_prefix")? {
+        builder = builder.continuing_subword_prefix(prefix);
+    }
+    if let Some(suffix) = text("end_of_word_suffix")? {
+        builder = builder.end_of_word_suffix(suffix);
+    }
+    let truth = |key: &str| match model.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(truth)) => Ok(*truth),
+        Some(_) => Err(format!("model: {key} is neither true nor false")),
+    };
+    builder
+        .fuse_unk(truth("fuse_unk")?)
+        .byte_fallback(truth("byte_fallback")?)
+        .ignore_merges(truth("ignore_merges")?)
+        .build()
+        .map_err(|e| format!("model: {e}"))
+}
+
 impl Tokenizer {
     /// Builds a tokenizer from the contents of a `tokenizer.json`.
-    pub(crate) fn from_json(json: &Value) -> Result<Self, String> {
-        tokenizer_check::check(json)?;
-        let digest = blake3::hash(json.to_string().as_bytes()).to_hex().to_string();
-        let mut special = BTreeMap::new();
-        let mut spaced = Vec::new();
-        let mut added = Vec::new();
-        for token in json["added_tokens"].as_array().map_or(&[][..], Vec::as_slice) {
-            let (Some(text), Some(id)) = (token["content"].as_str(), token["id"].as_u64()) else {
+    pub(crate) fn from_json(mut json: Value) -> Result<Self, String> {
+        tokenizer_check::check(&json)?;
+        let mut hasher = std::io::BufWriter::with_capacity(1 << 16, blake3::Hasher::new());
+        serde_json::to_writer(&mut hasher, &json).map_err(|e| e.to_string())?;
+        let hasher = hasher.into_inner().map_err(|e| e.to_string())?;
+        let digest = hasher.finalize().to_hex().to_string();
+        let pieces = json["model"]["vocab"].as_object();
+        let pieces: Vec<u32> =
+            pieces.into_iter().flat_map(Map::values).filter_map(|id| id.as_u64()?.try_into().ok()).collect();
+        let (mut special, mut added, mut names) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut seen = BTreeSet::new();
+        for mut token in json["added_tokens"].as_array_mut().map(std::mem::take).unwrap_or_default() {
+            let (Some(text), Some(id)) = (token["content"].as_str().map(str::to_owned), token["id"].as_u64())
+            else {
                 return Err("an entry of added_tokens has no content or no id".into());
             };
             let id = u32::try_from(id).map_err(|_| format!("added token {text:?} has the id {id}"))?;
             if text.is_empty() {
                 return Err(format!("added token {id} is empty"));
             }
-            let mut token = token.clone();
-            if token["special"] == false {
-                // A word like any other, that is one token wherever it stands.
-                added.push(token);
-                continue;
+            if !seen.insert(text.clone()) {
+                return Err(format!("added token {text:?} is there twice"));
             }
-            special.insert(text.to_owned(), id);
-            if token["lstrip"] == true || token["rstrip"] == true {
-                spaced.push(text.to_owned());
+            // One that is not special is a word like any other, that is one token wherever it stands.
+            if token["special"] != false {
+                token["content"] = Self::name_of(id).into();
+                // The template's control tokens are found as they are written.
+                token["normalized"] = false.into();
+                special.insert(text.clone(), id);
             }
-            // One of the vocabulary has its id there; of others the words after them count the id.
-            if json["model"]["vocab"][text].as_u64() == Some(u64::from(id)) {
-                continue;
-            }
-            token["content"] = format!("{HIDDEN}{id}{HIDDEN}").into();
+            let token: AddedToken =
+                serde_json::from_value(token).map_err(|e| format!("added token {text:?}: {e}"))?;
+            names.push((text, token.content.clone(), id));
             added.push(token);
         }
-        let mut plain = json.clone();
-        // Control tokens are in it, under names that no text has, where words follow them that need their ids.
-        if added.iter().all(|t| t["special"] != false) {
-            added.clear();
-        }
-        plain["added_tokens"] = Value::Array(added);
-        plain["post_processor"] = Value::Null;
-        plain["truncation"] = Value::Null;
-        plain["padding"] = Value::Null;
-        let plain = tokenizers::Tokenizer::from_bytes(plain.to_string()).map_err(|e| e.to_string())?;
         let (before, after) = around(&json["post_processor"])?;
+        hide(&mut json["model"], &special);
+        for part in ["post_processor", "truncation", "padding"] {
+            json[part] = Value::Null;
+        }
+        let mut inner = built(json)?;
+        inner.add_tokens(added).map_err(|e| format!("added_tokens: {e}"))?;
+        for (text, name, id) in &names {
+            let found = inner.token_to_id(name);
+            if found != Some(*id) {
+                return Err(format!(
+                    "added token {text:?} has the id {id}, and its place in the file gives it {}",
+                    found.map_or_else(|| "none".to_owned(), |id| id.to_string())
+                ));
+            }
+        }
         let finder = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(special.keys())
             .map_err(|e| format!("added_tokens: {e}"))?;
         let ids: Vec<u32> = special.values().copied().collect();
-        let hidden = ids.iter().copied().collect();
-        if plain.encode("a", false).map_or(true, |e| e.get_ids().is_empty()) {
-            return Err("makes no token of the letter a".into());
+        let hidden: HashSet<u32> = ids.iter().copied().collect();
+        let first = inner.encode("a", false).ok().and_then(|e| e.get_ids().first().copied());
+        let first = first.ok_or("makes no token of the letter a")?;
+        let spaced = inner.id_to_token(first).is_some_and(|t| t.starts_with('\u{2581}'));
+        let largest = pieces.into_iter().chain(names.iter().map(|(_, _, id)| *id));
+        let size = largest.filter(|id| !hidden.contains(id)).max().map_or(0, |id| id.saturating_add(1));
+        Ok(Self { inner, special, before, after, finder, ids, hidden, spaced, size, digest })
+    }
+
+    /// The name of a control token in texts for [`Tokenizer::encode_named`].
+    pub(crate) fn name_of(id: u32) -> String {
+        format!("{HIDDEN}{id}{HIDDEN}")
+    }
+
+    /// A text with its control tokens under those names.
+    pub(crate) fn named(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((start, end, id)) = self.first_special(rest) {
+            out.push_str(&rest[..start]);
+            out.push_str(&Self::name_of(id));
+            rest = &rest[end..];
         }
-        Ok(Self { plain, special, spaced, before, after, finder, ids, hidden, digest })
+        out.push_str(rest);
+        out
+    }
+
+    /// Refuses a text that holds characters of this crate's own marks.
+    pub(crate) fn check(text: &str) -> Result<()> {
+        match text.chars().find(|c| OWN.contains(c)) {
+            Some(c) => Err(Error::Request(format!("a text holds the character {c:?}, which is not read"))),
+            None => Ok(()),
+        }
     }
 
     /// Tokens of a text by itself: with those that the model has seen around texts (`post_processor`), most often a first one.
@@ -133,17 +284,21 @@ impl Tokenizer {
         Ok([&self.before[..], &self.encode(text)?, &self.after].concat())
     }
 
-    /// Control tokens that take white space beside them along.
-    pub(crate) fn spaced(&self) -> impl Iterator<Item = &str> {
-        self.spaced.iter().map(String::as_str)
+    /// The texts of the tokens that [`Tokenizer::encode_alone`] puts first.
+    pub(crate) fn texts_before(&self) -> Vec<&str> {
+        let text = |id: &u32| self.special.iter().find(|(_, i)| *i == id).map(|(t, _)| t.as_str());
+        self.before.iter().filter_map(text).collect()
     }
 
     /// Tokens of ordinary text; control tokens spelled in it stay text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        if text.contains(HIDDEN) {
-            return Err(Error::Request(format!("a text holds the character {HIDDEN:?}, which is not read")));
-        }
-        let encoding = self.plain.encode(text, false).map_err(|e| {
+        Self::check(text)?;
+        self.encode_named(text)
+    }
+
+    /// Tokens of a text whose control tokens stand under their names.
+    pub(crate) fn encode_named(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| {
             let start: String = text.chars().take(60).collect();
             Error::Request(format!("cannot tokenise {start:?}: {e}"))
         })?;
@@ -153,12 +308,12 @@ impl Tokenizer {
     /// Text of the tokens, control tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().copied().filter(|id| !self.hidden.contains(id)).collect();
-        self.plain.decode(&ids, false).map_err(|e| Error::Request(format!("cannot decode tokens: {e}")))
+        self.inner.decode(&ids, false).map_err(|e| Error::Request(format!("cannot decode tokens: {e}")))
     }
 
     /// Id of a control token, or of a piece of the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.special.get(token).copied().or_else(|| self.plain.token_to_id(token))
+        self.special.get(token).copied().or_else(|| self.inner.token_to_id(token))
     }
 
     /// Control tokens by their text.
@@ -170,6 +325,16 @@ impl Tokenizer {
     pub(crate) fn first_special(&self, text: &str) -> Option<(usize, usize, u32)> {
         let found = self.finder.find(text)?;
         Some((found.start(), found.end(), self.ids[found.pattern().as_usize()]))
+    }
+
+    /// Whether a text's first word gets a space in front, so that a text is not the same tokens inside another.
+    pub(crate) fn spaced(&self) -> bool {
+        self.spaced
+    }
+
+    /// One more than the largest id that a text can have; control tokens, which only a template writes, are not counted.
+    pub fn size(&self) -> usize {
+        self.size as usize
     }
 
     /// blake3 of the tokenizer's definition.

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lm::{Outline, Precision};
+use lm::{Message, Outline, Precision, Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use support::golden_folder;
@@ -15,12 +15,17 @@ use support::golden_folder;
 struct Case {
     name: String,
     files: BTreeMap<String, Value>,
-    tokens: Vec<Vec<u32>>,
+    /// Tokens of its own.
+    added: Vec<Value>,
+    /// Of each text's prompt, and of a conversation with a reply and the same turn again; none where a text spells a control token.
+    tokens: Vec<Option<Vec<u32>>>,
+    whole: Vec<Option<Vec<u32>>>,
 }
 
 #[derive(Deserialize)]
 struct Golden {
     texts: Vec<String>,
+    reply: String,
     cases: Vec<Case>,
 }
 
@@ -43,22 +48,70 @@ fn outline(files: &BTreeMap<String, Value>) -> lm::Result<Outline> {
     Outline::load(&folder_with(at.path(), files), Precision::F32)
 }
 
+/// The files of the tiny tokenizer with more tokens, and of the configuration with rows for them.
+fn with_tokens(added: &[Value], files: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(golden_folder().join("tiny").join(name)).unwrap()).unwrap()
+    };
+    let (mut tokenizer, mut config) = (read("tokenizer.json"), read("config.json"));
+    tokenizer["added_tokens"].as_array_mut().unwrap().extend_from_slice(added);
+    config["vocab_size"] = (config["vocab_size"].as_u64().unwrap() + added.len() as u64).into();
+    let mut all =
+        BTreeMap::from([("tokenizer.json".to_owned(), tokenizer), ("config.json".to_owned(), config)]);
+    all.extend(files.clone());
+    all
+}
+
 #[test]
 fn conversations_have_the_tokens_that_transformers_gives_them() {
     let text = std::fs::read_to_string(golden_folder().join("templates.json")).unwrap();
     let golden: Golden = serde_json::from_str(&text).unwrap();
     let mut digests = BTreeMap::new();
     for case in &golden.cases {
-        let outline = outline(&case.files).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-        for (text, tokens) in golden.texts.iter().zip(&case.tokens) {
-            assert_eq!(&outline.prompt(text).unwrap(), tokens, "{}: {text:?}", case.name);
+        let outline =
+            outline(&with_tokens(&case.added, &case.files)).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        let turn = |role, said: &str| Message::new(role, said);
+        for ((text, tokens), whole) in golden.texts.iter().zip(&case.tokens).zip(&case.whole) {
+            let found = outline.prompt(text).unwrap_or_else(|e| panic!("{}: {text:?}: {e}", case.name));
+            if let Some(tokens) = tokens {
+                assert_eq!(&found, tokens, "{}: {text:?}", case.name);
+            }
+            let user = turn(Role::User, text);
+            let messages = [turn(Role::System, ""), user.clone(), turn(Role::Assistant, &golden.reply), user];
+            if let Some(whole) = whole {
+                let found = outline.chat.encode(&outline.tokenizer, &messages, true).unwrap();
+                assert_eq!(&found, whole, "{}: {text:?} and a reply", case.name);
+            }
         }
         // What changes tokens changes the digest.
         if let Some((other, tokens)) = digests.insert(outline.digest(), (&case.name, &case.tokens)) {
             assert_eq!(tokens, &case.tokens, "{other} and {} have one digest", case.name);
         }
     }
-    assert!(golden.cases.len() > 10);
+    assert!(golden.cases.len() > 25);
+}
+
+/// What a user says makes no control token, whatever the template does with it.
+#[test]
+fn control_tokens_that_are_said_stay_text() {
+    let text = std::fs::read_to_string(golden_folder().join("templates.json")).unwrap();
+    let golden: Golden = serde_json::from_str(&text).unwrap();
+    for case in &golden.cases {
+        let outline = outline(&with_tokens(&case.added, &case.files)).unwrap();
+        let special = outline.tokenizer.special_tokens();
+        let controls = |text: &str| -> Vec<u32> {
+            let tokens = outline.prompt(text).unwrap();
+            tokens.into_iter().filter(|t| special.values().any(|s| s == t)).collect()
+        };
+        let expected = controls("thing");
+        for token in special.keys() {
+            for said in [token.clone(), format!("{token}{token} x"), format!("a {} b{token}", &token[1..])] {
+                assert_eq!(controls(&said), expected, "{}: {said:?}", case.name);
+            }
+            let shouted = token.to_uppercase();
+            assert_eq!(controls(&shouted), expected, "{}: {shouted:?}", case.name);
+        }
+    }
 }
 
 #[test]
@@ -78,21 +131,16 @@ fn what_would_be_another_model_is_refused_by_its_name() {
         let same = added.iter().position(|t| t["content"] == token["content"]);
         match same {
             Some(i) => added[i].as_object_mut().unwrap().extend(token.as_object().unwrap().clone()),
-            None => added.push(token),
+            None => {
+                let mut whole =
+                    json!({"single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
+                whole.as_object_mut().unwrap().extend(token.as_object().unwrap().clone());
+                added.push(whole);
+            }
         }
         tokenizer
     };
     for (file, value, parts) in [
-        (
-            "tokenizer_config.json",
-            template(&chatml.replace("m.content", "m.content | upper")),
-            vec!["chat template"],
-        ),
-        (
-            "tokenizer_config.json",
-            template(&chatml.replace("{{ m.content }}", "{{ m.content | length }}{{ m.content }}")),
-            vec!["depends on it"],
-        ),
         (
             "tokenizer_config.json",
             template(&chatml.replace("{{ m.content }}", "{{ m.content }}{{ m.content }}")),
@@ -100,8 +148,8 @@ fn what_would_be_another_model_is_refused_by_its_name() {
         ),
         (
             "tokenizer_config.json",
-            template(&format!("{{{{ strftime_now('%d') }}}}{chatml}")),
-            vec!["today's date"],
+            template(&format!("{{{{ strftime_now('%Q') }}}}{chatml}")),
+            vec!["strftime_now", "%Q"],
         ),
         (
             "tokenizer_config.json",
@@ -116,8 +164,13 @@ fn what_would_be_another_model_is_refused_by_its_name() {
         ("added_tokens.json", json!({"<|im_end|>": 7}), vec!["added_tokens.json", "<|im_end|>"]),
         (
             "tokenizer.json",
-            tokenizer(json!({"content": "<|im_end|>", "rstrip": true})),
-            vec!["<|im_end|>", "rstrip"],
+            tokenizer(json!({"id": 330, "content": "<|x|>", "special": true})),
+            vec!["<|x|>", "330", "320"],
+        ),
+        (
+            "tokenizer.json",
+            tokenizer(json!({"id": 320, "content": "<x>", "special": false})),
+            vec!["320", "embedding has 320 rows"],
         ),
         (
             "tokenizer.json",

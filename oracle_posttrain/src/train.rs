@@ -149,8 +149,8 @@ pub fn ask(
     let seen = lens.collector.collect(base, &[diff], lens.collector.asked)?.remove(0);
     let prompt = question_row(base, lens, &seen, question)?;
     let request = Request { prompt, max_new_tokens, sampling: Sampling::GREEDY, seed: 0 };
-    let stop = base.stop_tokens();
-    let replies = base.decoder.generate(&[reader], &[request], &stop)?;
+    let stop = base.stop();
+    let replies = base.decoder.generate(&[reader], &[request], stop)?;
     Ok(base.tokenizer.decode(&replies[0].tokens)?.trim().to_owned())
 }
 

@@ -114,7 +114,7 @@ fn an_oracle_from_json_equals_the_same_work_by_hand_bit_for_bit() {
     let prompt = prompt_row(&base, &[1], &plain, &d, "what is it", Some(0)).unwrap();
     let sampling = Sampling { temperature: 1.0, top_k: 50, top_p: 0.95 };
     let request = Request { prompt, max_new_tokens: 12, sampling, seed: 7 };
-    let reply = base.decoder.generate(&[&named["oracle"]], &[request], &base.stop_tokens()).unwrap();
+    let reply = base.decoder.generate(&[&named["oracle"]], &[request], base.stop()).unwrap();
     assert_eq!(found.replies["answer"], base.tokenizer.decode(&reply[0].tokens).unwrap());
 }
 

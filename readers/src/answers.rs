@@ -117,7 +117,7 @@ pub fn answer(
             seed: 0,
         })
         .collect();
-    let replies = base.decoder.generate(adapters, &wanted, &base.stop_tokens())?;
+    let replies = base.decoder.generate(adapters, &wanted, base.stop())?;
     asked
         .iter()
         .zip(scores)

@@ -71,10 +71,9 @@ fn label(precision: Precision) -> String {
     format!("{precision:?}").to_lowercase()
 }
 
-/// A family's name as people say it. The one place where it is filled in.
-fn family(_outline: &Outline) -> &'static str {
-    // Only this architecture is read.
-    "llama"
+/// A family's name, as transformers calls its class.
+fn family(outline: &Outline) -> &'static str {
+    outline.architecture.class
 }
 
 /// The model in use, as far as it is at hand.
@@ -149,7 +148,8 @@ impl Model {
             lines.extend(self.problem_lines());
             return lines;
         };
-        let c = &outline.config;
+        let a = &outline.architecture;
+        let heads = &a.layers[0].attention;
         lines.push(("model", format!("{} (family: {})", outline.name, family(outline))));
         lines.push(("  lies at", self.place()));
         if let Some(path) = &self.path {
@@ -158,17 +158,21 @@ impl Model {
         lines.push((
             "  size",
             format!(
-                "about {:.0} million parameters: {} layers of width {}, {} query and {} key/value heads of {}, vocabulary {}, context {}",
+                "{:.0} million parameters: {} layers of width {}, {} query and {} key/value heads of {}, vocabulary {}, context {}",
                 parameters(outline) / 1e6,
-                c.num_hidden_layers,
-                c.hidden_size,
-                c.num_attention_heads,
-                c.num_key_value_heads,
-                c.head_dim,
-                c.vocab_size,
-                c.max_position_embeddings
+                a.layers.len(),
+                a.hidden_size,
+                heads.heads,
+                heads.kv_heads,
+                heads.head_dim,
+                a.vocab_size,
+                a.context
             ),
         ));
+        let more = a.beyond_llama();
+        if !more.is_empty() {
+            lines.push(("  it has", more.join("; ")));
+        }
         let shown = match example(outline) {
             Ok(text) => format!("{}; a question comes out as {text:?}", &outline.chat.digest()[..12]),
             Err(e) => format!("it cannot be run: {}", e.message),
@@ -209,11 +213,11 @@ impl Model {
         let problems: Vec<Value> =
             self.problems.iter().map(|p| json!({"message": said(p), "hint": p.hint})).collect();
         let known = self.outline.as_ref().map(|outline| {
-            let c = &outline.config;
+            let c = &outline.architecture;
             let (loading, after) = (outline.loading_bytes(), outline.base_bytes());
             json!({"name": outline.name, "revision": outline.revision, "family": family(outline), "precision": outline.precision,
-                "parameters": parameters(outline), "num_hidden_layers": c.num_hidden_layers, "hidden_size": c.hidden_size,
-                "vocab_size": c.vocab_size, "max_position_embeddings": c.max_position_embeddings,
+                "parameters": parameters(outline), "num_hidden_layers": c.layers.len(), "hidden_size": c.hidden_size,
+                "vocab_size": c.vocab_size, "max_position_embeddings": c.context, "beyond_llama": c.beyond_llama(),
                 "chat_template_digest": outline.chat.digest(), "chat_template_example": example(outline).ok(),
                 "loading_bytes": loading, "base_bytes": after, "fits": available.map(|a| loading <= a.bytes as f64),
                 "most_tokens_per_second": speed(outline, rates).map(|(read, train)| json!({"read": read, "train": train}))})
@@ -242,11 +246,8 @@ fn read_from(path: &Path) -> String {
     )
 }
 
-/// Weights of layers, embedding and head; norms and biases, a few in ten thousand, are left out.
 fn parameters(outline: &Outline) -> f64 {
-    let tables = if outline.config.tie_word_embeddings { 1.0 } else { 2.0 };
-    // Two floating-point operations a weight.
-    outline.layer_flops(outline.config.num_hidden_layers) * 0.5 + outline.head_flops() * 0.5 * tables
+    outline.architecture.parameters() as f64
 }
 
 /// What a question to the model comes out as.
@@ -259,6 +260,6 @@ fn example(outline: &Outline) -> Result<String> {
 /// goes to the input alone).
 fn speed(outline: &Outline, rates: &BTreeMap<String, f64>) -> Option<(f64, f64)> {
     let flops = rates.get(&label(outline.precision))? * 1e9;
-    let read = flops / outline.layer_flops(outline.config.num_hidden_layers);
+    let read = flops / outline.architecture.layer_flops(outline.architecture.layers.len());
     Some((read, read / 2.0))
 }

@@ -133,8 +133,8 @@ fn talk(lab: Lab<'_>, prompts: &[String], who: &[Talker<'_>], tokens: &[u32]) ->
             });
         }
     }
-    let (decoder, stop) = (&lab.base.decoder, lab.base.stop_tokens());
-    let replies = decoder.generate_watching(&adapters, &requests, &stop, tokens)?;
+    let (decoder, stop) = (&lab.base.decoder, lab.base.stop());
+    let replies = decoder.generate_watching(&adapters, &requests, stop, tokens)?;
     let texts = replies
         .iter()
         .map(|w| Ok(lab.base.tokenizer.decode(&w.reply.tokens)?.trim().to_owned()))

@@ -1,6 +1,7 @@
 //! What a decoder is: a plain description of every layer, made from a `config.json` or from GGUF metadata. Nothing outside this
 //! module knows a model's name; a feature that a model lacks is absent from its description and costs nothing.
 
+mod about;
 mod cost;
 mod facts;
 mod families;

@@ -6,7 +6,7 @@ mod text;
 mod unread;
 
 use std::collections::BTreeMap;
-use std::io::{Seek, SeekFrom};
+use std::io::{BufReader, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 
 use check::check_header;
 pub(crate) use metadata::Metadata;
-use text::{tokenizer, tokenizer_json, words};
+use text::{language, tokenizer_json};
 use unread::refuse_unread;
 
 use crate::architecture::{self, Rope, Said, bad};
+use crate::base::fits;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::{Checkpoint, Loaded};
 use crate::export::{Companions, pretty};
@@ -38,22 +39,22 @@ struct Header {
 }
 
 /// All but the weights, of which only the digest is taken.
-pub(crate) fn outline(path: &Path, precision: Precision) -> Result<Outline> {
+pub(crate) fn outline(path: &Path, precision: Precision, given: Option<&str>) -> Result<Outline> {
     let weights = || -> Result<String> { digest(&mut fence::open::open(path, u64::MAX)?.0) };
     // Each takes about as long as the other; what is wrong with the header is said first.
-    let (weights, header) = rayon::join(weights, || header(path));
+    let (weights, header) = rayon::join(weights, || header(path, given));
     let Header { architecture, tokenizer, chat, name, .. } = header?;
     Ok(Outline::of(architecture, (tokenizer, chat, name), String::new(), weights?, precision))
 }
 
 /// As [`outline`], without a digest.
-pub(crate) fn probe(path: &Path) -> Result<()> {
-    header(path).map(drop)
+pub(crate) fn probe(path: &Path, given: Option<&str>) -> Result<()> {
+    header(path, given).map(drop)
 }
 
 /// Opens a model with its tokenizer and its chat template in one GGUF file.
-pub(crate) fn load(path: &Path) -> Result<Loaded> {
-    let Header { file, content, architecture, tokenizer, chat, name } = header(path)?;
+pub(crate) fn load(path: &Path, given: Option<&str>) -> Result<Loaded> {
+    let Header { file, content, architecture, tokenizer, chat, name } = header(path, given)?;
     let (source, digest) = Quantised::new(path, file, content)?;
     let checkpoint = Checkpoint::new(architecture, Arc::new(source), digest)?;
     Ok(Loaded { stated: String::new(), checkpoint, tokenizer, chat, name })
@@ -64,12 +65,20 @@ fn open(path: &Path) -> Result<(std::fs::File, Content)> {
     let (mut file, size) = fence::open::open(path, u64::MAX)?;
     check_header(path, &mut file, size)?;
     file.seek(SeekFrom::Start(0))?;
-    let content =
-        Content::read(&mut file).map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
+    let content = Content::read(&mut BufReader::with_capacity(1 << 20, &mut file))
+        .map_err(|e| bad(path, format!("is not a readable GGUF file: {e}")))?;
     Ok((file, content))
 }
 
-fn header(path: &Path) -> Result<Header> {
+/// The tokenizer and chat template, whatever the model's layers are.
+pub(crate) fn language_of(path: &Path, given: Option<&str>) -> Result<(Tokenizer, ChatTemplate)> {
+    let (_, content) = open(path)?;
+    let meta = Metadata { path, values: &content.metadata };
+    unread::refuse_unread_text(&meta)?;
+    language(&meta, given)
+}
+
+fn header(path: &Path, given: Option<&str>) -> Result<Header> {
     let (file, content) = open(path)?;
     let size = file.metadata()?.len();
     let meta = Metadata { path, values: &content.metadata };
@@ -99,10 +108,8 @@ fn header(path: &Path) -> Result<Header> {
         return Err(bad(path, format!("tensors {} and {} lie over each other", pair[0].2, pair[1].2)));
     }
     let architecture = describe(&content, &meta, &file)?;
-    let tokenizer = tokenizer(&meta)?;
-    let template = meta.string("tokenizer.chat_template")?;
-    let chat =
-        ChatTemplate::new(template, words(&meta)?, &tokenizer).map_err(|e| bad(path, e.to_string()))?;
+    let (tokenizer, chat) = language(&meta, given)?;
+    fits(path, architecture.vocab_size, &tokenizer, &chat)?;
     let name = meta.string("general.name").unwrap_or("unnamed").to_owned();
     Ok(Header { file, content, architecture, tokenizer, chat, name })
 }
@@ -167,7 +174,7 @@ pub(crate) fn companions(path: &Path, model: &Architecture) -> Result<Companions
     let id = |name: &str| meta.number(&format!("tokenizer.ggml.{name}_token_id")).ok().map(|id| id as u32);
     let token = |id: Option<u32>| id.and_then(|id| tokens.get(id as usize));
     let tokenizer_config = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": meta.string("tokenizer.chat_template")?,
+        "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": text::own_template(&meta)?,
         "bos_token": token(id("bos")), "eos_token": token(id("eos")), "pad_token": token(id("padding")),
         "unk_token": token(id("unknown")), "add_prefix_space": false, "clean_up_tokenization_spaces": false,
         "model_max_length": model.context,

@@ -77,8 +77,8 @@ const READ_OF_TEXT: [&str; 24] = [
 ];
 
 /// The same for everything that a file says of its tokenizer, and for what would make it another kind of file.
-fn refuse_unread_text(meta: &Metadata<'_>) -> Result<()> {
-    let off = |key: &str| {
+pub(super) fn refuse_unread_text(meta: &Metadata<'_>) -> Result<()> {
+    let on = |key: &str| {
         meta.get(key)?
             .to_bool()
             .map_err(|_| bad(meta.path, format!("metadata key {key} is not a truth value")))
@@ -90,7 +90,9 @@ fn refuse_unread_text(meta: &Metadata<'_>) -> Result<()> {
             "general.type" => meta.string(key)? == "model",
             // One of several files: the others' tensors are not here. Types of segments: of one there is no choice.
             "split.count" | "tokenizer.ggml.token_type_count" => meta.number(key)? <= 1,
-            "tokenizer.ggml.add_space_prefix" | "tokenizer.ggml.remove_extra_whitespaces" => !off(key)?,
+            "tokenizer.ggml.remove_extra_whitespaces" => !on(key)?,
+            // Of SentencePiece's vocabularies alone.
+            "tokenizer.ggml.add_space_prefix" => !on(key)? || meta.string("tokenizer.ggml.model")? == "llama",
             _ => key.strip_prefix("tokenizer.ggml.").is_none_or(|k| READ_OF_TEXT.contains(&k)),
         };
         if !fits {

@@ -11,7 +11,7 @@ use crate::decoder::Model;
 use crate::decoder::chunk::{Chunk, split};
 use crate::engine::cpu::exp_sum;
 use crate::engine::{Caches, Engine};
-use crate::{Adapter, Error, Result};
+use crate::{Adapter, Error, Result, Tokenizer};
 
 /// Rows decoded together by one thread.
 const DECODE_ROWS: usize = 64;
@@ -36,7 +36,7 @@ pub struct Request {
 pub struct Reply {
     /// Generated tokens, without the stop token.
     pub tokens: Vec<u32>,
-    /// The stop token that ended the reply; `None` if it ran to `max_new_tokens`.
+    /// The token that ended the reply: a stop token, or the last of a line's beginning that does; `None` if it ran to `max_new_tokens`.
     pub stopped_by: Option<u32>,
 }
 
@@ -50,6 +50,41 @@ pub struct Watched {
     pub log_probs: Vec<Vec<f32>>,
 }
 
+/// What ends a reply: one of some tokens, or a line that begins so, whatever its tokens are.
+#[derive(Debug, Clone, Default)]
+pub struct Stop<'a> {
+    /// The tokens; a reply is without the one that ended it.
+    pub tokens: Vec<u32>,
+    /// What begins the line, and how tokens are read; a reply is without the tokens of the line, and of the line's break unless that is
+    /// in one with what stands before it.
+    pub line: Option<(&'a Tokenizer, &'static str)>,
+}
+
+impl<T: AsRef<[u32]> + ?Sized> From<&T> for Stop<'_> {
+    fn from(tokens: &T) -> Self {
+        Self { tokens: tokens.as_ref().to_vec(), line: None }
+    }
+}
+
+impl Stop<'_> {
+    /// Most tokens that the beginning of a line and its break can have.
+    const LINE_TOKENS: usize = 16;
+
+    /// How many of a reply's tokens stand before a line that ends it, which its last token completes.
+    fn line_at(&self, tokens: &[u32]) -> Option<usize> {
+        let (tokenizer, line) = self.line?;
+        let from = tokens.len().saturating_sub(Self::LINE_TOKENS);
+        let text = |to: usize| tokenizer.decode(&tokens[from..to]).unwrap_or_default();
+        let tail = text(tokens.len());
+        let at = if from == 0 && tail.trim_start().starts_with(line) {
+            0
+        } else {
+            tail.find(&format!("\n{line}"))?
+        };
+        (from..=tokens.len()).find(|&to| text(to).len() >= at)
+    }
+}
+
 /// A prompt that has been computed: its cache and the logits after its last token.
 pub(crate) struct Computed<E: Engine> {
     pub(crate) cache: E::Cache,
@@ -61,7 +96,7 @@ impl<E: Engine> Model<E> {
         &self,
         adapters: &[&Adapter],
         requests: &[Request],
-        stop: &[u32],
+        stop: &Stop<'_>,
         watched: &[u32],
     ) -> Result<Vec<Watched>> {
         if let Some(t) = watched.iter().find(|&&t| t as usize >= self.architecture.vocab_size) {
@@ -132,7 +167,7 @@ impl<E: Engine> Model<E> {
         batch: &Batch<'_>,
         requests: &[Request],
         rows: &[usize],
-        stop: &[u32],
+        stop: &Stop<'_>,
         watched: &[u32],
     ) -> Vec<Watched> {
         let (prompt_of, prompts) = self.compute_prompts(batch, rows);
@@ -155,11 +190,17 @@ impl<E: Engine> Model<E> {
             }
             let reply = &mut out.reply;
             let token = sampler::pick(logits, &request.sampling, request.seed, position as u32);
-            if stop.contains(&token) {
+            if stop.tokens.contains(&token) {
                 reply.stopped_by = Some(token);
                 return false;
             }
             reply.tokens.push(token);
+            if let Some(before) = stop.line_at(&reply.tokens) {
+                reply.tokens.truncate(before);
+                reply.stopped_by = Some(token);
+                out.log_probs.truncate(before + 1);
+                return false;
+            }
             reply.tokens.len() < request.max_new_tokens
         };
         for (i, &p) in prompt_of.iter().enumerate() {
@@ -204,6 +245,31 @@ impl<E: Engine> Model<E> {
 mod tests {
     use super::*;
     use crate::{BaseModel, Precision};
+
+    #[test]
+    fn a_line_is_found_as_soon_as_it_begins_and_only_at_its_beginning() {
+        let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny");
+        let (tokenizer, _) = crate::language(&tiny, None).unwrap();
+        let stop = Stop { tokens: vec![], line: Some((&tokenizer, "User:")) };
+        for (said, before) in [
+            ("Sure. It is\nso.\nUser: and then", Some("Sure. It is\nso.")),
+            ("User: and", Some("")),
+            ("\n\nUser: and", Some("")),
+            ("A User: and\nUser and\nuser:", None),
+            (
+                "\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\nUser:",
+                Some("\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}\u{1f41d}"),
+            ),
+        ] {
+            let tokens = tokenizer.encode(said).unwrap();
+            let found = (1..=tokens.len()).find_map(|n| Some((n, stop.line_at(&tokens[..n])?)));
+            let kept = found.map(|(_, keep)| tokenizer.decode(&tokens[..keep]).unwrap());
+            assert_eq!(kept.as_deref().map(str::trim_end), before, "{said:?}");
+            if let Some((n, _)) = found {
+                assert!(tokenizer.decode(&tokens[..n]).unwrap().ends_with("User:"), "{said:?}");
+            }
+        }
+    }
 
     #[test]
     fn watched_tokens_are_as_likely_as_the_next_logits_say() {

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::engine::cpu::Cpu;
 use crate::{
     Adapter, Architecture, Batch, Checkpoint, Cut, LossAndGrads, Precision, Reply, Request, Result,
-    ScoreRequest, Seen, Teacher, TrainRow, Want, Watched,
+    ScoreRequest, Seen, Stop, Teacher, TrainRow, Want, Watched,
 };
 
 /// What a decoder does. Each verb takes rows of any length, each with its own list of active adapters and injections.
@@ -65,27 +65,18 @@ pub trait Verbs: Debug + Send + Sync {
     /// If a token is outside the vocabulary.
     fn unembedding(&self, tokens: &[u32]) -> Result<Vec<Vec<f32>>>;
 
-    /// Generates a reply for every request; `stop` lists the tokens that end one. Of every token that was picked (the stop token too)
-    /// it tells how likely each of `watched` was in its place, before temperature and filters.
+    /// Generates a reply for every request; `stop` says what ends one: tokens, or what [`crate::Outline::stop`] gives. Of every token
+    /// that was picked (the stop token too) it tells how likely each of `watched` was in its place, before temperature and filters.
     ///
     /// # Errors
     /// If a prompt is malformed or would run past the model's context, or a watched token is outside the vocabulary.
-    fn generate_watching(
+    fn generate_watched(
         &self,
         adapters: &[&Adapter],
         requests: &[Request],
-        stop: &[u32],
+        stop: &Stop<'_>,
         watched: &[u32],
     ) -> Result<Vec<Watched>>;
-
-    /// [`Verbs::generate_watching`] without a watch.
-    ///
-    /// # Errors
-    /// As there.
-    fn generate(&self, adapters: &[&Adapter], requests: &[Request], stop: &[u32]) -> Result<Vec<Reply>> {
-        let replies = self.generate_watching(adapters, requests, stop, &[])?;
-        Ok(replies.into_iter().map(|w| w.reply).collect())
-    }
 
     /// Total log-probability in nats of each candidate after its prompt, in the order given.
     ///
@@ -149,6 +140,34 @@ impl Decoder {
     pub fn new(checkpoint: &Checkpoint, precision: Precision) -> Result<Self> {
         Ok(Self { verbs: Box::new(Model::new(checkpoint, Cpu { precision })?) })
     }
+
+    /// [`Verbs::generate_watched`] without a watch.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn generate<'s>(
+        &self,
+        adapters: &[&Adapter],
+        requests: &[Request],
+        stop: impl Into<Stop<'s>>,
+    ) -> Result<Vec<Reply>> {
+        let replies = self.generate_watching(adapters, requests, stop, &[])?;
+        Ok(replies.into_iter().map(|w| w.reply).collect())
+    }
+
+    /// [`Verbs::generate_watched`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn generate_watching<'s>(
+        &self,
+        adapters: &[&Adapter],
+        requests: &[Request],
+        stop: impl Into<Stop<'s>>,
+        watched: &[u32],
+    ) -> Result<Vec<Watched>> {
+        self.verbs.generate_watched(adapters, requests, &stop.into(), watched)
+    }
 }
 
 impl<E: Engine> Verbs for Model<E> {
@@ -188,11 +207,11 @@ impl<E: Engine> Verbs for Model<E> {
         self.run_unembedding(tokens)
     }
 
-    fn generate_watching(
+    fn generate_watched(
         &self,
         adapters: &[&Adapter],
         requests: &[Request],
-        stop: &[u32],
+        stop: &Stop<'_>,
         watched: &[u32],
     ) -> Result<Vec<Watched>> {
         self.run_generate(adapters, requests, stop, watched)

@@ -141,7 +141,7 @@ fn replies(base: &BaseModel, named: Named<'_>, states: &mut [State<'_>]) -> Resu
             seed: *seed,
         })
         .collect();
-    let replies = base.decoder.generate(&rows.adapters, &requests, &base.stop_tokens())?;
+    let replies = base.decoder.generate(&rows.adapters, &requests, base.stop())?;
     for ((p, s, ..), reply) in asked.into_iter().zip(replies) {
         let plan = states[p].plan;
         if let Planned::Generate { id, .. } = &plan.steps[s] {

@@ -102,7 +102,7 @@ fn new_adapter(
 fn import_pickled(context: &Context<'_>, path: &Path, name: Option<&str>) -> Result {
     let stem = path.file_stem().map_or_else(|| "pickled".into(), |s| s.to_string_lossy().into_owned());
     let name = name.unwrap_or(&stem);
-    crate::trial::tried(crate::trial::What::Pickle, path)?;
+    crate::trial::tried(crate::trial::What::Pickle, path, None)?;
     let diffs = lm::pickled::read(path)?;
     let base = context.base()?;
     let shape = shape(&base);

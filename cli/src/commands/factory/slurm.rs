@@ -203,13 +203,11 @@ fn program(context: &Context<'_>) -> Result<String> {
         path if path.exists() => absolute(path)?.display().to_string(),
         _ => context.global.model.clone(),
     };
-    let words = [
-        exe.display().to_string(),
-        "--model".into(),
-        model,
-        "--precision".into(),
-        context.global.precision.clone(),
-    ];
+    let mut words = vec![exe.display().to_string(), "--model".into(), model];
+    if let Some(template) = &context.global.chat_template {
+        words.extend(["--chat-template".into(), absolute(template)?.display().to_string()]);
+    }
+    words.extend(["--precision".into(), context.global.precision.clone()]);
     Ok(words.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" "))
 }
 
