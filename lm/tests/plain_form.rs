@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use lm::{BaseModel, Checkpoint, Origin, Outline, Precision, Request, Row, Sampling, Stop};
@@ -79,7 +80,7 @@ fn a_given_template_goes_along_into_a_merged_model() {
     base(none.path(), &json!({"eos_token": "<|endoftext|>"}), false);
     let out = none.path().join("merged");
     let loaded = Checkpoint::load_with(none.path(), Some(TEMPLATE)).unwrap();
-    let extra = Default::default();
+    let extra = BTreeMap::new();
     lm::export(none.path(), &loaded, &[], lm::ExportDtype::F32, lm::SHARD_BYTES, &extra, &out).unwrap();
     assert_eq!(Outline::load(&out, Precision::F32).unwrap().chat.digest(), loaded.chat.digest());
 }

@@ -129,14 +129,13 @@ fn what_would_be_another_model_is_refused_by_its_name() {
         let mut tokenizer: Value = serde_json::from_str(&text).unwrap();
         let added = tokenizer["added_tokens"].as_array_mut().unwrap();
         let same = added.iter().position(|t| t["content"] == token["content"]);
-        match same {
-            Some(i) => added[i].as_object_mut().unwrap().extend(token.as_object().unwrap().clone()),
-            None => {
-                let mut whole =
-                    json!({"single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
-                whole.as_object_mut().unwrap().extend(token.as_object().unwrap().clone());
-                added.push(whole);
-            }
+        if let Some(i) = same {
+            added[i].as_object_mut().unwrap().extend(token.as_object().unwrap().clone());
+        } else {
+            let mut whole =
+                json!({"single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
+            whole.as_object_mut().unwrap().extend(token.as_object().unwrap().clone());
+            added.push(whole);
         }
         tokenizer
     };
