@@ -298,6 +298,9 @@ def expect(name: str, target: Path) -> None:
     bare = load(HERE / name)
     families_gguf.write(target / f"{name}.gguf", HERE / name, bare.config, text_tensors(HERE / name), f32=True)
     model = changed(bare, MISREAD.get(name, {}))
+    for layer in model.model.layers if name.startswith("gemma") else []:
+        exact = layer.mlp.act_fn.forward
+        layer.mlp.act_fn.forward = lambda x, exact=exact: exact(x.half().float()).half().float()  # llama.cpp's table
     golden = load_file(HERE / f"{name}.safetensors")
     cases = {}
     for r in range(len(ROW_SHAPES)):

@@ -7,7 +7,8 @@
 llama.cpp reads a few files otherwise than they are meant, and is then compared with transformers under the same
 misreading (`MISREAD`): it knows no window in the architecture `llama` and no `gemma2.attention.scale`. In this version
 it knows no pattern of Gemma 3 but 6 either, and fails on a file of four layers, none of which is then global. The files that it is asked about differ from families/ in the type of the matrices
-alone: over bf16 weights it would round every activation to bf16.
+alone: over bf16 weights it would round every activation to bf16. Its GELU is a table in f16, and so, nearly, is the one that it
+is compared with.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
-TOLERANCE = {"gemma2": 5e-2, "gemma3": 5e-2}  # GELU from a table in f16
+TOLERANCE = 5e-3
 
 
 def logits(path: Path, row: list[int]) -> np.ndarray:
@@ -44,7 +45,7 @@ def main(expected: Path) -> None:
             if key.startswith("row."):
                 theirs = cases["logits." + key.removeprefix("row.")]
                 worst = max(worst, np.abs(logits(file.with_suffix(".gguf"), cases[key].tolist()) - theirs).max())
-        close = worst < TOLERANCE.get(file.stem, 1e-3)
+        close = worst < TOLERANCE
         failed |= not close
         print(f"{file.stem}: logits within {worst:.1e}{'' if close else '  FAILED'}")
     sys.exit(failed)
