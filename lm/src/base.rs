@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::checkpoint::is_folder;
 use crate::source::Name;
 use crate::{
-    Architecture, ChatTemplate, Checkpoint, Decoder, Error, Loaded, Precision, Result, Stop, Tokenizer, gguf, hf,
+    Architecture, ChatTemplate, Checkpoint, Decoder, Error, Loaded, Precision, Result, Stop, Tokenizer, gguf,
+    hf,
 };
 
 /// The system prompt of every conversation, for weight diffs and readers alike. Given, so that no template inserts its

@@ -24,7 +24,7 @@ fn every_model(check: impl Fn(&str, &Golden, &Decoder)) {
         .map(|p| p.file_name().unwrap().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert!(names.len() >= 7, "{names:?}");
+    assert!(names.len() >= 10, "{names:?}");
     for name in names {
         let golden = Golden::load(&format!("families/{name}"));
         for path in [folder.join(&name), folder.join(format!("{name}.gguf"))] {
@@ -91,7 +91,7 @@ fn logits_and_the_residual_stream_after_every_layer_are_transformers() {
         let adapter = lora(golden, decoder);
         for (i, (tokens, _)) in rows(golden).into_iter().enumerate() {
             let at = positions(golden, i);
-            let last = vec![tokens.len() - 2, tokens.len() - 1];
+            let last = vec![tokens.len() - 1];
             let batch = Batch {
                 adapters: vec![&adapter],
                 rows: vec![Row::plain(tokens.clone()), Row::with_adapters(tokens, vec![0])],
@@ -178,7 +178,13 @@ fn twenty_steps_of_adamw_are_torchs() {
                 (trainer.apply(&result.grads[&0]).unwrap(), said["grad_norm"][step].as_f64().unwrap());
             assert!((norm - expected).abs() < 5e-3 * expected, "step {step}: {norm} {expected}");
         }
+        let layers = decoder.architecture().layers.len();
         for (name, (_, data)) in trainer.adapter.tensors() {
+            // Files hold the first and the last layer's.
+            let layer: usize = name.split('.').nth(2).unwrap().parse().unwrap();
+            if layer != 0 && layer + 1 != layers {
+                continue;
+            }
             assert_close(&data, &golden.floats(&format!("adamw.{name}")), 2e-3);
         }
     });

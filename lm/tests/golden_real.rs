@@ -2,40 +2,21 @@
 //!
 //! The model is found as users find it: in the cache, else fetched with pip. f32 tolerances: logits 1e-3 absolute,
 //! gradients 1e-4 of a tensor's largest entry, losses 1e-4 relative.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod support;
 
-use std::path::PathBuf;
-
-use lm::source::{DEFAULT_MODEL, SourceOptions, locate};
+use lm::source::DEFAULT_MODEL;
 use lm::{
     AdamWConfig, Batch, Checkpoint, Decoder, Objective, Precision, Request, ResidualAt, Row, Sampling,
     Schedule, TrainRow, Trainer, Want,
 };
-use support::{Golden, assert_close, assert_grad_close, formula_adapter};
-
-fn model_path() -> PathBuf {
-    let home = PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
-    let xdg = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-    let cache = std::env::var_os("LORAFAB_CACHE").map_or_else(|| xdg.join("lorafab"), PathBuf::from);
-    let options = SourceOptions {
-        model: DEFAULT_MODEL.into(),
-        cache_dir: cache.clone(),
-        hub_cache: cache,
-        hub_endpoint: None,
-        certificates: vec![],
-        hub_token: None,
-        offline: false,
-        python: "python3".into(),
-    };
-    locate(&options, &mut |what| eprintln!("{what}")).unwrap()
-}
+use support::{Golden, assert_close, assert_grad_close, formula_adapter, model_file};
 
 #[test]
 fn the_real_model_matches_transformers_and_peft() {
     let golden = Golden::load("real_golden");
-    let loaded = Checkpoint::load(&model_path()).unwrap();
+    let loaded = Checkpoint::load(&model_file(DEFAULT_MODEL)).unwrap();
     for (text, ids) in golden.meta["tokenised"]
         .as_array()
         .unwrap()

