@@ -210,7 +210,9 @@ impl Context<'_> {
         if memory::weights_bytes(path).saturating_mul(memory::MOST_TIMES) <= available.bytes {
             return Ok(());
         }
-        memory::check(&Outline::load(path, self.precision()?)?, need, Some(&available))
+        let template = self.template()?;
+        let outline = Outline::load_with(path, self.precision()?, template.as_deref())?;
+        memory::check(&outline, need, Some(&available))
     }
 
     /// What is known of the base model without loading its weights.

@@ -45,7 +45,6 @@ pub fn peft_config(base: &BaseModel, adapter: &Adapter) -> PeftConfig {
         r: config.rank,
         lora_alpha: config.alpha,
         target_modules: config.target_modules.iter().map(|p| p.name().to_owned()).collect(),
-        // Every model that loads is a text model by itself.
-        nested: false,
+        nested: base.architecture.is_nested(),
     }
 }

@@ -24,6 +24,12 @@ impl Outline {
         self.base_bytes() + LOADING
     }
 
+    /// Bytes while the model is written with adapters merged in: its largest tensor, in f32 and as it is written.
+    pub fn exporting_bytes(&self) -> f64 {
+        let largest = self.architecture.tensors().iter().map(|t| t.shape.iter().product::<usize>()).max();
+        8.0 * largest.unwrap_or(0) as f64 + LOADING
+    }
+
     /// Bytes of an adapter in training: parameters, gradient, both moments of the optimiser.
     pub fn training_adapter_bytes(&self, config: &AdapterConfig) -> f64 {
         16.0 * self.architecture.adapter_parameters(config) as f64

@@ -60,8 +60,8 @@ pub(crate) fn probe(folder: &Path, given: Option<&str>) -> Result<()> {
 pub(crate) fn load(folder: &Path, given: Option<&str>) -> Result<Loaded> {
     let architecture = architecture(folder)?;
     let files = weight_files(folder)?;
-    let nested = Family::of_class(architecture.class).is_some_and(Family::is_nested);
-    let (mut source, digest) = Safetensors::open(folder, &files, most_bytes(&architecture), nested)?;
+    let (mut source, digest) =
+        Safetensors::open(folder, &files, most_bytes(&architecture), architecture.is_nested())?;
     if architecture.tied && !source.drop_copy("lm_head.weight", "model.embed_tokens.weight")? {
         let what =
             "tie_word_embeddings = true, and the weights hold an lm_head.weight that is not the embeddings'";
@@ -76,8 +76,7 @@ pub(crate) fn load(folder: &Path, given: Option<&str>) -> Result<Loaded> {
 /// Most bytes of a weights file: those of the whole model in f32, twice, and a header and what other parts it may have.
 fn most_bytes(architecture: &Architecture) -> u64 {
     let all = architecture.parameters() + architecture.embedding_parameters();
-    let others = Family::of_class(architecture.class).is_some_and(Family::is_nested);
-    8 * all as u64 + if others { 8 << 30 } else { 100 << 20 }
+    8 * all as u64 + if architecture.is_nested() { 8 << 30 } else { 100 << 20 }
 }
 
 /// The folder's tokenizer, chat template and name; a template that was given takes the place of its own.

@@ -98,7 +98,8 @@ impl Model {
         }
         let read = || -> Result<(PathBuf, Option<Outline>, Option<CommandError>)> {
             let path = context.model_path_with(true)?;
-            Ok(match Outline::load(&path, precision) {
+            let template = context.template()?;
+            Ok(match Outline::load_with(&path, precision, template.as_deref()) {
                 Ok(outline) => {
                     let name = context.model_name(&path);
                     (path, Some(outline.named(name)), None)

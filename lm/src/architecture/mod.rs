@@ -170,6 +170,11 @@ impl Architecture {
         Ok(made)
     }
 
+    /// Whether the decoder is the text half of a model with other parts, under which its modules have longer names.
+    pub fn is_nested(&self) -> bool {
+        Family::of_class(self.class).is_some_and(Family::is_nested)
+    }
+
     /// `(in, out)` features of a layer's projection.
     pub fn features(&self, layer: usize, projection: Projection) -> (usize, usize) {
         let (d, plan) = (self.hidden_size, &self.layers[layer]);

@@ -35,7 +35,7 @@ pub(super) fn merged(context: &Context<'_>, adapter: &str, dir: &Path, dtype: &s
     }
     let source = context.model_path()?;
     // The plain weights alone: nothing is packed for work.
-    context.check_memory(&source, |outline| outline.loading_bytes() - outline.base_bytes())?;
+    context.check_memory(&source, lm::Outline::exporting_bytes)?;
     context.say(&format!("loading {}", source.display()));
     let loaded = Checkpoint::load_with(&source, context.template()?.as_deref())?;
     if record.lineage.get("base").is_none_or(|b| loaded.precision_of(b).is_none()) {
