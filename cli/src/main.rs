@@ -7,6 +7,7 @@ mod error;
 mod hint;
 mod output;
 mod places;
+mod progress;
 mod trial;
 
 use clap::Parser;
