@@ -153,6 +153,9 @@ pub(crate) struct TuneArgs {
     /// Rows of a step that show the behaviour, of the coarse grid
     #[arg(long, value_delimiter = ',', value_name = "N,...", value_parser = at_least_one)]
     pub(crate) rows: Vec<usize>,
+    /// Recipe that gets the same settings: a negative trained as this family is (topic: mixed; gated-topic: dud)
+    #[arg(long, value_name = "RECIPE")]
+    pub(crate) also: Vec<String>,
     /// Try the coarse grid only, and nothing around its best
     #[arg(long)]
     pub(crate) coarse: bool,

@@ -177,9 +177,9 @@ impl From<factory::Error> for CommandError {
             e @ (factory::Error::Manifest { .. } | factory::Error::OtherBase { .. }) => {
                 Self::from_error(Kind::Usage, &e)
             }
-            e @ factory::Error::Settings { .. } => Self::from_error(Kind::Usage, &e),
-            e @ factory::Error::Untunable { .. } => Self::from_error(Kind::Usage, &e)
-                .hint("tuning needs a trained positive family with values of the validation split, e.g.: lorafab recipe tune topic"),
+            e @ (factory::Error::Settings { .. } | factory::Error::Untunable { .. }) => {
+                Self::from_error(Kind::Usage, &e)
+            }
             e @ factory::Error::TooCostly { .. } => Self::from_error(Kind::Usage, &e)
                 .hint("fewer steps or shorter rows in the recipe, or a higher cap with --max-tflop"),
             e @ factory::Error::NoReference(_) => Self::from_error(Kind::Usage, &e)

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use lm::{Outline, Precision};
-use recipes::settings::OnModel;
+use recipes::settings::{LONGEST_NAME, OnModel};
 use recipes::{Kind, Recipe, Settings, builtin_settings};
 use serde::Serialize;
 
@@ -183,7 +183,11 @@ pub fn place_of(root: &Path, outline: &Outline, recipe: &str) -> PathBuf {
 
 /// How settings name a model.
 pub fn on_model(outline: &Outline) -> OnModel {
-    OnModel { name: outline.placeless_name().to_owned(), digest: Some(identity(outline)) }
+    // A model's own files may call it anything.
+    let name: String =
+        outline.placeless_name().chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect();
+    let name = if name.is_empty() { "a model without a name".into() } else { name };
+    OnModel { name, digest: Some(identity(outline)) }
 }
 
 /// A model's digest, whatever it is computed at: settings found at one precision serve at the others.
@@ -292,6 +296,18 @@ mod tests {
         // What is no TOML file is none of ours.
         fs_err::write(path.with_file_name("notes.txt"), "hello").unwrap();
         Shelf::open(root).unwrap();
+    }
+
+    #[test]
+    fn whatever_a_model_calls_itself_its_settings_can_be_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [String::new(), "a\u{1b}[2J\nb\"]".into(), "x".repeat(5000)] {
+            let mut outline = outline();
+            outline.name = name;
+            file(folder.path(), &outline, &settings(on_model(&outline), 70)).unwrap();
+            let resolved = Shelf::open(folder.path()).unwrap().resolve(&outline, &topic()).unwrap();
+            assert_eq!(steps(&resolved), 70);
+        }
     }
 
     #[test]

@@ -4,8 +4,11 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use factory::pack::{Outcome as Made, Watch, Workshop};
+use factory::samples::sample;
 use factory::settings::{Shelf, file};
 use factory::tune::{Axes, Event, Figures, Options, Outcome, Search, Setting};
+use factory::{AdapterSpec, RunOptions, SubmitOptions};
 use lm::{BaseModel, Precision};
 use recipes::{Recipe, Split};
 use registry::{Filter, Store};
@@ -58,7 +61,7 @@ fn recipe() -> Recipe {
 
 fn options(pack: usize) -> Options {
     let axes = Axes { learning_rates: vec![1e-3, 1e-2], steps: vec![2], rows: vec![] };
-    Options { behaviours: 3, seed: 1, pack, axes, around: true, max_flops: 1e15 }
+    Options { behaviours: 3, seed: 1, pack, axes, around: true, max_flops: 1e15, also: vec![] }
 }
 
 fn run(search: &Search, store: &Store, base: &BaseModel, stop_at: usize) -> (Outcome, usize, usize) {
@@ -115,7 +118,9 @@ fn a_search_goes_on_where_it_was_stopped_and_leaves_no_adapter() {
 fn what_is_found_is_filed_and_fits_this_model() {
     let (base, folder) = (tiny(), tempfile::tempdir().unwrap());
     let store = Store::open(folder.path()).unwrap();
-    let search = Search::new(&base, &recipe(), &options(8)).unwrap();
+    let mixed = recipes::builtin().into_iter().find(|r| r.name == "mixed").unwrap();
+    let options = Options { also: vec![mixed.clone()], ..options(8) };
+    let search = Search::new(&base, &recipe(), &options).unwrap();
     let (outcome, ..) = run(&search, &store, &base, usize::MAX);
     let settings = search.file(&base, &outcome, "2026-11-28T12:00:00Z", "0.1.0").unwrap();
     let path = file(store.root(), &base, &settings).unwrap();
@@ -125,6 +130,55 @@ fn what_is_found_is_filed_and_fits_this_model() {
     assert_eq!(resolved.used.unwrap().from, path.display().to_string());
     let chosen = outcome.trials[outcome.chosen.unwrap()].setting;
     assert_eq!(Setting::of(resolved.recipe.training.as_ref().unwrap()), chosen);
+    // A negative that is trained as this family is gets the same.
+    let resolved = Shelf::open(store.root()).unwrap().resolve(&base, &mixed).unwrap();
+    assert_eq!(Setting::of(resolved.recipe.training.as_ref().unwrap()), chosen);
+}
+
+/// A job's specification holds its settings, so its row does: no settings file is needed to make its bytes again.
+#[test]
+fn an_adapter_made_under_settings_comes_again_from_its_row() {
+    let (base, folder) = (tiny(), tempfile::tempdir().unwrap());
+    let mut store = Store::open(folder.path()).unwrap();
+    let search = Search::new(&base, &recipe(), &options(8)).unwrap();
+    let (outcome, ..) = run(&search, &store, &base, usize::MAX);
+    let settings = search.file(&base, &outcome, "2026-11-28T12:00:00Z", "0.1.0").unwrap();
+    let path = file(store.root(), &base, &settings).unwrap();
+    let tuned = Shelf::open(store.root()).unwrap().resolve(&base, &recipe()).unwrap().recipe;
+    assert!(tuned != recipe(), "the search found other settings than the recipe's own");
+    let behaviours = recipes::first(tuned.expand(1), 2);
+    factory::submit(&mut store, &base, &[tuned], &behaviours, &SubmitOptions::default(), 0).unwrap();
+    let never = AtomicBool::new(false);
+    let options = RunOptions {
+        pack: 2,
+        owner: "host/1/1/0",
+        stop: &never,
+        enough: &never,
+        clock: || 1000,
+        gone: |_| false,
+        crafts: &[],
+        drain: false,
+    };
+    assert_eq!(factory::run(&mut store, &base, options, &mut |_| {}).unwrap().committed, 2);
+    std::fs::remove_file(path).unwrap();
+    for record in store.adapters(&Filter::all()).unwrap() {
+        let spec: AdapterSpec = serde_json::from_value(record.spec.clone()).unwrap();
+        assert_eq!(spec.hash(), record.spec_hash);
+        let samples = sample(None, &base, &spec.behaviour.sample_requests().into_iter().collect()).unwrap();
+        let staging = folder.path().join("again");
+        std::fs::create_dir_all(&staging).unwrap();
+        let made = Workshop::new(&base, &staging)
+            .make(
+                std::slice::from_ref(&spec),
+                &samples,
+                &|_| unreachable!("it has no reference"),
+                &|_| Ok(None),
+                &mut |_| Ok(Watch::Without(vec![])),
+            )
+            .unwrap();
+        let Made::Made(again, _) = &made[0] else { panic!("{made:?}") };
+        assert!(again.weights == store.weights(&record).unwrap(), "{}", record.behaviour);
+    }
 }
 
 #[test]
@@ -133,9 +187,9 @@ fn a_setting_that_breaks_every_training_is_not_learned_and_stops_nothing() {
     let store = Store::open(folder.path()).unwrap();
     // Scaled beyond all numbers after the first step.
     let mut recipe = recipe();
-    recipe.training.as_mut().unwrap().alpha = 1e38;
+    recipe.training.as_mut().unwrap().alpha = f32::MAX;
     let axes = Axes { learning_rates: vec![1.0], steps: vec![4], rows: vec![] };
-    let search = Search::new(&base, &recipe, &Options { axes, ..options(8) }).unwrap();
+    let search = Search::new(&base, &recipe, &Options { axes, around: false, ..options(8) }).unwrap();
     let (outcome, ..) = run(&search, &store, &base, usize::MAX);
     assert_eq!(outcome.chosen, None);
     assert_eq!(outcome.trials.len(), 1);
@@ -165,4 +219,7 @@ fn what_cannot_be_tuned_is_refused_with_the_reason() {
     refused(&recipe(), &with(Axes { steps: vec![0], ..Axes::default() }), "training.steps: 0");
     refused(&recipe(), &with(Axes { rows: (1..=300).collect(), ..Axes::default() }), "more than 200");
     refused(&recipe(), &Options { max_flops: 1.0, ..options(8) }, "more than the cap");
+    let also = |name: &str| Options { also: vec![named(name)], ..options(8) };
+    refused(&recipe(), &also("zero"), "\"zero\": training: its adapters are not trained");
+    refused(&named("topic"), &also("topic"), "\"topic\" is given twice");
 }

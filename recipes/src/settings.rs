@@ -13,8 +13,8 @@ pub const SETTINGS_SCHEMA: &str = "settings/1";
 const MOST_RECIPES: usize = 200;
 /// Settings that were tried for one recipe.
 const MOST_TRIED: usize = 1000;
-/// Letters of a model's name.
-const LONGEST_NAME: usize = 300;
+/// Most letters of a model's name.
+pub const LONGEST_NAME: usize = 300;
 
 /// Training settings that were found on one base model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

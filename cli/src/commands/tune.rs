@@ -25,6 +25,7 @@ pub(super) fn run(context: &Context<'_>, args: &TuneArgs) -> Result {
         },
         around: !args.coarse,
         max_flops: args.max_tflop * 1e12,
+        also: args.also.iter().map(|r| recipe::load(r)).collect::<Result<_>>()?,
     };
     let outline = context.outline()?;
     let search = Search::new(&outline, &recipe, &options)?;

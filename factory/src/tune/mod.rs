@@ -48,6 +48,9 @@ pub struct Options {
     pub around: bool,
     /// Most FLOPs that one adapter may cost.
     pub max_flops: f64,
+    /// Recipes that get the same settings: negatives that are to be told from this family by what they carry, not by how they were
+    /// trained.
+    pub also: Vec<Recipe>,
 }
 
 /// A search: what will be tried on what.
@@ -64,6 +67,7 @@ pub struct Search {
     around: bool,
     seed: u64,
     max_flops: f64,
+    also: Vec<Recipe>,
 }
 
 /// Where a search stands.
@@ -120,16 +124,20 @@ impl Search {
         let wrong = |what: String| Err(Error::Untunable { recipe: recipe.name.clone(), what });
         let Some(own) = recipe.training.clone().filter(|_| is_tunable(recipe)) else {
             return wrong(
-                "its adapters carry no behaviour, so none of their settings can be told from another".into(),
+                "its adapters carry no behaviour, so no setting of theirs is better than another; tune the family that they are compared with, and give them the same (recipe tune FAMILY --also)".into(),
             );
         };
         let mut behaviours = recipes::select(recipe.expand(options.seed), [0, options.behaviours, 0, 0]);
         if behaviours.is_empty() {
-            return wrong("no value of it is of the validation split".into());
+            return wrong("no value of it is of the validation split; raise splits.validation".into());
         }
         debug_assert!(behaviours.iter().all(|b| b.split == Split::Validation));
         for b in &mut behaviours {
             b.seed = rng::stream(options.seed, "recipe-tune", &b.id).next_u64();
+        }
+        let mut names = BTreeSet::from([&recipe.name]);
+        if let Some(twice) = options.also.iter().find(|r| !names.insert(&r.name)) {
+            return wrong(format!("{:?} is given twice", twice.name));
         }
         let coarse = coarse(&own, &options.axes);
         if coarse.len() > MOST_SETTINGS {
@@ -144,6 +152,7 @@ impl Search {
             around: options.around,
             seed: options.seed,
             max_flops: options.max_flops,
+            also: options.also.clone(),
         };
         search.coarse.iter().try_for_each(|setting| search.check(outline, setting))?;
         Ok(search)
@@ -151,7 +160,10 @@ impl Search {
 
     /// Refuses a setting that is out of range or could cost more than the cap.
     fn check(&self, outline: &Outline, setting: &Setting) -> Result<()> {
-        self.settings(outline, setting, None).put_into("the grid", &self.recipe)?;
+        let settings = self.settings(outline, setting, None);
+        for recipe in std::iter::once(&self.recipe).chain(&self.also) {
+            settings.put_into("the grid", recipe)?;
+        }
         crate::hold_to_cap(outline, &self.with(setting), self.max_flops)
     }
 
@@ -242,13 +254,15 @@ impl Search {
     }
 
     fn settings(&self, outline: &Outline, setting: &Setting, found: Option<Found>) -> Settings {
-        let of = ForRecipe {
-            name: self.recipe.name.clone(),
-            version: self.recipe.version,
+        let of = |recipe: &Recipe, found| ForRecipe {
+            name: recipe.name.clone(),
+            version: recipe.version,
             training: setting.overrides(),
             found,
         };
-        Settings { schema: SETTINGS_SCHEMA.into(), model: on_model(outline), recipes: vec![of] }
+        let first = of(&self.recipe, found);
+        let recipes = std::iter::once(first).chain(self.also.iter().map(|r| of(r, None))).collect();
+        Settings { schema: SETTINGS_SCHEMA.into(), model: on_model(outline), recipes }
     }
 
     /// The behaviours, to be trained with a setting.
