@@ -77,6 +77,7 @@ impl Settling {
             }
         }
         if let Some(first) = self.untuned.first() {
+            let first = if recipes::builtin_source(first).is_some() { first } else { "FILE" };
             context.say(&format!(
                 "{}: no settings are tuned for {}, the recipe's own are used; find some with: lorafab recipe tune {first}",
                 self.untuned.join(", "),

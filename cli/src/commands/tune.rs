@@ -47,7 +47,7 @@ pub(super) fn run(context: &Context<'_>, args: &TuneArgs) -> Result {
     let outcome = search.run(&store, &base, &STOP, &mut |event| show(context, &mut line, event))?;
     line.clear();
     drop(line);
-    let when = jiff::Timestamp::now().to_string();
+    let when = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let settings = search.file(&base, &outcome, &when, env!("CARGO_PKG_VERSION"));
     let before = place_of(store.root(), &base, &recipe.name).exists();
     let filed = settings.as_ref().map(|s| file(store.root(), &base, s)).transpose()?;
