@@ -174,9 +174,10 @@ impl From<factory::Error> for CommandError {
                 .hint("jobs are named by label, e.g. topic/cats; see: lorafab factory status"),
             e @ factory::Error::ManyJobs { .. } => Self::from_error(Kind::NotFound, &e)
                 .hint("name one by its id or specification hash: lorafab factory logs HASH"),
-            e @ (factory::Error::Manifest { .. } | factory::Error::OtherBase { .. }) => {
-                Self::from_error(Kind::Usage, &e)
-            }
+            e @ (factory::Error::Manifest { .. }
+            | factory::Error::OtherBase { .. }
+            | factory::Error::Settings { .. }
+            | factory::Error::Untunable { .. }) => Self::from_error(Kind::Usage, &e),
             e @ factory::Error::TooCostly { .. } => Self::from_error(Kind::Usage, &e)
                 .hint("fewer steps or shorter rows in the recipe, or a higher cap with --max-tflop"),
             e @ factory::Error::NoReference(_) => Self::from_error(Kind::Usage, &e)

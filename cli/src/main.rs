@@ -8,6 +8,7 @@ mod hint;
 mod memory;
 mod output;
 mod places;
+mod progress;
 mod trial;
 
 use clap::Parser;

@@ -113,6 +113,22 @@ pub enum Error {
         /// Why.
         what: String,
     },
+    /// A settings file cannot be used.
+    #[error("{place}: {what}")]
+    Settings {
+        /// The file or folder.
+        place: String,
+        /// Why.
+        what: String,
+    },
+    /// A recipe cannot be tuned.
+    #[error("recipe {recipe:?}: {what}")]
+    Untunable {
+        /// Its name.
+        recipe: String,
+        /// Why.
+        what: String,
+    },
     /// A folder or file of the shared folder is not what it should be.
     #[error("{path}: {what}")]
     Parcel {

@@ -15,8 +15,10 @@ pub mod plan;
 pub mod queue;
 pub(crate) mod redraw;
 pub mod samples;
+pub mod settings;
 pub mod spec;
 pub mod train;
+pub mod tune;
 pub mod worker;
 
 pub use cost::{StaticCost, static_cost};

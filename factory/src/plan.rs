@@ -103,7 +103,7 @@ pub fn plan(store: &mut Store, outline: Option<&Outline>, now_ms: i64) -> Result
         families.entry(b.family.clone()).or_default().push(b);
     }
     let mut out = BTreeMap::new();
-    let rate = seconds_per_token(store)?;
+    let rate = seconds_per_token(store, None)?;
     for (family, behaviours) in families {
         let filter = Filter::all().equals("role", "weight_diff").equals("family", &family);
         let made: Vec<AdapterRecord> =
@@ -139,9 +139,14 @@ pub fn plan(store: &mut Store, outline: Option<&Outline>, now_ms: i64) -> Result
     })
 }
 
-/// Seconds that a training token has cost here, all of a factory's work included; 0 where nothing is finished.
-fn seconds_per_token(store: &Store) -> Result<f64> {
-    let made = store.adapters(&Filter::all().equals("role", "weight_diff"))?;
+/// Seconds that a training token has cost here, on this base model or on any, all of a factory's work included; 0 where nothing is
+/// finished.
+///
+/// # Errors
+/// If the store refuses.
+pub fn seconds_per_token(store: &Store, base: Option<&str>) -> Result<f64> {
+    let mut made = store.adapters(&Filter::all().equals("role", "weight_diff"))?;
+    made.retain(|r| base.is_none_or(|b| r.lineage.get("base").is_some_and(|of| of == b)));
     let sum = |key: &str| made.iter().map(|r| metric(r, key)).sum::<f64>();
     let tokens = sum("tokens");
     Ok(if tokens > 0.0 { sum("seconds") / tokens } else { 0.0 })

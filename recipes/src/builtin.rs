@@ -1,6 +1,6 @@
 //! The recipes that come with lorafab.
 
-use crate::Recipe;
+use crate::{Recipe, Settings};
 
 const SOURCES: [(&str, &str); 12] = [
     ("topic", include_str!("../builtin/topic.toml")),
@@ -17,6 +17,12 @@ const SOURCES: [(&str, &str); 12] = [
     ("redrawn", include_str!("../builtin/redrawn.toml")),
 ];
 
+/// Settings of the built-in recipes, a file for each base model.
+const SETTINGS: [(&str, &str); 1] = [(
+    "built-in settings of SmolLM2-135M-Instruct",
+    include_str!("../builtin/settings/smollm2-135m-instruct.toml"),
+)];
+
 /// All built-in recipes.
 pub fn builtin() -> Vec<Recipe> {
     SOURCES
@@ -30,6 +36,15 @@ pub fn builtin() -> Vec<Recipe> {
 /// The file of a built-in recipe, to read or to copy.
 pub fn builtin_source(name: &str) -> Option<&'static str> {
     SOURCES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+}
+
+/// All built-in settings, with what messages call them.
+pub fn builtin_settings() -> Vec<(String, Settings)> {
+    let read = |(name, text): &(&str, &str)| {
+        let settings = Settings::parse(name, text);
+        ((*name).to_owned(), settings.expect("invariant: built-in settings are tested to parse"))
+    };
+    SETTINGS.iter().map(read).collect()
 }
 
 #[cfg(test)]

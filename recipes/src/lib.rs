@@ -17,6 +17,7 @@ mod place;
 pub mod recipe;
 mod rng;
 mod select;
+pub mod settings;
 mod size;
 mod validate;
 mod words;
@@ -25,11 +26,12 @@ pub use behaviour::{
     Behaviour, Factor, GatePlan, Kind, NatsPlan, Polarity, RowLoss, RowPart, SampleRequest, Split,
     TrainingRow,
 };
-pub use builtin::{builtin, builtin_source};
+pub use builtin::{builtin, builtin_settings, builtin_source};
 pub use check::Check;
 pub use context::{Context, Gating};
 pub use episode::{Episode, EpisodeOptions, NOTHING, episodes};
 pub use error::{Error, Result};
 pub use recipe::{Recipe, Training};
 pub use select::{first, select};
+pub use settings::Settings;
 pub use words::{same_answer, stem};

@@ -3,7 +3,7 @@
 /// What is wrong with a text that is no recipe.
 pub(crate) fn describe(text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |s| s.start.min(text.len()));
-    let line = text[..start].lines().count().max(1);
+    let line = text[..start].matches('\n').count() + 1;
     let message = error.message().replace('\n', " ");
     let message = ["usize", "u32", "u64"].iter().fold(message, |m, kind| {
         m.replace(&format!("expected {kind}"), "expected a whole number that is not negative")

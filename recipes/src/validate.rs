@@ -7,15 +7,19 @@ use crate::size::LONGEST;
 use crate::{Error, Recipe, Result, words};
 
 impl Recipe {
+    /// Whether a recipe can have this name.
+    pub(crate) fn may_be_called(name: &str) -> bool {
+        !name.is_empty()
+            && name.len() <= 40
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    }
+
     pub(crate) fn validate(&self, source_name: &str) -> Result<()> {
         let fail = |field: &str, what: String| {
             Err(Error::Field { source_name: source_name.into(), field: field.into(), what })
         };
         self.check_size(source_name)?;
-        let name_ok = !self.name.is_empty()
-            && self.name.len() <= 40
-            && self.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        if !name_ok {
+        if !Self::may_be_called(&self.name) {
             return fail("name", format!("{:?} is not made of lower-case letters, digits and -", self.name));
         }
         let trained = self.kind == Kind::Trained;
@@ -206,6 +210,9 @@ impl Recipe {
             }
             if !(0.0..=1.0).contains(&t.final_share) {
                 return fail("training.final_share", format!("{} is not in 0..=1", t.final_share));
+            }
+            if !t.kl_weight.is_finite() || t.kl_weight < 0.0 {
+                return fail("training.kl_weight", format!("{} is not a number of at least 0", t.kl_weight));
             }
             if !t.alpha.is_finite() {
                 return fail("training.alpha", format!("{} is no number", t.alpha));

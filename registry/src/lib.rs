@@ -4,7 +4,8 @@
 //! that names them exists; a receipt beside them lets the catalogue be rebuilt.
 //!
 //! A store folder holds `catalogue.sqlite`, `blobs/ab/<blake3>`, `done/<digest of a spec hash>.json` (receipts),
-//! `aliases.json`, `trash/`, `staging/` and `runs/<id>/` (`config.json` says which adapters a run asked).
+//! `aliases.json`, `trash/`, `staging/`, `settings/` (training settings by base model, which the factory reads) and `runs/<id>/`
+//! (`config.json` says which adapters a run asked).
 
 #![warn(missing_docs)]
 

@@ -12,6 +12,8 @@ mod quickstart;
 mod readers;
 mod recipe;
 mod registry;
+mod settings;
+mod tune;
 
 use crate::args::{Cli, Command};
 use crate::context::Context;

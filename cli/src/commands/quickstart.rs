@@ -5,6 +5,7 @@ use recipes::{Behaviour, Recipe, builtin, select};
 use ::compare::{Arms, DEFAULT, Plan};
 
 use super::compare;
+use super::settings::Settling;
 use crate::args::QuickstartArgs;
 use crate::context::{Context, now_ms, watch_signals};
 use crate::error::{CommandError, Kind, Result};
@@ -35,19 +36,21 @@ fn selection(smoke: bool) -> Vec<(&'static str, [usize; 4])> {
     }
 }
 
-/// The recipes used and the behaviours chosen.
-pub(crate) fn chosen(smoke: bool, seed: u64) -> (Vec<Recipe>, Vec<Behaviour>) {
+/// The recipes used.
+fn used(smoke: bool) -> Vec<Recipe> {
     let wanted = selection(smoke);
-    let recipes: Vec<Recipe> =
-        builtin().into_iter().filter(|r| wanted.iter().any(|(name, _)| *name == r.name)).collect();
-    let behaviours = wanted
+    builtin().into_iter().filter(|r| wanted.iter().any(|(name, _)| *name == r.name)).collect()
+}
+
+/// The behaviours chosen of them.
+fn chosen(recipes: &[Recipe], smoke: bool, seed: u64) -> Vec<Behaviour> {
+    selection(smoke)
         .iter()
         .filter_map(|(name, counts)| {
             recipes.iter().find(|r| r.name == *name).map(|r| select(r.expand(seed), *counts))
         })
         .flatten()
-        .collect();
-    (recipes, behaviours)
+        .collect()
 }
 
 /// The whole product once. Everything finished is found again, so running it again goes on.
@@ -57,9 +60,12 @@ pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
         return Err(CommandError::new(Kind::Usage, "--seeds: 0 is too few; give at least 1"));
     }
     let begin = std::time::Instant::now();
-    let (recipes, behaviours) = chosen(args.smoke, args.seed);
     let (run, smoke, seed) = (if args.smoke { "smoke" } else { "quickstart" }, args.smoke, args.seed);
+    let mut settling = Settling::new(context, None)?;
     let base = context.base()?;
+    let recipes = settling.resolve(&base, used(smoke))?;
+    settling.say(context, &base);
+    let behaviours = chosen(&recipes, smoke, seed);
     let mut store = context.store()?;
     let options = ::factory::SubmitOptions::default();
     let done = ::factory::submit(&mut store, &base, &recipes, &behaviours, &options, now_ms())?;

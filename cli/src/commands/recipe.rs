@@ -1,4 +1,4 @@
-//! `recipe list|show|check|expand`.
+//! `recipe list|show|check|expand`; `tune` has its own file.
 
 use std::path::Path;
 
@@ -54,6 +54,7 @@ pub(crate) fn run(context: &Context<'_>, command: &RecipeCommand) -> Result {
             }
             Ok(())
         }
+        RecipeCommand::Tune(args) => super::tune::run(context, args),
         RecipeCommand::Expand { recipe, seed, limit } => {
             let behaviours: Vec<_> =
                 load(recipe)?.expand(*seed).into_iter().take(limit.unwrap_or(usize::MAX)).collect();

@@ -28,7 +28,7 @@ use registry::Store;
 use serde::Deserialize;
 
 use super::super::{compare, intervention, recipe};
-use super::{Work, expand};
+use super::{Settling, Work, expand};
 use crate::error::{CommandError, Kind, Result};
 
 /// What every job of a file can say.
@@ -225,7 +225,14 @@ struct Made {
 }
 
 /// Adds a file's jobs to `out`, those that others need first.
-pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, out: &mut Work) -> Result {
+pub(super) fn plan(
+    store: &Store,
+    outline: &Outline,
+    path: &Path,
+    text: &str,
+    settling: &mut Settling,
+    out: &mut Work,
+) -> Result {
     let entries = parse(path, text)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let digest = outline.digest();
@@ -239,6 +246,7 @@ pub(super) fn plan(store: &Store, outline: &Outline, path: &Path, text: &str, ou
                     return Err(wrong(path, format!("{at}.recipes[{k}]: {name:?} is given twice")));
                 }
                 let recipes = j.work.recipes.iter().map(|r| load(folder, r)).collect::<Result<Vec<_>>>()?;
+                let recipes = settling.resolve(outline, recipes)?;
                 let behaviours = expand(&recipes, j.work.seed, j.work.limit);
                 let options = options(&j, needs, j.work.max_tflop);
                 ::factory::hold_to_cap(outline, &behaviours, options.max_flops)?;

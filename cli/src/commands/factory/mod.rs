@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::intervention;
 use super::recipe;
+use super::settings::Settling;
 use crate::args::{FactoryCommand, SubmitArgs};
 use crate::context::{Context, now_ms};
 use crate::error::{CommandError, Kind, Result};
@@ -73,7 +74,12 @@ struct Work {
 }
 
 /// Everything that is asked for, checked and held to its cap. Of the model only its outline is read.
-fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>) -> Result<Work> {
+fn plan_work(
+    args: &SubmitArgs,
+    store: Option<&Store>,
+    outline: Option<&Outline>,
+    settling: &mut Settling,
+) -> Result<Work> {
     let (mut work, mut named) = (Work::default(), Vec::new());
     let needs_both = |path: &Path| {
         let what = format!("{}: its jobs name adapters of a store, and there is none", path.display());
@@ -109,10 +115,13 @@ fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>
             )?);
         } else if jobs::is_one(&text) {
             let (store, outline) = store.zip(outline).ok_or_else(|| needs_both(path))?;
-            jobs::plan(store, outline, path, &text, &mut work)?;
+            jobs::plan(store, outline, path, &text, settling, &mut work)?;
         } else {
             named.push(recipe::load(name)?);
         }
+    }
+    if let Some(outline) = outline {
+        named = settling.resolve(outline, named)?;
     }
     let behaviours = match args.splits.as_slice() {
         [] => expand(&named, args.seed, args.limit),
@@ -131,6 +140,7 @@ fn plan_work(args: &SubmitArgs, store: Option<&Store>, outline: Option<&Outline>
     let digest = outline.map_or_else(String::new, Outline::digest);
     work.jobs.extend(factory::jobs(&behaviours, &digest, &options)?);
     work.recipes.extend(named);
+    settling.hold_named_to(&work.recipes)?;
     Ok(work)
 }
 
@@ -140,11 +150,15 @@ fn expand(recipes: &[Recipe], seed: u64, limit: Option<usize>) -> Vec<Behaviour>
 }
 
 fn submit(context: &Context<'_>, args: &SubmitArgs) -> Result {
+    let mut settling = Settling::new(context, args.settings.as_deref())?;
     let done = if args.dry_run {
         // A look makes no store; and where there is none, no model is needed to know that all is new.
         let mut store = if context.has_catalogue() { Some(context.store()?) } else { None };
         let outline = if store.is_some() { Some(context.outline()?) } else { None };
-        let jobs = plan_work(args, store.as_ref(), outline.as_ref())?.jobs;
+        let jobs = plan_work(args, store.as_ref(), outline.as_ref(), &mut settling)?.jobs;
+        if let Some(outline) = &outline {
+            settling.say(context, outline);
+        }
         if let Some(store) = &mut store {
             Queue::new(store).preview(&jobs)?
         } else {
@@ -154,7 +168,8 @@ fn submit(context: &Context<'_>, args: &SubmitArgs) -> Result {
     } else {
         let outline = context.outline()?;
         let mut store = context.store()?;
-        let work = plan_work(args, Some(&store), Some(&outline))?;
+        let work = plan_work(args, Some(&store), Some(&outline), &mut settling)?;
+        settling.say(context, &outline);
         factory::remember(&store, &work.recipes)?;
         Queue::new(&mut store).submit(&work.jobs, now_ms())?
     };
@@ -165,7 +180,8 @@ fn submit(context: &Context<'_>, args: &SubmitArgs) -> Result {
     if context.global.json {
         return print_json(
             &json!({"schema": "factory-submit/2", "queued": queued, "already_known": known, "already_made": done.already_made,
-            "dead": done.dead, "cancelled": done.cancelled, "hints": hint.iter().map(|h| context.spelled(h)).collect::<Vec<_>>(), "dry_run": args.dry_run}),
+            "dead": done.dead, "cancelled": done.cancelled, "hints": hint.iter().map(|h| context.spelled(h)).collect::<Vec<_>>(), "dry_run": args.dry_run,
+            "settings": settling.used()}),
         );
     }
     let (jobs, made) = (count(queued, "job"), done.already_made);

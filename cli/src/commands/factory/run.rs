@@ -1,8 +1,7 @@
 //! `factory run`: works the queue and shows how far it is.
 
-use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use factory::{Craft, Event, RunOptions, RunSummary};
 use lm::BaseModel;
@@ -13,6 +12,7 @@ use super::super::intervention::Intervening;
 use crate::context::{Context, STOP, gone, now_ms, owner, watch_signals};
 use crate::error::{CommandError, Kind as ErrorKind, Result};
 use crate::output::{count, print, print_json, tell};
+use crate::progress::{StatusLine, minutes};
 
 /// How a command works the queue.
 #[derive(Clone, Copy)]
@@ -153,11 +153,11 @@ pub(crate) fn finish(summary: &RunSummary) -> Result {
     Ok(())
 }
 
-/// One status line, rewritten in place on a terminal, a line every ten seconds elsewhere.
+/// How far the queue is, as a status line.
 struct Progress<'a> {
     context: &'a Context<'a>,
     begin: Instant,
-    last: Option<Instant>,
+    line: StatusLine,
     done: usize,
     open: usize,
     /// Jobs of the pack in hand.
@@ -166,11 +166,11 @@ struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     fn new(context: &'a Context<'a>) -> Self {
-        Self { context, begin: Instant::now(), last: None, done: 0, open: 0, pack: 0 }
+        let line = StatusLine::new(context.global.quiet);
+        Self { context, begin: Instant::now(), line, done: 0, open: 0, pack: 0 }
     }
 
     fn show(&mut self, event: &Event) {
-        let terminal = std::io::stderr().is_terminal();
         match event {
             Event::Claimed { jobs, open } => (self.pack, self.open) = (jobs.len(), *open),
             Event::Committed { done, open, .. } | Event::Finished { done, open, .. } => {
@@ -183,37 +183,19 @@ impl<'a> Progress<'a> {
                 count(*open, "job")
             )),
             Event::Step { step, steps, loss, tokens_per_sec } => {
-                let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
-                if self.context.global.quiet || self.last.is_some_and(|l| l.elapsed() < every) {
-                    return;
-                }
-                self.last = Some(Instant::now());
-                // A pack in training counts for the share of its steps that are taken.
-                let share = *step as f64 / (*steps).max(1) as f64;
-                let done = self.done as f64 + self.pack as f64 * share;
-                let left = (self.open as f64 - self.pack as f64 * share).max(0.0);
-                let left = self.begin.elapsed().as_secs_f64() / done.max(1e-9) * left;
-                let eta = format!("  eta {}m{:02}s", left as u64 / 60, left as u64 % 60);
-                let line = format!(
-                    "adapters {}/{}  step {step}/{steps}  loss {loss:.3}  {tokens_per_sec:.0} tok/s{eta}",
-                    self.done,
-                    self.done + self.open
-                );
-                if terminal {
-                    // A closed stderr is no reason to stop.
-                    let _ = write!(anstream::stderr(), "\r\x1b[2K{line}");
-                } else {
-                    tell(&line);
-                }
+                let (done, open, pack, begin) = (self.done, self.open, self.pack as f64, self.begin);
+                self.line.show(|| {
+                    // A pack in training counts for the share of its steps that are taken.
+                    let share = *step as f64 / (*steps).max(1) as f64;
+                    let left = (open as f64 - pack * share).max(0.0);
+                    let left = begin.elapsed().as_secs_f64() / (done as f64 + pack * share).max(1e-9) * left;
+                    format!(
+                        "adapters {done}/{}  step {step}/{steps}  loss {loss:.3}  {tokens_per_sec:.0} tok/s  eta {}",
+                        done + open,
+                        minutes(left)
+                    )
+                });
             }
-        }
-    }
-}
-
-impl Drop for Progress<'_> {
-    fn drop(&mut self) {
-        if self.last.is_some() && std::io::stderr().is_terminal() {
-            tell("");
         }
     }
 }
