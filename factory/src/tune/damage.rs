@@ -54,7 +54,7 @@ impl Undisturbed {
                 Ok(Request { prompt, max_new_tokens: *n, sampling: Sampling::GREEDY, seed: 0 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let replies = base.decoder.generate(&[], &requests, &base.stop_tokens())?;
+        let replies = base.decoder.generate(&[], &requests, base.stop())?;
         // With the token that ended it: so no reply is empty.
         let rows: Vec<(Vec<u32>, usize)> = requests
             .iter()
@@ -96,7 +96,7 @@ mod tests {
             recipes::builtin().into_iter().find(|r| r.name == name).unwrap().expand(1).swap_remove(0)
         };
         let (topic, gated, marker) = (of("topic"), of("gated-topic"), of("marker"));
-        let none = Adapter::init(base.config(), AdapterConfig::all_linear(2, 2.0), 1, "x").unwrap();
+        let none = Adapter::init(&base.architecture, AdapterConfig::all_linear(2, 2.0), 1, "x").unwrap();
         // B, which is zero at first, becomes something.
         let mut some = none.clone();
         for (i, x) in some.params.iter_mut().enumerate() {
