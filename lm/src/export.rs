@@ -96,8 +96,6 @@ pub fn export(
     config["torch_dtype"] = dtype.torch_name().into();
     if let Some(config) = config.as_object_mut() {
         config.remove("dtype");
-        // Merged weights are plain: what the original's were is no longer true.
-        config.remove("quantization_config");
     }
     files.insert("config.json".into(), pretty(&config));
     // A template that was given is the model's from now on.

@@ -139,7 +139,8 @@ fn strftime_now(format: &str) -> Result<String, minijinja::Error> {
 /// An error of a template with its cause, at a length for people.
 fn brief(e: &minijinja::Error) -> String {
     let cause = std::error::Error::source(e).map_or_else(String::new, |c| format!(": {c}"));
-    format!("{e}{cause}").chars().take(300).collect()
+    let said = format!("{e}{cause}");
+    said.trim_start_matches("syntax error: ").chars().take(300).collect()
 }
 
 fn environment() -> Environment<'static> {

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lm::{BUILT_IN, BuiltIn, Message, Outline, Precision, Role, SYSTEM_PROMPT, product_rate, simd_level};
+use lm::{
+    BUILT_IN, BuiltIn, Message, Origin, Outline, Precision, Role, SYSTEM_PROMPT, product_rate, simd_level,
+};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -175,7 +177,14 @@ impl Model {
             lines.push(("  it has", more.join("; ")));
         }
         let shown = match example(outline) {
-            Ok(text) => format!("{}; a question comes out as {text:?}", &outline.chat.digest()[..12]),
+            Ok(text) => {
+                let whose = match outline.chat.origin() {
+                    Origin::Model => "the model's own",
+                    Origin::Given => "given",
+                    Origin::Plain => "none; the plain form for base models",
+                };
+                format!("{whose} ({}); a question comes out as {text:?}", &outline.chat.digest()[..12])
+            }
             Err(e) => format!("it cannot be run: {}", e.message),
         };
         lines.push(("  chat template", shown));
