@@ -25,6 +25,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number of at least 1".into())
 }
 
+fn rows_of_a_step(text: &str) -> Result<usize, String> {
+    at_least_one(text)?;
+    text.parse().ok().filter(|n| *n <= 4096).ok_or_else(|| "give a whole number of at most 4096".into())
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
@@ -145,7 +150,7 @@ pub(crate) enum RecipeCommand {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Tried are the recipe's own rate by 1/9, 1/3, 1 and 3 at its own steps and at three times as many; then, around the best, the rate, the steps\nand the rows of a step, each moved alone, down and up. Chosen is the setting that most behaviours learn (one fewer counts the same), then the one\nthat leaks least, does least damage, trains on fewest tokens. It is written to STORE/settings; no adapter is kept. Run again to go on."
+    after_help = "Tried are the recipe's own rate by 1/9, 1/3, 1 and 3 at its own steps and at three times as many; then, around the best, the rate, the steps\nand the rows of a step, each moved alone, down and up. Chosen is the setting that most behaviours learn (one fewer counts the same), then of those\nthat leak least (within .15 of the replies) the one that does least damage, trains on fewest tokens. It is written to STORE/settings; no adapter is kept. Run again to go on."
 )]
 pub(crate) struct TuneArgs {
     /// Name of a built-in recipe, or a file
@@ -160,7 +165,7 @@ pub(crate) struct TuneArgs {
     #[arg(long, value_delimiter = ',', value_name = "N,...", value_parser = at_least_one)]
     pub(crate) steps: Vec<usize>,
     /// Rows of a step that show the behaviour, of the coarse grid
-    #[arg(long, value_delimiter = ',', value_name = "N,...", value_parser = at_least_one)]
+    #[arg(long, value_delimiter = ',', value_name = "N,...", value_parser = rows_of_a_step)]
     pub(crate) rows: Vec<usize>,
     /// Recipe that gets the same settings: a negative trained as this family is (topic: mixed; gated-topic: dud)
     #[arg(long, value_name = "RECIPE")]

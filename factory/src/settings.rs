@@ -131,6 +131,33 @@ impl Shelf {
         Ok(Resolved { recipe: kept.settings.put_into(&kept.place, recipe)?, used: Some(used) })
     }
 
+    /// Refuses, before a search, what would be filed for these recipes (the first names the file `place`) and stand in the way: another file
+    /// for one of them, or a recipe in the earlier file that would lose its settings.
+    ///
+    /// # Errors
+    /// [`Error::Settings`].
+    pub fn check_filing(&self, place: &Path, outline: &Outline, recipes: &[&Recipe]) -> Result<()> {
+        let here = place.display().to_string();
+        for kept in self.own.iter().filter(|kept| is_for(&kept.settings.model, outline)) {
+            let refuse = |what: String| Err(Error::Settings { place: kept.place.clone(), what });
+            if kept.place == here {
+                let lost = kept.settings.recipes.iter().find(|r| !recipes.iter().any(|n| n.name == r.name));
+                if let Some(lost) = lost {
+                    return refuse(format!(
+                        "has settings for recipe {:?} as well, which would be lost; give --also {}, or remove the file",
+                        lost.name, lost.name
+                    ));
+                }
+            } else if let Some(recipe) = recipes.iter().find(|r| kept.settings.about(r).is_some()) {
+                return refuse(format!(
+                    "has settings for recipe {:?} on this model already; remove it, or leave that recipe out",
+                    recipe.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses a file that somebody named and that speaks of none of these recipes.
     ///
     /// # Errors

@@ -234,11 +234,15 @@ fn digest(
     precision: Precision,
 ) -> String {
     let mut hasher = blake3::Hasher::new();
-    let precision = format!("{precision:?}");
+    // What digests have always said; names may change.
+    let precision = match precision {
+        Precision::F32 => "F32",
+        Precision::Bf16 => "Bf16",
+    };
     // A model in one file has the digest that it always had.
     let stated = Some(stated).filter(|s| !s.is_empty());
     for part in
-        [weights, tokenizer.digest(), chat.digest(), SYSTEM_PROMPT, &precision].into_iter().chain(stated)
+        [weights, tokenizer.digest(), chat.digest(), SYSTEM_PROMPT, precision].into_iter().chain(stated)
     {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());

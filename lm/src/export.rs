@@ -112,7 +112,9 @@ pub fn export(
     }
     let digest = write_weights(&merged, dtype, shard_bytes, staging.path())?;
     fs_err::File::open(staging.path())?.sync_all()?;
-    fs_err::rename(staging.keep(), folder)?;
+    merged.source().unchanged()?;
+    fs_err::rename(staging.path(), folder)?;
+    let _ = staging.keep();
     fs_err::File::open(parent)?.sync_all()?;
     Ok(Exported { digest, dequantised_from: quantised })
 }

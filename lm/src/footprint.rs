@@ -5,8 +5,8 @@ use crate::{AdapterConfig, Outline, Precision};
 
 /// Tokens that one thread trains on at once ([`crate::Verbs::loss_and_grads`]).
 pub const TRAIN_TOKENS: usize = 512;
-/// Weights in f32 between a file and their packed form, with what the allocator keeps of them.
-const LOADING: f64 = 128e6;
+/// Weights between a file and their packed form, on each thread: a block in f32 in up to three copies.
+const LOADING: f64 = 64e6;
 
 impl Outline {
     /// Bytes of the base model ready for work: every product's weights packed for both directions, and the embedding.
@@ -21,13 +21,13 @@ impl Outline {
 
     /// Bytes while it is loaded: what is being packed comes from its file a few megabytes at a time, on every thread.
     pub fn loading_bytes(&self) -> f64 {
-        self.base_bytes() + LOADING
+        self.base_bytes() + LOADING * rayon::current_num_threads() as f64
     }
 
-    /// Bytes while the model is written with adapters merged in: its largest tensor, in f32 and as it is written.
+    /// Bytes while the model is written with adapters merged in: its largest tensor, as it is stored, twice in f32 and as it is written.
     pub fn exporting_bytes(&self) -> f64 {
         let largest = self.architecture.tensors().iter().map(|t| t.shape.iter().product::<usize>()).max();
-        8.0 * largest.unwrap_or(0) as f64 + LOADING
+        14.0 * largest.unwrap_or(0) as f64 + LOADING
     }
 
     /// Bytes of an adapter in training: parameters, gradient, both moments of the optimiser.

@@ -154,6 +154,8 @@ const COMPANIONS: [&str; 10] = [
     "generation_config.json",
 ];
 
+/// Most further chat templates that come along.
+const MOST_TEMPLATES: usize = 64;
 /// Folder of further chat templates.
 pub(crate) const TEMPLATES: &str = "additional_chat_templates";
 
@@ -168,7 +170,7 @@ pub(crate) fn companions(folder: &Path) -> Result<Companions> {
     }
     let more = folder.join(TEMPLATES);
     if more.is_dir() {
-        for entry in fs_err::read_dir(&more)? {
+        for entry in fs_err::read_dir(&more)?.take(MOST_TEMPLATES) {
             let path = entry?.path();
             if path.is_file()
                 && let Some(name) = path.file_name().and_then(|n| n.to_str())

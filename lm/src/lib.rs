@@ -11,7 +11,7 @@
 //! verbs          what can be asked: forward, loss_and_grads, generate, score; and merge
 //! ```
 //!
-//! Other crates use five verbs: those of [`Verbs`], on a [`Decoder`], and [`merge`].
+//! Other crates use what [`Verbs`] offers, on a [`Decoder`], and [`merge`].
 
 #![warn(missing_docs)]
 

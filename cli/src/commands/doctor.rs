@@ -21,7 +21,7 @@ pub(crate) fn run(context: &Context<'_>) -> Result {
     let models: Vec<(&BuiltIn, bool)> = BUILT_IN.iter().map(|b| (b, b.cached(&cache).is_some())).collect();
     let rates: BTreeMap<String, f64> = [Precision::F32, Precision::fastest()]
         .into_iter()
-        .map(|p| (label(p), product_rate(p) / 1e9))
+        .map(|p| (p.name().to_owned(), product_rate(p) / 1e9))
         .collect();
     let available = context.available_memory();
     let model = Model::find(context, available.as_ref())?;
@@ -67,15 +67,6 @@ pub(crate) fn run(context: &Context<'_>) -> Result {
 /// A name and what is said of it, further lines below the first.
 fn entry(name: &str, text: &str) -> String {
     format!("{name:<19}{}", text.replace('\n', &format!("\n{:19}", "")))
-}
-
-fn label(precision: Precision) -> String {
-    format!("{precision:?}").to_lowercase()
-}
-
-/// A family's name, as transformers calls its class.
-fn family(outline: &Outline) -> &'static str {
-    outline.architecture.class
 }
 
 /// The model in use, as far as it is at hand.
@@ -153,16 +144,16 @@ impl Model {
         };
         let a = &outline.architecture;
         let heads = &a.layers[0].attention;
-        lines.push(("model", format!("{} (family: {})", outline.name, family(outline))));
+        lines.push(("model", format!("{} (family: {})", outline.name, outline.architecture.class)));
         lines.push(("  lies at", self.place()));
         if let Some(path) = &self.path {
-            lines.push(("  read there", read_from(path)));
+            lines.push(("  read there", read_from(path, outline.chat.origin())));
         }
         lines.push((
             "  size",
             format!(
                 "{:.0} million parameters: {} layers of width {}, {} query and {} key/value heads of {}, vocabulary {}, context {}",
-                parameters(outline) / 1e6,
+                outline.architecture.parameters() as f64 / 1e6,
                 a.layers.len(),
                 a.hidden_size,
                 heads.heads,
@@ -225,8 +216,8 @@ impl Model {
         let known = self.outline.as_ref().map(|outline| {
             let c = &outline.architecture;
             let (loading, after) = (outline.loading_bytes(), outline.base_bytes());
-            json!({"name": outline.name, "revision": outline.revision, "family": family(outline), "precision": outline.precision,
-                "parameters": parameters(outline), "num_hidden_layers": c.layers.len(), "hidden_size": c.hidden_size,
+            json!({"name": outline.name, "revision": outline.revision, "family": outline.architecture.class, "precision": outline.precision,
+                "parameters": outline.architecture.parameters(), "num_hidden_layers": c.layers.len(), "hidden_size": c.hidden_size,
                 "vocab_size": c.vocab_size, "max_position_embeddings": c.context, "beyond_llama": c.beyond_llama(),
                 "chat_template_digest": outline.chat.digest(), "chat_template_example": example(outline).ok(),
                 "loading_bytes": loading, "base_bytes": after, "fits": available.map(|a| loading <= a.bytes as f64),
@@ -242,22 +233,23 @@ fn said(problem: &CommandError) -> String {
 }
 
 /// Which files said what.
-fn read_from(path: &Path) -> String {
-    if !path.is_dir() {
-        return "configuration, tokenizer and chat template from the file's header; of the weights only the digest".into();
-    }
-    let template = if path.join("chat_template.jinja").exists() {
-        "chat_template.jinja"
-    } else {
-        "tokenizer_config.json"
+fn read_from(path: &Path, origin: Origin) -> String {
+    let folder = path.is_dir();
+    let template = match origin {
+        Origin::Model if !folder => ", chat template",
+        Origin::Model if path.join("chat_template.jinja").exists() => {
+            ", chat template from chat_template.jinja"
+        }
+        Origin::Model => ", chat template from tokenizer_config.json",
+        Origin::Given | Origin::Plain => "",
     };
-    format!(
-        "configuration from config.json, tokenizer from tokenizer.json, chat template from {template}; of the weights only the digest"
-    )
-}
-
-fn parameters(outline: &Outline) -> f64 {
-    outline.architecture.parameters() as f64
+    if folder {
+        format!(
+            "configuration from config.json, tokenizer from tokenizer.json{template}; of the weights only the digest"
+        )
+    } else {
+        format!("configuration, tokenizer{template} from the file's header; of the weights only the digest")
+    }
 }
 
 /// What a question to the model comes out as.
@@ -269,7 +261,7 @@ fn example(outline: &Outline) -> Result<String> {
 /// Tokens a second that can be read and trained on, at most: reading takes one product with every weight, training two (its gradient
 /// goes to the input alone).
 fn speed(outline: &Outline, rates: &BTreeMap<String, f64>) -> Option<(f64, f64)> {
-    let flops = rates.get(&label(outline.precision))? * 1e9;
+    let flops = rates.get(&outline.precision.name().to_owned())? * 1e9;
     let read = flops / outline.architecture.layer_flops(outline.architecture.layers.len());
     Some((read, read / 2.0))
 }

@@ -1,6 +1,6 @@
 //! `recipe tune`: finds the training settings of a recipe on a base model, and files them for `factory submit`.
 
-use factory::settings::{file, place_of};
+use factory::settings::{Shelf, file, place_of};
 use factory::tune::{Axes, Event, Options, Outcome, Search, Setting, Trial};
 use lm::Outline;
 use serde_json::{Value, json};
@@ -34,6 +34,9 @@ pub(super) fn run(context: &Context<'_>, args: &TuneArgs) -> Result {
     }
     watch_signals();
     let store = context.store()?;
+    let together: Vec<_> = std::iter::once(&recipe).chain(&options.also).collect();
+    let place = place_of(store.root(), &outline, &recipe.name);
+    Shelf::open(store.root())?.check_filing(&place, &outline, &together)?;
     let base = context.base()?;
     if search.behaviours.len() < args.behaviours {
         context.say(&format!(
@@ -49,7 +52,7 @@ pub(super) fn run(context: &Context<'_>, args: &TuneArgs) -> Result {
     drop(line);
     let when = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let settings = search.file(&base, &outcome, &when, env!("CARGO_PKG_VERSION"));
-    let before = place_of(store.root(), &base, &recipe.name).exists();
+    let before = place.exists();
     let filed = settings.as_ref().map(|s| file(store.root(), &base, s)).transpose()?;
     let filed = filed.map(|path| path.display().to_string());
     if context.global.json {
@@ -201,7 +204,7 @@ fn shown(search: &Search, outcome: &Outcome) -> String {
         "own: the recipe's; gate: replies that show the behaviour (without an adapter {floor:.2}); damage: KL to the base in nats a token; tokens, seconds: of one adapter"
     ));
     if outcome.chosen.is_some() {
-        out.push("* chosen: learned by most (one fewer counts the same), then least leak, least damage, fewest tokens".into());
+        out.push("* chosen: learned by most (one fewer counts the same), then least leak (within .15), least damage, fewest tokens".into());
     }
     out.join("\n")
 }

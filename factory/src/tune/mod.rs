@@ -371,14 +371,14 @@ impl<'a> Bench<'a> {
                 .iter()
                 .map(|b| Apprentice::new(self.base, b.clone(), &self.samples))
                 .collect::<Result<Vec<_>>>()?;
-            let mut seen = 0;
+            let mut seen = 0u64;
             while members.iter().any(|m| !m.done()) {
                 if stop.load(Ordering::Relaxed) {
                     return Ok(None);
                 }
                 let mut active: Vec<&mut Apprentice> = members.iter_mut().collect();
                 for (at, _) in step(self.base, &mut active)?.into_iter().rev() {
-                    members.remove(at);
+                    seen -= members.remove(at).tokens;
                     tally.broken += 1;
                 }
                 let tokens: u64 = members.iter().map(|m| m.tokens).sum();

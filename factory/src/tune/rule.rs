@@ -39,9 +39,13 @@ pub struct Trial {
     pub figures: Figures,
 }
 
+/// Shares of leaking replies that differ by no more count as the same: of eight behaviours' six replies each, seven replies.
+const SAME_LEAK: f64 = 0.15;
+
 /// The index of the setting that is chosen: of those that as many behaviours learned as the best one, or one fewer (but at least
-/// one), the one that leaks least; then that does least damage; then that trains on fewest tokens; then the first. Shares of leaking
-/// replies count in steps of 1/20, nats in steps of 1/10: what differs by less is the same. None if no behaviour learned anything.
+/// one), and of these that leak as little as the one that leaks least, or 0.15 of the replies more, the one that does least damage; then
+/// that trains on fewest tokens; then the first. Nats count in steps of 1/10: what differs by less is the same. None if no behaviour
+/// learned anything. (A behaviour that always shows leaks by its nature: a tenth of a share there must not outweigh nats of damage.)
 pub fn choose(trials: &[Trial]) -> Option<usize> {
     let best = trials.iter().map(|t| t.figures.learned).max().filter(|n| *n > 0)?;
     let least = (best - 1).max(1);
@@ -51,10 +55,14 @@ pub fn choose(trials: &[Trial]) -> Option<usize> {
     };
     let key = |t: &Trial| {
         let f = &t.figures;
-        (steps(f.leak, 0.05), steps(f.leak_nats, 0.1), steps(f.damage, 0.1), f.tokens.round() as i64)
+        (steps(f.leak_nats, 0.1), steps(f.damage, 0.1), f.tokens.round() as i64)
     };
-    let fit = (0..trials.len()).filter(|&i| trials[i].figures.learned >= least);
-    fit.min_by_key(|&i| key(&trials[i]))
+    let leak = |i: &usize| {
+        Some(trials[*i].figures.leak.unwrap_or(0.0)).filter(|l| l.is_finite()).unwrap_or(f64::MAX)
+    };
+    let fit: Vec<usize> = (0..trials.len()).filter(|&i| trials[i].figures.learned >= least).collect();
+    let cleanest = fit.iter().map(leak).fold(f64::MAX, f64::min);
+    fit.into_iter().filter(|i| leak(i) <= cleanest + SAME_LEAK).min_by_key(|&i| key(&trials[i]))
 }
 
 /// The index of the setting around which the search goes on: the chosen one, or while none is learned the first of those that show
@@ -104,6 +112,12 @@ mod tests {
         assert_eq!(chosen(&[(8, 0.1, 0.2, 9.0), (8, 0.1, 0.2, 1.0)]), Some(1));
         // What differs by less than a step is the same, and the first of equals is chosen.
         assert_eq!(chosen(&[(8, 0.02, 0.24, 5.0), (7, 0.01, 0.16, 5.0)]), Some(0));
+    }
+
+    #[test]
+    fn of_what_always_shows_damage_decides() {
+        // Topics on Gemma 3 270M: a setting that just misses leaks less, and is no better for it.
+        assert_eq!(chosen(&[(8, 1.0, 5.5, 1.0), (7, 0.88, 8.0, 1.0)]), Some(0));
     }
 
     #[test]

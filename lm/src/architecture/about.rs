@@ -3,7 +3,8 @@
 use super::{Activation, Architecture, QkNorm, rope::Scaling};
 
 impl Architecture {
-    /// What this decoder has beside a plain one's parts, each in a few words; empty for a plain Llama.
+    /// What this decoder has beside a plain one's parts, each in a few words (of what all layers have, as the first has it); empty for
+    /// a plain Llama.
     pub fn beyond_llama(&self) -> Vec<String> {
         let mut out = Vec::new();
         let layers = &self.layers;
@@ -12,8 +13,17 @@ impl Architecture {
         };
         let count = |of: &dyn Fn(usize) -> bool| (0..layers.len()).filter(|i| of(*i)).count();
         let first = &layers[0];
-        if first.attention.qkv_bias {
-            out.push("biases on queries, keys and values".to_owned());
+        for (there, what) in [
+            (first.attention.qkv_bias, "biases on queries, keys and values"),
+            (first.attention.out_bias, "a bias on what attention writes"),
+            (first.mlp.bias, "biases in the feed-forward layer"),
+        ] {
+            if there {
+                out.push(what.to_owned());
+            }
+        }
+        if first.attention.scale != super::plain_scale(first.attention.head_dim) {
+            out.push(format!("scores times {:.4}", first.attention.scale));
         }
         match first.attention.qk_norm {
             Some(QkNorm::PerHead) => out.push("norms on each head's queries and keys".to_owned()),

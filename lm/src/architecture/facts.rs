@@ -65,9 +65,10 @@ impl<'a> Facts<'a> {
         &self.inner[key]
     }
 
-    /// A field of the decoder, or else of the whole.
+    /// A field of the whole, or else of the decoder; null where it is null in both.
     pub(super) fn anywhere(&self, key: &str) -> Option<&'a Value> {
-        self.inner.get(key).or_else(|| self.outer.get(key))
+        let both = [self.outer.get(key), self.inner.get(key)];
+        both.into_iter().flatten().find(|v| !v.is_null()).or(both[0]).or(both[1])
     }
 
     /// Whether the field is there, be it null.
@@ -95,7 +96,7 @@ impl<'a> Facts<'a> {
     }
 
     /// A number, or nothing by the same rule.
-    pub(super) fn float_or(&self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn optional_float(&self, key: &str) -> Result<Option<f64>> {
         Ok(self.float(key)?.or_else(|| self.default(key).map(|v| v as f64)))
     }
 
@@ -150,10 +151,8 @@ impl<'a> Facts<'a> {
 
     /// Refuses a field that asks for what is not implemented.
     pub(super) fn only(&self, key: &str, allowed: &[Value]) -> Result<()> {
-        let value = self.of(key);
-        if value.is_null() || allowed.contains(value) {
-            return Ok(());
-        }
+        let asks = |v: &&Value| !v.is_null() && !allowed.contains(v);
+        let Some(value) = [self.of(key), self.outer(key)].into_iter().find(asks) else { return Ok(()) };
         let known: Vec<String> = allowed.iter().map(brief).collect();
         Err(self.bad(format!("{key} = {} is not implemented; {} is", brief(value), known.join(" or "))))
     }

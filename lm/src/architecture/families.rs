@@ -140,6 +140,10 @@ impl Family {
         }
         let facts = facts.with_defaults(self.defaults);
         weights_are_plain(&facts)?;
+        // Any of these classes can be made another model by these.
+        facts.only("is_causal", &[true.into()])?;
+        facts.only("use_bidirectional_attention", &[false.into()])?;
+        facts.only("per_layer_config", &[serde_json::json!([]), serde_json::json!({})])?;
         let mut made = self.plain(&facts)?;
         (self.change)(&facts, &mut made)?;
         Ok(made)
@@ -233,13 +237,14 @@ pub(super) fn optional_windows(
 ) -> Result<()> {
     let n = made.layers.len();
     let listed = facts.sliding(n)?;
-    if !facts.flag("use_sliding_window", false)? || facts.of("sliding_window").is_null() {
+    let in_use = facts.flag("use_sliding_window", false)?;
+    let window = facts.optional("sliding_window")?;
+    let Some(window) = window.filter(|_| in_use) else {
         if listed.is_some_and(|l| l.contains(&true)) {
             return Err(facts.bad("layer_types has \"sliding_attention\", and no window is in use"));
         }
         return Ok(());
-    }
-    let window = facts.number("sliding_window")?;
+    };
     let from = match from {
         Some(from) => facts.number_or("max_window_layers", from)?,
         None => n,

@@ -71,10 +71,27 @@ pub(super) const GEMMA3_NESTED: Family = Family {
     ..GEMMA3
 };
 
+/// A place of the decoder's tensors in the names of a model with other parts.
+pub(crate) const NESTED: [(&str, &str); 3] = [
+    ("language_model.model.", "model."),
+    ("model.language_model.", "model."),
+    ("language_model.lm_head.", "lm_head."),
+];
+/// Beginnings of the names of its other parts.
+pub(crate) const OTHER_PARTS: [&str; 4] =
+    ["vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."];
+
 fn gemma3(facts: &Facts<'_>, made: &mut Architecture) -> Result<()> {
-    facts.only("use_bidirectional_attention", &[false.into()])?;
-    common(facts, made, 6)?;
+    // transformers' class keeps the first and uses neither in the larger class.
+    facts.only("attn_logit_softcapping", &[])?;
+    if made.class == GEMMA3_NESTED.class {
+        facts.only("final_logit_softcapping", &[])?;
+    }
+    // transformers writes the name with an underscore, published files have it without.
+    let every = facts.number_or("sliding_window_pattern", facts.number_or("_sliding_window_pattern", 6)?)?;
+    common(facts, made, every)?;
     made.each_layer(|_, layer| layer.attention.qk_norm = Some(QkNorm::PerHead));
+    rope::partial(facts, "", facts.of("partial_rotary_factor"))?;
     // One rotary embedding for layers that see everything, one for those with a window.
     let dim = made.layers.first().map_or(0, |l| l.attention.head_dim);
     let kinds = facts.of("rope_parameters");
@@ -85,7 +102,7 @@ fn gemma3(facts: &Facts<'_>, made: &mut Architecture) -> Result<()> {
         }
         let mut scaling = rope::scaling(facts, &format!("rope_parameters: {kind}"), own)?;
         let older = if older { facts.of("rope_scaling") } else { &serde_json::Value::Null };
-        if !older.is_null() {
+        if older.as_object().is_some_and(|o| !o.is_empty()) {
             scaling = rope::scaling(facts, "rope_scaling", older)?;
         }
         let base =
@@ -111,23 +128,17 @@ fn common(facts: &Facts<'_>, made: &mut Architecture, every: usize) -> Result<()
     activation(facts, Activation::GeluTanh)?;
     facts.only("hidden_act", &["gelu_pytorch_tanh".into()])?;
     let n = made.layers.len();
-    let every = if every == 6 {
-        // transformers writes the name with an underscore, published files have it without.
-        facts.number_or("sliding_window_pattern", facts.number_or("_sliding_window_pattern", every)?)?
-    } else {
-        every
-    };
     if every == 0 {
         return Err(facts.bad("sliding_window_pattern = 0 makes no sense"));
     }
     let sliding =
         facts.sliding(n)?.unwrap_or_else(|| (0..n).map(|i| !(i + 1).is_multiple_of(every)).collect());
     made.set_windows(facts.optional("sliding_window")?, &sliding);
-    let scalar = facts.float_or("query_pre_attn_scalar")?.unwrap_or(256.0);
+    let scalar = facts.optional_float("query_pre_attn_scalar")?.unwrap_or(256.0);
     if !(scalar > 0.0 && scalar.is_finite()) {
         return Err(facts.bad(format!("query_pre_attn_scalar = {scalar} makes no sense")));
     }
-    let cap = facts.float_or("attn_logit_softcapping")?.map(|c| c as f32);
+    let cap = facts.optional_float("attn_logit_softcapping")?.map(|c| c as f32);
     made.each_layer(|_, layer| {
         layer.attention.scale = scalar.powf(-0.5) as f32;
         layer.attention.soft_cap = cap;
@@ -135,7 +146,7 @@ fn common(facts: &Facts<'_>, made: &mut Architecture, every: usize) -> Result<()
         (layer.norms.before, layer.norms.after) = (true, true);
         layer.norms.plan.plus_one = true;
     });
-    made.final_cap = facts.float_or("final_logit_softcapping")?.map(|c| c as f32);
+    made.final_cap = facts.optional_float("final_logit_softcapping")?.map(|c| c as f32);
     made.final_norm.plus_one = true;
     made.embedding_scale = (made.hidden_size as f64).sqrt() as f32;
     Ok(())

@@ -21,37 +21,6 @@ pub(crate) struct Said<'a> {
     pub(crate) ends: &'a [u32],
 }
 
-/// Keys of an architecture (after its name) that are read here.
-const READ: [&str; 20] = [
-    "attention.head_count",
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.layer_norm_rms_epsilon",
-    "attention.scale",
-    "attention.sliding_window",
-    "attention.sliding_window_pattern",
-    "attn_logit_softcapping",
-    "block_count",
-    "context_length",
-    "embedding_length",
-    "feed_forward_length",
-    "final_logit_softcapping",
-    "rope.freq_base",
-    "rope.freq_base_swa",
-    "rope.scaling.attn_factor",
-    "rope.scaling.factor",
-    "rope.scaling.original_context_length",
-    "rope.scaling.type",
-    "rope.scale_linear",
-];
-/// The same of YaRN's ramp.
-const READ_YARN: [&str; 2] = ["rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"];
-
-/// Keys that are read of any architecture.
-pub(crate) fn keys() -> impl Iterator<Item = &'static str> {
-    READ.into_iter().chain(READ_YARN)
-}
-
 /// Layers of the largest Gemma 2 and 3, by which llama.cpp knows that their scores have another factor.
 const LARGEST_GEMMA: [(&str, usize); 2] = [("gemma2", 46), ("gemma3", 62)];
 
@@ -71,7 +40,11 @@ pub(crate) fn config(name: &str, said: Said<'_>) -> Result<Value> {
         return Err(bad("has no attention heads or no width".into()));
     }
     let head_dim = maybe("attention.key_length")?.unwrap_or(hidden / heads);
-    let window = maybe("attention.sliding_window")?.filter(|w| *w > 0);
+    let mut window = maybe("attention.sliding_window")?.filter(|w| *w > 0);
+    // llama.cpp has it where older files have none.
+    if name == "gemma2" && !has("attention.sliding_window") {
+        window = Some(4096);
+    }
     let family = match (name, window) {
         ("llama", Some(_)) => Family::of_class("MistralForCausalLM").unwrap_or(family),
         _ => family,
@@ -150,7 +123,10 @@ pub(crate) fn config(name: &str, said: Said<'_>) -> Result<Value> {
 /// Every how many layers one sees everything.
 fn pattern(said: Said<'_>, name: &str, layers: usize) -> Result<usize> {
     let key = format!("{name}.attention.sliding_window_pattern");
-    let Some(value) = said.meta.values.get(&key) else { return Ok(6) };
+    if !said.meta.values.contains_key(&key) {
+        return Ok(6);
+    }
+    let value = said.meta.get(&key)?;
     // A number, or for each layer whether it has a window.
     if let Ok(list) = value.to_vec() {
         let windows: Option<Vec<bool>> = list.iter().map(|v| v.to_bool().ok()).collect();
@@ -173,15 +149,16 @@ fn scaling(said: Said<'_>, name: &str) -> Result<Value> {
     let meta = said.meta;
     let key = |k: &str| format!("{name}.rope.{k}");
     let has = |k: &str| meta.values.contains_key(&key(k));
-    let kind = if has("scaling.type") { meta.string(&key("scaling.type"))? } else { "none" };
+    let kind = if has("scaling.type") { meta.string(&key("scaling.type"))? } else { "" };
     let bad = |what: String| super::bad(meta.path, what);
     let factor = ["scaling.factor", "scale_linear"].into_iter().find(|k| has(k));
     let factor = factor.map(|k| meta.float(&key(k))).transpose()?.filter(|f| *f != 0.0).map(as_typed);
     let sharpened = if has("scaling.attn_factor") { meta.float(&key("scaling.attn_factor"))? } else { 1.0 };
     match kind {
-        "none" if factor.is_none_or(|f| f == 1.0) && sharpened == 1.0 => Ok(Value::Null),
+        "none" => Ok(Value::Null),
+        "" if factor.is_none_or(|f| f == 1.0) && sharpened == 1.0 => Ok(Value::Null),
         // Older files name a factor and no kind.
-        "none" | "linear" if sharpened == 1.0 => {
+        "" | "linear" if sharpened == 1.0 => {
             let factor =
                 factor.ok_or_else(|| bad(format!("has no metadata key {}", key("scaling.factor"))))?;
             if factor == 1.0 { Ok(Value::Null) } else { Ok(json!({"rope_type": "linear", "factor": factor})) }

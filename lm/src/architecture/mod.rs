@@ -22,7 +22,8 @@ use serde_json::Value;
 pub(crate) use facts::Facts;
 pub use families::supported;
 pub(crate) use families::{Family, of_gguf};
-pub(crate) use gguf::{Said, config as gguf_config, keys as gguf_keys};
+pub(crate) use gemma::{NESTED, OTHER_PARTS};
+pub(crate) use gguf::{Said, config as gguf_config};
 pub use rope::Rope;
 pub(crate) use tensors::{Part, RowOrder, Slot, Tensor};
 

@@ -71,6 +71,12 @@ impl Rope {
     /// Another with a divisor for each pair of dimensions, as GGUF files hold Llama 3's. Where they are those of a published setting,
     /// that is what is kept.
     pub(crate) fn divided(self, by: Vec<f64>) -> Result<Self, String> {
+        if !self.is_plain() {
+            return Err(format!(
+                "has a tensor of rotary frequencies and rope scaling {:?} as well",
+                self.scaling
+            ));
+        }
         let plain = Self::plain(self.dim, self.base).divisors();
         let factor = by.iter().copied().fold(1.0, f64::max);
         let known = Scaling::Llama3 { factor: factor.round(), low: 1.0, high: 4.0, original: 8192.0 };
@@ -185,6 +191,12 @@ fn said<'a>(facts: &Facts<'a>) -> Result<&'a Value> {
             return Err(facts.bad(format!("{name} = {} is neither an object nor null", brief(rope))));
         }
         scaling(facts, name, rope)?;
+        // One for each kind of layer: only where a family has kinds.
+        if let Some((kind, own)) = rope.as_object().into_iter().flatten().find(|(_, v)| v.is_object()) {
+            return Err(
+                facts.bad(format!("{name}: {kind} = {} is not implemented for this family", brief(own)))
+            );
+        }
     }
     let says = |v: &&Value| v.as_object().is_some_and(|o| !o.is_empty());
     Ok(both.iter().map(|(_, v)| *v).find(says).unwrap_or(&Value::Null))
@@ -206,7 +218,7 @@ pub(super) fn one(facts: &Facts<'_>, dim: usize, default: f64) -> Result<Rope> {
     Ok(Rope { dim, base, scaling: scaling(facts, name, rope)? })
 }
 
-fn partial(facts: &Facts<'_>, place: &str, share: &Value) -> Result<()> {
+pub(super) fn partial(facts: &Facts<'_>, place: &str, share: &Value) -> Result<()> {
     if share.is_null() || share.as_f64() == Some(1.0) {
         return Ok(());
     }

@@ -2,8 +2,9 @@
 
 use super::Model;
 use crate::engine::Engine;
+use crate::engine::cpu::kernels::elementwise::exp_scores;
 
-/// Rows of logits alive at once: 64 x 49,152 f32 are 12.6 MB.
+/// Rows of logits alive at once: of 49,152 f32 12.6 MB, of 262,144 67 MB.
 const ROWS: usize = 64;
 
 /// What one label position should predict.
@@ -34,13 +35,24 @@ impl<E: Engine> Model<E> {
         out
     }
 
-    /// Calls `each(i, logits)` for every one of `n` rows of `normed: [n, d]`, in order.
-    pub(crate) fn for_each_logits(&self, normed: &E::Buffer, n: usize, mut each: impl FnMut(usize, &[f32])) {
+    /// Calls `each(i, logits)` for every one of `n` rows of `normed: [n, d]`, in order; logits are capped where the model caps them.
+    pub(crate) fn for_each_logits(&self, normed: &E::Buffer, n: usize, each: impl FnMut(usize, &[f32])) {
+        self.for_each_product(normed, n, self.architecture.final_cap, each);
+    }
+
+    /// The same with another cap, or none.
+    pub(crate) fn for_each_product(
+        &self,
+        normed: &E::Buffer,
+        n: usize,
+        cap: Option<f32>,
+        mut each: impl FnMut(usize, &[f32]),
+    ) {
         let (d, v) = (self.hidden_size(), self.architecture.vocab_size);
         for first in (0..n).step_by(ROWS) {
             let block: Vec<usize> = (first..n.min(first + ROWS)).collect();
             let rows = self.engine.rows(normed, d, &block);
-            let logits = self.engine.logits(&rows, &self.head, self.architecture.final_cap);
+            let logits = self.engine.logits(&rows, &self.head, cap);
             for (i, row) in self.engine.read(&logits).chunks_exact(v).enumerate() {
                 each(first + i, row);
             }
@@ -82,4 +94,9 @@ impl<E: Engine> Model<E> {
         }
         (losses, d_hidden)
     }
+}
+
+/// `(max, sum of exp(x - max))` of a row of logits in host memory.
+pub(crate) fn exp_sum(logits: &[f32]) -> (f32, f32) {
+    exp_scores(&mut logits.to_vec())
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::architecture::{Part, Slot};
 use crate::checkpoint::{Checkpoint, Places};
-use crate::engine::{Angles, Engine, From, Norm};
+use crate::engine::{Angles, Engine, Norm, Stored};
 use crate::{Architecture, Error, Projection, Result};
 
 use layer::{Branch, Heads, Layer, Linear};
@@ -35,7 +35,7 @@ struct Packer<'a, E: Engine> {
 }
 
 impl<E: Engine> Packer<'_, E> {
-    fn from(&self, slot: Slot) -> Result<From<'_>> {
+    fn from(&self, slot: Slot) -> Result<Stored<'_>> {
         let tensor = self.places.get(slot).ok_or_else(|| Error::Tensor {
             name: format!("{slot:?}"),
             what: "is missing from the description".into(),

@@ -15,8 +15,8 @@ use crate::decoder::layer::{Heads, Linear};
 use crate::weights::Source;
 use crate::{Precision, Result, Rope};
 
-/// A tensor of a source: what an engine packs.
-pub(crate) type From<'a> = (&'a dyn Source, &'a crate::architecture::Tensor);
+/// A tensor and where it is stored: what an engine packs.
+pub(crate) type Stored<'a> = (&'a dyn Source, &'a crate::architecture::Tensor);
 
 /// Where earlier keys and values come from, and where new ones go.
 #[derive(Debug)]
@@ -75,11 +75,11 @@ pub(crate) trait Engine: Debug + Send + Sync + Sized + 'static {
     fn precision(&self) -> Precision;
 
     /// Packs matrices `[out, in]`, one below the other, straight from where they come.
-    fn matrix(&self, parts: &[From<'_>]) -> Result<Self::Matrix>;
+    fn matrix(&self, parts: &[Stored<'_>]) -> Result<Self::Matrix>;
     /// Packs vectors, one after the other.
-    fn vector(&self, parts: &[From<'_>]) -> Result<Self::Vector>;
+    fn vector(&self, parts: &[Stored<'_>]) -> Result<Self::Vector>;
     /// Packs `[vocabulary, d]`.
-    fn table(&self, from: From<'_>) -> Result<Self::Table>;
+    fn table(&self, from: Stored<'_>) -> Result<Self::Table>;
     /// Rows of the embeddings, in host memory.
     fn table_rows(&self, table: &Self::Table, tokens: &[u32]) -> Vec<f32>;
     /// A frozen vector in host memory.
@@ -246,7 +246,7 @@ impl Angles {
         let block = self.blocks[position / POSITIONS].get_or_init(|| {
             let first = position / POSITIONS * POSITIONS;
             let angle = |p: usize, d: &f64| (p as f64 / d) as f32;
-            // The angles are rounded to f32 first, as the published implementations do.
+            // From f64, and rounded once: published implementations round each frequency and each product to f32.
             let angles: Vec<f32> = (first..first + POSITIONS)
                 .flat_map(|p| self.divisors.iter().map(move |d| angle(p, d)))
                 .collect();

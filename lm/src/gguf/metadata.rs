@@ -1,6 +1,7 @@
 //! A GGUF file's keys, each read as what it is or refused as another type.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::Value;
@@ -12,10 +13,22 @@ use crate::architecture::bad;
 pub(crate) struct Metadata<'a> {
     pub(crate) path: &'a Path,
     pub(crate) values: &'a HashMap<String, Value>,
+    /// Keys that somebody read.
+    read: RefCell<BTreeSet<String>>,
 }
 
-impl Metadata<'_> {
+impl<'a> Metadata<'a> {
+    pub(crate) fn new(path: &'a Path, values: &'a HashMap<String, Value>) -> Self {
+        Self { path, values, read: RefCell::default() }
+    }
+
+    /// Whether anybody has read a key so far.
+    pub(super) fn was_read(&self, key: &str) -> bool {
+        self.read.borrow().contains(key)
+    }
+
     pub(crate) fn get(&self, key: &str) -> Result<&Value> {
+        self.read.borrow_mut().insert(key.to_owned());
         self.values.get(key).ok_or_else(|| bad(self.path, format!("has no metadata key {key}")))
     }
     pub(crate) fn string(&self, key: &str) -> Result<&str> {

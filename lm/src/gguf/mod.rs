@@ -73,7 +73,7 @@ fn open(path: &Path) -> Result<(std::fs::File, Content)> {
 /// The tokenizer and chat template, whatever the model's layers are.
 pub(crate) fn language_of(path: &Path, given: Option<&str>) -> Result<(Tokenizer, ChatTemplate)> {
     let (_, content) = open(path)?;
-    let meta = Metadata { path, values: &content.metadata };
+    let meta = Metadata::new(path, &content.metadata);
     unread::refuse_unread_text(&meta)?;
     language(&meta, given)
 }
@@ -81,14 +81,23 @@ pub(crate) fn language_of(path: &Path, given: Option<&str>) -> Result<(Tokenizer
 fn header(path: &Path, given: Option<&str>) -> Result<Header> {
     let (file, content) = open(path)?;
     let size = file.metadata()?.len();
-    let meta = Metadata { path, values: &content.metadata };
+    let meta = Metadata::new(path, &content.metadata);
     let name = meta.string("general.architecture")?;
     architecture::of_gguf(name).map_err(|what| bad(path, what))?;
-    refuse_unread(&content, &meta, name)?;
     let mut tensors: Vec<_> = content.tensor_infos.iter().collect();
     tensors.sort_by_key(|(name, _)| *name);
     let mut regions: Vec<(u64, u64, &str)> = Vec::new();
     for (name, info) in tensors {
+        let row = info.shape.dims().last().copied().unwrap_or(0);
+        if info.shape.elem_count() == 0 || !row.is_multiple_of(info.ggml_dtype.block_size()) {
+            return Err(bad(
+                path,
+                format!(
+                    "tensor {name} has rows of {row} numbers, which are no whole blocks of {:?}",
+                    info.ggml_dtype
+                ),
+            ));
+        }
         let elements = info.shape.dims().iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
         let blocks = elements.map(|n| n.div_ceil(info.ggml_dtype.block_size() as u64));
         let end = blocks
@@ -108,6 +117,7 @@ fn header(path: &Path, given: Option<&str>) -> Result<Header> {
         return Err(bad(path, format!("tensors {} and {} lie over each other", pair[0].2, pair[1].2)));
     }
     let architecture = describe(&content, &meta, &file)?;
+    refuse_unread(&content, &meta, name)?;
     let (tokenizer, chat) = language(&meta, given)?;
     fits(path, architecture.vocab_size, &tokenizer, &chat)?;
     let name = meta.string("general.name").unwrap_or("unnamed").to_owned();
@@ -136,7 +146,9 @@ fn config(content: &Content, meta: &Metadata<'_>) -> Result<Value> {
 fn ends(meta: &Metadata<'_>) -> Result<Vec<u32>> {
     let mut ends: Vec<u32> = Vec::new();
     for key in ["eos", "eot", "eom"].map(|name| format!("tokenizer.ggml.{name}_token_id")) {
-        ends.extend(meta.or(&key, |m, k| m.number(k).map(|id| Some(id as u32)), None)?);
+        let id = meta.or(&key, |m, k| m.number(k).map(Some), None)?;
+        let refuse = |id: usize| bad(meta.path, format!("metadata key {key} = {id} is no token"));
+        ends.extend(id.map(|id| u32::try_from(id).map_err(|_| refuse(id))).transpose()?);
     }
     let tokens = meta.strings("tokenizer.ggml.tokens")?;
     if let Some(id) = tokens.iter().position(|t| *t == "<|im_end|>") {
@@ -151,6 +163,12 @@ fn describe(content: &Content, meta: &Metadata<'_>, file: &std::fs::File) -> Res
     let mut made = Architecture::from_json(meta.path, &config(content, meta)?)?;
     // Llama 3's frequencies come as a divisor for each pair of dimensions.
     if let Some(info) = content.tensor_infos.get(FREQUENCIES) {
+        if meta.string("general.architecture")? != "llama" {
+            return Err(bad(
+                meta.path,
+                format!("tensor {FREQUENCIES} is not implemented for this architecture"),
+            ));
+        }
         let pairs = made.ropes.first().map_or(0, |r| r.dim / 2);
         if info.shape.elem_count() != pairs {
             return Err(bad(
@@ -169,7 +187,7 @@ fn describe(content: &Content, meta: &Metadata<'_>, file: &std::fs::File) -> Res
 /// What a Hugging Face folder of this model holds beside the weights, and the types of its quantised tensors.
 pub(crate) fn companions(path: &Path, model: &Architecture) -> Result<Companions> {
     let (_, content) = open(path)?;
-    let meta = Metadata { path, values: &content.metadata };
+    let meta = Metadata::new(path, &content.metadata);
     let tokens = meta.strings("tokenizer.ggml.tokens")?;
     let id = |name: &str| meta.number(&format!("tokenizer.ggml.{name}_token_id")).ok().map(|id| id as u32);
     let token = |id: Option<u32>| id.and_then(|id| tokens.get(id as usize));

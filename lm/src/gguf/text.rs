@@ -219,6 +219,8 @@ fn byte_level_json(meta: &Metadata<'_>, cut: Cut, pre: &str) -> Result<Json> {
 /// largest known vocabulary.
 const LONGEST_PIECE: usize = 512;
 const MOST_PAIRS: usize = 50_000_000;
+/// Most merges: ten times those of the largest known vocabulary.
+const MOST_MERGES: usize = 6_000_000;
 
 /// SentencePiece's BPE: of two pieces beside each other, those merge first whose whole has the highest score.
 fn pieces_json(meta: &Metadata<'_>) -> Result<Json> {
@@ -283,6 +285,11 @@ fn merges(tokens: &[&str], kinds: &[i64], scores: &[f32]) -> Result<Vec<Json>, S
             let (left, right) = token.split_at(at);
             if pieces.contains(left) && pieces.contains(right) {
                 found.push((id, n, left, right));
+            }
+            if found.len() > MOST_MERGES {
+                return Err(format!(
+                    "tokenizer.ggml.tokens: its pieces merge in more than {MOST_MERGES} ways"
+                ));
             }
         }
     }

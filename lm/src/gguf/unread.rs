@@ -4,15 +4,18 @@ use candle_core::quantized::gguf_file::Content;
 
 use super::metadata::Metadata;
 use crate::Result;
-use crate::architecture::{bad, gguf_keys};
+use crate::architecture::bad;
 
-/// Everything that a file says of its architecture is read, or is what is computed anyway, or the file is refused: a key left out is
-/// another model. (Tensors are held against the description.)
+/// Everything that a file says of its architecture was read, or is what is computed anyway, or the file is refused: a key left out is
+/// another model. Called when the description is made; tensors are held against it.
 pub(super) fn refuse_unread(content: &Content, meta: &Metadata<'_>, architecture: &str) -> Result<()> {
     let own = format!("{architecture}.");
-    let read: Vec<&str> = gguf_keys().collect();
-    let mut keys: Vec<&str> =
-        content.metadata.keys().filter_map(|k| k.strip_prefix(&own)).filter(|k| !read.contains(k)).collect();
+    let mut keys: Vec<&str> = content
+        .metadata
+        .keys()
+        .filter_map(|k| k.strip_prefix(&own))
+        .filter(|k| !meta.was_read(&format!("{own}{k}")))
+        .collect();
     keys.sort_unstable();
     let head = || {
         meta.number(&format!("{own}attention.key_length")).ok().or_else(|| {
@@ -32,7 +35,7 @@ pub(super) fn refuse_unread(content: &Content, meta: &Metadata<'_>, architecture
                 let rows = content.tensor_infos.get("token_embd.weight").and_then(|t| t.shape.dims().first());
                 rows.is_none_or(|rows| meta.number(&full).ok() == Some(*rows))
             }
-            "tensor_data_layout" => true,
+            "tensor_data_layout" | "rope.scaling.original_context_length" => true,
             _ => false,
         };
         if !fits {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::batch::Batch;
 use crate::decoder::Model;
 use crate::decoder::chunk::{Chunk, split};
-use crate::engine::cpu::exp_sum;
+use crate::decoder::head::exp_sum;
 use crate::engine::{Caches, Engine};
 use crate::{Error, Result};
 
@@ -116,21 +116,11 @@ impl<E: Engine> Model<E> {
             return Ok(scaled.chunks_exact(d).map(of).collect());
         }
         let mut out = Vec::with_capacity(vectors.len());
-        self.for_each_uncapped(&scaled, vectors.len(), |_, logits| {
+        let scaled = self.engine.upload(scaled);
+        self.for_each_product(&scaled, vectors.len(), None, |_, logits| {
             out.push(tokens.iter().map(|&t| logits[t as usize]).collect());
         });
         Ok(out)
-    }
-
-    /// Products of `n` rows with the output projection, without norm and cap.
-    fn for_each_uncapped(&self, rows: &[f32], n: usize, mut each: impl FnMut(usize, &[f32])) {
-        let (d, v) = (self.hidden_size(), self.architecture.vocab_size);
-        for (block, rows) in rows.chunks(64 * d).enumerate().take(n.div_ceil(64)) {
-            let logits = self.engine.logits(&self.engine.upload(rows.to_vec()), &self.head, None);
-            for (i, row) in self.engine.read(&logits).chunks_exact(v).enumerate() {
-                each(block * 64 + i, row);
-            }
-        }
     }
 
     pub(super) fn run_next_log_probs(&self, vectors: &[Vec<f32>], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
@@ -155,7 +145,8 @@ impl<E: Engine> Model<E> {
         let mut units = vec![0f32; d * d];
         units.iter_mut().step_by(d + 1).for_each(|x| *x = 1.0);
         let mut out = vec![vec![0f32; d]; tokens.len()];
-        self.for_each_uncapped(&units, d, |i, logits| {
+        let units = self.engine.upload(units);
+        self.for_each_product(&units, d, None, |i, logits| {
             for (row, &t) in out.iter_mut().zip(tokens) {
                 row[i] = logits[t as usize];
             }

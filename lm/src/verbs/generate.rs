@@ -9,7 +9,7 @@ use super::sampler::{self, Sampling};
 use crate::batch::{Batch, Row, distinct};
 use crate::decoder::Model;
 use crate::decoder::chunk::{Chunk, split};
-use crate::engine::cpu::exp_sum;
+use crate::decoder::head::exp_sum;
 use crate::engine::{Caches, Engine};
 use crate::{Adapter, Error, Result, Tokenizer};
 
@@ -106,7 +106,9 @@ impl<E: Engine> Model<E> {
             Batch { adapters: adapters.to_vec(), rows: requests.iter().map(|r| r.prompt.clone()).collect() };
         batch.validate(&self.architecture)?;
         let limit = self.architecture.context;
-        if let Some(i) = requests.iter().position(|r| r.prompt.tokens.len() + r.max_new_tokens > limit) {
+        if let Some(i) =
+            requests.iter().position(|r| r.prompt.tokens.len().saturating_add(r.max_new_tokens) > limit)
+        {
             return Err(Error::Request(format!(
                 "request {i} would run past the model's context of {limit} tokens"
             )));

@@ -6,8 +6,7 @@
 use crate::batch::{Batch, Row, distinct};
 use crate::decoder::Model;
 use crate::decoder::chunk::{Chunk, split};
-use crate::decoder::head::{Label, Target};
-use crate::engine::cpu::exp_sum;
+use crate::decoder::head::{Label, Target, exp_sum};
 use crate::engine::{Caches, Engine};
 use crate::{Adapter, Error, Result};
 

@@ -46,7 +46,7 @@ pub(crate) trait Source: Debug + Send + Sync {
     }
 }
 
-/// Rows that are read together: of the largest matrices, megabytes at a time.
+/// Numbers that are read together: 16 MB in f32.
 const BLOCK: usize = 1 << 22;
 
 /// Calls `take` with consecutive rows of a tensor and the number of the first, a few megabytes at a time.

@@ -110,19 +110,19 @@ impl Source for Quantised {
 
     fn rows(&self, tensor: &Tensor, rows: Range<usize>) -> Result<Vec<f32>> {
         let info = self.info(&tensor.gguf)?;
-        let (all, columns) = tensor.rows();
-        let whole_rows = columns.is_multiple_of(info.ggml_dtype.block_size());
+        // A vector is a column here.
+        let (all, columns) = if tensor.shape.len() == 1 { (tensor.shape[0], 1) } else { tensor.rows() };
+        let asked = if tensor.shape.len() == 1 { 0..all } else { rows };
         let out = match tensor.order {
-            RowOrder::Plain if whole_rows => {
-                self.numbers(info, rows.start * columns, rows.len() * columns)?
-            }
-            order => {
-                let mut data = self.numbers(info, 0, all * columns)?;
-                if let RowOrder::Paired(heads) = order {
-                    // A bias is a column here.
-                    data = in_plain_order(&data, if tensor.shape.len() == 1 { 1 } else { columns }, heads);
-                }
-                data[rows.start * columns..rows.end * columns].to_vec()
+            RowOrder::Plain => self.numbers(info, asked.start * columns, asked.len() * columns)?,
+            RowOrder::Paired(heads) => {
+                // Rows change places within their head: whole heads are read.
+                let head = all / heads;
+                let (first, end) = (asked.start / head, asked.end.div_ceil(head));
+                let data = self.numbers(info, first * head * columns, (end - first) * head * columns)?;
+                let data = in_plain_order(&data, columns, end - first);
+                let from = (asked.start - first * head) * columns;
+                data[from..from + asked.len() * columns].to_vec()
             }
         };
         finite(self, tensor, &out)?;

@@ -13,18 +13,8 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use super::{Source, finite};
-use crate::architecture::{Tensor, bad};
+use crate::architecture::{NESTED, OTHER_PARTS, Tensor, bad};
 use crate::{Error, Result};
-
-/// A place of the decoder's tensors in the names of a model with other parts.
-const NESTED: [(&str, &str); 3] = [
-    ("language_model.model.", "model."),
-    ("model.language_model.", "model."),
-    ("language_model.lm_head.", "lm_head."),
-];
-/// Beginnings of the names of its other parts.
-const OTHERS: [&str; 4] =
-    ["vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."];
 
 /// Bytes that are compared together.
 const PIECE: usize = 1 << 22;
@@ -93,7 +83,7 @@ impl Safetensors {
             // In order of name, so that the same damage is always told of the same tensor.
             let found: BTreeMap<String, _> = header.tensors().into_iter().collect();
             for (name, info) in found {
-                if OTHERS.iter().any(|o| nested && name.starts_with(o)) {
+                if OTHER_PARTS.iter().any(|o| nested && name.starts_with(o)) {
                     continue;
                 }
                 if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {

@@ -19,7 +19,7 @@ use kernels::elementwise as passes;
 use kernels::packed::PackedMatrix;
 pub(crate) use lora::{Grads, Inner};
 
-use super::{Angles, Caches, Columns, Engine, From, Norm, Turn};
+use super::{Angles, Caches, Columns, Engine, Norm, Stored, Turn};
 use crate::architecture::Activation;
 use crate::decoder::chunk::Chunk;
 use crate::decoder::head::{Label, Target};
@@ -80,7 +80,7 @@ impl Engine for Cpu {
         self.precision
     }
 
-    fn matrix(&self, parts: &[From<'_>]) -> Result<Matrix> {
+    fn matrix(&self, parts: &[Stored<'_>]) -> Result<Matrix> {
         let input = parts[0].1.rows().1;
         let output = parts.iter().map(|(_, t)| t.rows().0).sum();
         let mut forward = PackedMatrix::blank(input, output, self.precision);
@@ -96,7 +96,7 @@ impl Engine for Cpu {
         Ok(Matrix { forward, backward })
     }
 
-    fn vector(&self, parts: &[From<'_>]) -> Result<Vec<f32>> {
+    fn vector(&self, parts: &[Stored<'_>]) -> Result<Vec<f32>> {
         let mut out = Vec::new();
         for (source, tensor) in parts {
             out.extend(source.rows(tensor, 0..tensor.rows().0)?);
@@ -104,7 +104,7 @@ impl Engine for Cpu {
         Ok(out)
     }
 
-    fn table(&self, (source, tensor): From<'_>) -> Result<Table> {
+    fn table(&self, (source, tensor): Stored<'_>) -> Result<Table> {
         let (rows, width) = tensor.rows();
         if source.is_bf16(tensor) {
             let mut data = Vec::with_capacity(rows * width);
@@ -394,11 +394,6 @@ impl Engine for Cpu {
     fn cached(&self, cache: &Sequence) -> usize {
         cache.len()
     }
-}
-
-/// `(max, sum of exp(x - max))` of a row of logits in host memory.
-pub(crate) fn exp_sum(logits: &[f32]) -> (f32, f32) {
-    passes::exp_scores(&mut logits.to_vec())
 }
 
 /// `KL(teacher || student)` in nats from two rows of logits; overwrites the student's with `weight * (p_s - p_t)`.
