@@ -110,12 +110,18 @@ pub(crate) fn config(name: &str, said: Said<'_>) -> Result<Value> {
             );
             if name == "gemma2" {
                 // llama.cpp has these where a file has none.
+                out["sliding_window"] = window.unwrap_or(4096).into();
                 for (field, cap) in [("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0)] {
                     if out[field].is_null() {
                         out[field] = cap.into();
                     }
                 }
             } else {
+                if window.is_none() {
+                    // All layers see everything; transformers wants a window all the same.
+                    out["sliding_window"] = 4096.into();
+                    out["layer_types"] = vec!["full_attention"; layers.min(1 << 10)].into();
+                }
                 out["rope_local_base_freq"] =
                     as_typed(float("rope.freq_base_swa")?.unwrap_or(10_000.0)).into();
                 out["sliding_window_pattern"] = pattern(said, name, layers)?.into();

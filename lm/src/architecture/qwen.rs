@@ -9,7 +9,7 @@ pub(super) const QWEN2: Family = Family {
     gguf: Some("qwen2"),
     paired: false,
     alone: None,
-    defaults: &[],
+    defaults: &[("sliding_window", 4096)],
     tied: false,
     eps: 1e-6,
     change: |facts, made| {
@@ -29,7 +29,7 @@ pub(super) const QWEN3: Family = Family {
     gguf: Some("qwen3"),
     paired: false,
     alone: None,
-    defaults: &[("head_dim", 128)],
+    defaults: &[("head_dim", 128), ("sliding_window", 4096)],
     tied: false,
     eps: 1e-6,
     change: |facts, made| {

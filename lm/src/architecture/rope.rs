@@ -260,9 +260,11 @@ pub(super) fn scaling(facts: &Facts<'_>, name: &str, rope: &Value) -> Result<Sca
                 (None, Some(own), Some(all)) => sharpen(own) / sharpen(all),
                 _ => sharpen(1.0),
             };
-            let truncate = match &rope["truncate"] {
-                Value::Null => true,
-                value => value
+            // Null counts as false in transformers, absence as true.
+            let truncate = match rope.get("truncate") {
+                None => true,
+                Some(Value::Null) => false,
+                Some(value) => value
                     .as_bool()
                     .ok_or_else(|| facts.bad(format!("{name}: truncate = {} is neither true nor false", brief(value))))?,
             };
