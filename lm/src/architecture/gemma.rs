@@ -101,7 +101,12 @@ fn gemma3(facts: &Facts<'_>, made: &mut Architecture) -> Result<()> {
     let kinds = facts.of("rope_parameters");
     let one = |kind: &str, key: &str, default: f64, older: bool| -> Result<Rope> {
         let own = &kinds[kind];
-        if !(kinds.is_null() || kinds.is_object()) || !(own.is_null() || own.is_object()) {
+        if !(kinds.is_null() || kinds.is_object()) {
+            return Err(
+                facts.bad(format!("rope_parameters = {} is neither an object nor null", brief(kinds)))
+            );
+        }
+        if !(own.is_null() || own.is_object()) {
             return Err(facts.bad(format!("rope_parameters: {kind} = {} is not an object", brief(own))));
         }
         let name = format!("rope_parameters: {kind}");

@@ -21,35 +21,36 @@ pub(crate) struct Said<'a> {
     pub(crate) ends: &'a [u32],
 }
 
-/// Keys of an architecture (after its name) that are read here.
-const READ: [&str; 20] = [
+/// Keys of an architecture (after its name) that are read here, whatever it is.
+const READ: [&str; 17] = [
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
     "attention.layer_norm_rms_epsilon",
-    "attention.scale",
     "attention.sliding_window",
-    "attention.sliding_window_pattern",
-    "attn_logit_softcapping",
     "block_count",
     "context_length",
     "embedding_length",
     "feed_forward_length",
-    "final_logit_softcapping",
     "rope.freq_base",
-    "rope.freq_base_swa",
     "rope.scaling.attn_factor",
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
     "rope.scaling.type",
     "rope.scale_linear",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
 ];
-/// The same of YaRN's ramp.
-const READ_YARN: [&str; 2] = ["rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"];
+/// The same of Gemma 2 and 3.
+const READ_OF_GEMMA: [&str; 3] = ["attention.scale", "attn_logit_softcapping", "final_logit_softcapping"];
+/// The same of Gemma 3 alone.
+const READ_OF_GEMMA3: [&str; 2] = ["attention.sliding_window_pattern", "rope.freq_base_swa"];
 
-/// Keys that are read of any architecture.
-pub(crate) fn keys() -> impl Iterator<Item = &'static str> {
-    READ.into_iter().chain(READ_YARN)
+/// Whether a key is read of an architecture.
+pub(crate) fn reads(architecture: &str, key: &str) -> bool {
+    READ.contains(&key)
+        || (["gemma2", "gemma3"].contains(&architecture) && READ_OF_GEMMA.contains(&key))
+        || (architecture == "gemma3" && READ_OF_GEMMA3.contains(&key))
 }
 
 /// Layers of the largest Gemma 2 and 3, by which llama.cpp knows that their scores have another factor.
@@ -96,8 +97,8 @@ pub(crate) fn config(name: &str, said: Said<'_>) -> Result<Value> {
         "gemma2" | "gemma3" => {
             let largest = LARGEST_GEMMA.contains(&(name, layers));
             let scalar = match float("attention.scale")? {
-                Some(scale) if scale > 0.0 => as_typed(scale.powi(-2)),
-                _ => (if largest { hidden / heads } else { head_dim }) as f64,
+                Some(scale) if scale > 0.0 => whole(scale.powi(-2)),
+                _ => (if largest { hidden / heads } else { head_dim }).into(),
             };
             set(
                 &mut out,
@@ -219,6 +220,12 @@ fn scaling(said: Said<'_>, name: &str) -> Result<Value> {
             key("scaling.type")
         ))),
     }
+}
+
+/// A whole number of which a file holds another power in f32: transformers takes no other kind.
+fn whole(x: f64) -> Value {
+    let near = x.round();
+    if (x / near - 1.0).abs() < 1e-5 && near <= 1e9 { (near as u64).into() } else { as_typed(x).into() }
 }
 
 fn typed(x: Option<f64>) -> Option<f64> {

@@ -22,8 +22,9 @@ use serde_json::Value;
 pub(crate) use facts::Facts;
 pub use families::supported;
 pub(crate) use families::{Family, of_gguf};
-pub(crate) use gguf::{Said, config as gguf_config, keys as gguf_keys};
+pub(crate) use gguf::{Said, config as gguf_config, reads as gguf_reads};
 pub use rope::Rope;
+pub(crate) use rope::Scaling;
 pub(crate) use tensors::{Part, RowOrder, Slot, Tensor};
 
 use crate::{Error, Projection, Result};

@@ -4,15 +4,14 @@ use candle_core::quantized::gguf_file::Content;
 
 use super::metadata::Metadata;
 use crate::Result;
-use crate::architecture::{bad, gguf_keys};
+use crate::architecture::{bad, gguf_reads};
 
 /// Everything that a file says of its architecture is read, or is what is computed anyway, or the file is refused: a key left out is
 /// another model. (Tensors are held against the description.)
 pub(super) fn refuse_unread(content: &Content, meta: &Metadata<'_>, architecture: &str) -> Result<()> {
     let own = format!("{architecture}.");
-    let read: Vec<&str> = gguf_keys().collect();
-    let mut keys: Vec<&str> =
-        content.metadata.keys().filter_map(|k| k.strip_prefix(&own)).filter(|k| !read.contains(k)).collect();
+    let said = content.metadata.keys().filter_map(|k| k.strip_prefix(&own));
+    let mut keys: Vec<&str> = said.filter(|k| !gguf_reads(architecture, k)).collect();
     keys.sort_unstable();
     let head = || {
         meta.number(&format!("{own}attention.key_length")).ok().or_else(|| {
