@@ -106,6 +106,16 @@ fn what_a_file_says_is_read_or_refused_by_its_name() {
         ("llama.expert_count", Value::U32(8)),
         ("llama.vocab_size", Value::U32(7)),
         ("llama.logit_scale", Value::F32(0.5)),
+        // Read of other architectures alone.
+        ("llama.attention.scale", Value::F32(0.5)),
+        ("llama.attn_logit_softcapping", Value::F32(5.0)),
+        ("llama.final_logit_softcapping", Value::F32(5.0)),
+        ("llama.attention.sliding_window_pattern", Value::U32(2)),
+        ("llama.rope.freq_base_swa", Value::F32(5.0)),
+        // No configuration holds these: they would count as absent.
+        ("llama.rope.freq_base", Value::F32(f32::NAN)),
+        ("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::INFINITY)),
+        ("llama.attention.head_count", text("4")),
         ("tokenizer.ggml.add_space_prefix", Value::Bool(true)),
         ("tokenizer.ggml.add_space_prefix", Value::U32(0)),
         ("tokenizer.ggml.remove_extra_whitespaces", Value::Bool(true)),
@@ -134,6 +144,11 @@ fn what_a_file_says_is_read_or_refused_by_its_name() {
         let part = name.trim_start_matches("blk.1.").trim_end_matches(".weight");
         assert!(message.contains(part) || message.contains("layers.1"), "{name}: {message}");
     }
+    // Two scalings.
+    let scaled =
+        [("llama.rope.scaling.type", text("linear")), ("llama.rope.scaling.factor", Value::F32(4.0))];
+    let bytes = file_with(GgmlDType::F32, &scaled, &[("rope_freqs.weight", vec![WIDTH / HEADS / 2])]);
+    assert!(load(&bytes, folder.path()).unwrap_err().to_string().contains("rope_freqs.weight"));
     // Always the same one of several.
     let two = file_with(GgmlDType::F32, &[], &[("zz.bias", vec![4]), ("aa.bias", vec![4])]);
     for _ in 0..8 {

@@ -6,7 +6,6 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use lm::{
     AdamWConfig, Adapter, Batch, Checkpoint, Decoder, Objective, Precision, Request, ResidualAt, Row,
@@ -30,14 +29,9 @@ fn every_model(check: impl Fn(&str, &Golden, &Decoder)) {
         for path in [folder.join(&name), folder.join(format!("{name}.gguf"))] {
             let loaded = Checkpoint::load(&path).unwrap();
             let decoder = Decoder::new(&loaded.checkpoint, Precision::F32).unwrap();
-            eprintln!("{}", shown(&path));
             check(&name, &golden, &decoder);
         }
     }
-}
-
-fn shown(path: &PathBuf) -> String {
-    path.file_name().unwrap().to_string_lossy().into_owned()
 }
 
 fn rows(golden: &Golden) -> Vec<(Vec<u32>, usize)> {

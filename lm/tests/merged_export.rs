@@ -73,10 +73,32 @@ fn what_lies_beside_the_weights_comes_along() {
     for name in more {
         std::fs::write(base.join(name), name).unwrap();
     }
+    let path = base.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    // The one that newer transformers writes, of the original's weights.
+    config["dtype"] = "bfloat16".into();
+    std::fs::write(&path, config.to_string()).unwrap();
     let out = folder.path().join("merged");
     written(&base, &Checkpoint::load(&base).unwrap(), ExportDtype::F32, SHARD_BYTES, &out);
     for name in more {
         assert_eq!(std::fs::read_to_string(out.join(name)).unwrap(), name);
+    }
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
+    assert!(config["dtype"].is_null() && config["torch_dtype"] == "float32", "{config}");
+}
+
+/// transformers refuses a configuration over the kind of a number.
+#[test]
+fn whole_numbers_of_a_gguf_file_are_whole_in_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    for (family, scalar) in [("gemma2", 20), ("gemma3", 16)] {
+        let base = golden_folder().join(format!("families/{family}.gguf"));
+        let out = folder.path().join(family);
+        written(&base, &Checkpoint::load(&base).unwrap(), ExportDtype::F32, SHARD_BYTES, &out);
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
+        assert_eq!(config["query_pre_attn_scalar"].as_u64(), Some(scalar), "{config}");
     }
 }
 

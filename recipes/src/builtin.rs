@@ -18,10 +18,13 @@ const SOURCES: [(&str, &str); 12] = [
 ];
 
 /// Settings of the built-in recipes, a file for each base model.
-const SETTINGS: [(&str, &str); 1] = [(
-    "built-in settings of SmolLM2-135M-Instruct",
-    include_str!("../builtin/settings/smollm2-135m-instruct.toml"),
-)];
+const SETTINGS: [(&str, &str); 2] = [
+    (
+        "built-in settings of SmolLM2-135M-Instruct",
+        include_str!("../builtin/settings/smollm2-135m-instruct.toml"),
+    ),
+    ("built-in settings of Gemma 3 270M", include_str!("../builtin/settings/gemma-3-270m.toml")),
+];
 
 /// All built-in recipes.
 pub fn builtin() -> Vec<Recipe> {

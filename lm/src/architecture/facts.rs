@@ -82,7 +82,10 @@ impl<'a> Facts<'a> {
 
     pub(super) fn number(&self, key: &str) -> Result<usize> {
         let whole = self.of(key).as_u64().map(|v| v as usize).or_else(|| self.default(key));
-        whole.ok_or_else(|| self.bad(format!("{key} is missing or not a whole number")))
+        whole.ok_or_else(|| match self.inner.get(key) {
+            Some(value) => self.bad(format!("{key} = {} is not a whole number", brief(value))),
+            None => self.bad(format!("{key} is missing")),
+        })
     }
 
     /// Only absence (or null) means a default, not another type.

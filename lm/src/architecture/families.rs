@@ -123,6 +123,7 @@ impl Family {
         let alone = family.and_then(|f| f.alone);
         let (Some(alone), Some(text)) = (alone, config["text_config"].as_object()) else { return config };
         let mut out = text.clone();
+        out.insert("tie_word_embeddings".to_owned(), alone.tied.into());
         for key in ["bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings", "torch_dtype"] {
             if let Some(value) = config.get(key).filter(|v| !v.is_null()) {
                 out.insert(key.to_owned(), value.clone());
@@ -140,10 +141,12 @@ impl Family {
         }
         let facts = facts.with_defaults(self.defaults);
         weights_are_plain(&facts)?;
-        // Any of these classes can be made another model by these.
+        // Whatever its class: attention to what comes later, and layers that differ.
         facts.only("is_causal", &[true.into()])?;
-        facts.only("use_bidirectional_attention", &[false.into()])?;
-        facts.only("per_layer_config", &[serde_json::json!([]), serde_json::json!({})])?;
+        let own = facts.of("per_layer_config");
+        if !own.is_null() {
+            return Err(facts.bad(format!("per_layer_config = {} is not implemented", brief(own))));
+        }
         let mut made = self.plain(&facts)?;
         (self.change)(&facts, &mut made)?;
         Ok(made)
@@ -179,9 +182,10 @@ impl Family {
         if layers > 1 << 10 {
             return Err(facts.bad(format!("num_hidden_layers = {layers} is not in 1..=1024")));
         }
-        let tied = match facts.anywhere("tie_word_embeddings") {
-            None | Some(Value::Null) => self.tied,
-            Some(tied) => tied.as_bool().ok_or_else(|| {
+        // Of a model with other parts transformers reads the whole's own field, not its text half's.
+        let tied = match facts.outer("tie_word_embeddings") {
+            Value::Null => self.tied,
+            tied => tied.as_bool().ok_or_else(|| {
                 facts.bad(format!("tie_word_embeddings = {} is neither true nor false", brief(tied)))
             })?,
         };
@@ -237,20 +241,20 @@ pub(super) fn optional_windows(
 ) -> Result<()> {
     let n = made.layers.len();
     let listed = facts.sliding(n)?;
-    let in_use = facts.flag("use_sliding_window", false)?;
-    let window = facts.optional("sliding_window")?;
-    let Some(window) = window.filter(|_| in_use) else {
+    let on = facts.flag("use_sliding_window", false)?;
+    let window = if on { facts.optional("sliding_window")? } else { None };
+    if window.is_none() {
         if listed.is_some_and(|l| l.contains(&true)) {
             return Err(facts.bad("layer_types has \"sliding_attention\", and no window is in use"));
         }
         return Ok(());
-    };
+    }
     let from = match from {
         Some(from) => facts.number_or("max_window_layers", from)?,
         None => n,
     };
     let sliding = listed.unwrap_or_else(|| (0..n).map(|i| i >= from).collect());
-    made.set_windows(Some(window), &sliding);
+    made.set_windows(window, &sliding);
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Gemma 2 and 3: norms before and after both bodies, whose weights are stored less 1; embeddings scaled; windows on most layers.
 
+use serde_json::Value;
+
 use super::facts::{Facts, brief};
 use super::families::{Family, activation};
 use super::rope::{self, Rope};
@@ -82,31 +84,67 @@ pub(crate) const OTHER_PARTS: [&str; 4] =
     ["vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."];
 
 fn gemma3(facts: &Facts<'_>, made: &mut Architecture) -> Result<()> {
-    // transformers' class keeps the first and uses neither in the larger class.
-    facts.only("attn_logit_softcapping", &[])?;
-    if made.class == GEMMA3_NESTED.class {
-        facts.only("final_logit_softcapping", &[])?;
+    // transformers writes the name with an underscore as well, and reads it without.
+    common(facts, made, facts.number_or("sliding_window_pattern", 6)?)?;
+    // Fields of transformers' configuration that its class does not read.
+    let unread = [("attn_logit_softcapping", true), ("final_logit_softcapping", made.class != GEMMA3.class)];
+    for (key, unread) in unread {
+        let value = facts.of(key);
+        if unread && !value.is_null() {
+            return Err(facts.bad(format!(
+                "{key} = {} is not implemented for {}; null is",
+                brief(value),
+                made.class
+            )));
+        }
     }
-    // transformers writes the name with an underscore, published files have it without.
-    let every = facts.number_or("sliding_window_pattern", facts.number_or("_sliding_window_pattern", 6)?)?;
-    common(facts, made, every)?;
     made.each_layer(|_, layer| layer.attention.qk_norm = Some(QkNorm::PerHead));
     rope::partial(facts, "", facts.of("partial_rotary_factor"))?;
+    let beside = facts.of("original_max_position_embeddings");
+    if !beside.is_null() {
+        return Err(facts.bad(format!(
+            "original_max_position_embeddings = {} is not implemented for {}; within rope_parameters it is",
+            brief(beside),
+            made.class
+        )));
+    }
     // One rotary embedding for layers that see everything, one for those with a window.
     let dim = made.layers.first().map_or(0, |l| l.attention.head_dim);
     let kinds = facts.of("rope_parameters");
     let one = |kind: &str, key: &str, default: f64, older: bool| -> Result<Rope> {
         let own = &kinds[kind];
-        if !(kinds.is_null() || kinds.is_object()) || !(own.is_null() || own.is_object()) {
+        if !(kinds.is_null() || kinds.is_object()) {
+            return Err(
+                facts.bad(format!("rope_parameters = {} is neither an object nor null", brief(kinds)))
+            );
+        }
+        if !(own.is_null() || own.is_object()) {
             return Err(facts.bad(format!("rope_parameters: {kind} = {} is not an object", brief(own))));
         }
-        let mut scaling = rope::scaling(facts, &format!("rope_parameters: {kind}"), own)?;
-        let older = if older { facts.of("rope_scaling") } else { &serde_json::Value::Null };
-        if older.as_object().is_some_and(|o| !o.is_empty()) {
-            scaling = rope::scaling(facts, "rope_scaling", older)?;
+        let name = format!("rope_parameters: {kind}");
+        let mut all = own.as_object().cloned().unwrap_or_default();
+        let older = if older { facts.of("rope_scaling") } else { &Value::Null };
+        if let Some(older) = older.as_object() {
+            // Laid over the newer fields, where a kind is there already.
+            if older.get("type").is_some_and(|t| t != "default") && !older.contains_key("rope_type") {
+                return Err(facts.bad(format!(
+                    "rope_scaling: type = {} is not read by {}; rope_type is",
+                    brief(&older["type"]),
+                    made.class
+                )));
+            }
+            all.extend(older.clone());
+        } else if !older.is_null() {
+            return Err(facts.bad(format!("rope_scaling = {} is neither an object nor null", brief(older))));
         }
-        let base =
-            [&older["rope_theta"], &own["rope_theta"], facts.of(key)].into_iter().find(|v| !v.is_null());
+        let all = Value::Object(all);
+        let scaling = rope::scaling(facts, if older.is_null() { &name } else { "rope_scaling" }, &all)?;
+        // Not read where each kind of layers has an object of its own.
+        if all.get("truncate").is_some_and(|t| *t != true) {
+            return Err(facts
+                .bad(format!("{name}: truncate = {} is not implemented; true is", brief(&all["truncate"]))));
+        }
+        let base = [&all["rope_theta"], facts.of(key)].into_iter().find(|v| !v.is_null());
         let base = match base {
             None => default,
             Some(value) => value
@@ -125,6 +163,7 @@ fn gemma3(facts: &Facts<'_>, made: &mut Architecture) -> Result<()> {
 
 /// `every`: all but each of these layers have a window.
 fn common(facts: &Facts<'_>, made: &mut Architecture, every: usize) -> Result<()> {
+    facts.only("use_bidirectional_attention", &[false.into()])?;
     activation(facts, Activation::GeluTanh)?;
     facts.only("hidden_act", &["gelu_pytorch_tanh".into()])?;
     let n = made.layers.len();
@@ -133,7 +172,11 @@ fn common(facts: &Facts<'_>, made: &mut Architecture, every: usize) -> Result<()
     }
     let sliding =
         facts.sliding(n)?.unwrap_or_else(|| (0..n).map(|i| !(i + 1).is_multiple_of(every)).collect());
-    made.set_windows(facts.optional("sliding_window")?, &sliding);
+    let window = facts.optional("sliding_window")?;
+    if window.is_none() && sliding.contains(&true) {
+        return Err(facts.bad("sliding_window = null, and layers are of the kind that has a window"));
+    }
+    made.set_windows(window, &sliding);
     let scalar = facts.optional_float("query_pre_attn_scalar")?.unwrap_or(256.0);
     if !(scalar > 0.0 && scalar.is_finite()) {
         return Err(facts.bad(format!("query_pre_attn_scalar = {scalar} makes no sense")));

@@ -40,11 +40,7 @@ pub(crate) fn config(name: &str, said: Said<'_>) -> Result<Value> {
         return Err(bad("has no attention heads or no width".into()));
     }
     let head_dim = maybe("attention.key_length")?.unwrap_or(hidden / heads);
-    let mut window = maybe("attention.sliding_window")?.filter(|w| *w > 0);
-    // llama.cpp has it where older files have none.
-    if name == "gemma2" && !has("attention.sliding_window") {
-        window = Some(4096);
-    }
+    let window = maybe("attention.sliding_window")?.filter(|w| *w > 0);
     let family = match (name, window) {
         ("llama", Some(_)) => Family::of_class("MistralForCausalLM").unwrap_or(family),
         _ => family,
@@ -69,8 +65,8 @@ pub(crate) fn config(name: &str, said: Said<'_>) -> Result<Value> {
         "gemma2" | "gemma3" => {
             let largest = LARGEST_GEMMA.contains(&(name, layers));
             let scalar = match float("attention.scale")? {
-                Some(scale) if scale > 0.0 => as_typed(scale.powi(-2)),
-                _ => (if largest { hidden / heads } else { head_dim }) as f64,
+                Some(scale) if scale > 0.0 => whole(scale.powi(-2)),
+                _ => (if largest { hidden / heads } else { head_dim }).into(),
             };
             set(
                 &mut out,
@@ -83,12 +79,18 @@ pub(crate) fn config(name: &str, said: Said<'_>) -> Result<Value> {
             );
             if name == "gemma2" {
                 // llama.cpp has these where a file has none.
+                out["sliding_window"] = window.unwrap_or(4096).into();
                 for (field, cap) in [("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0)] {
                     if out[field].is_null() {
                         out[field] = cap.into();
                     }
                 }
             } else {
+                if window.is_none() {
+                    // All layers see everything; transformers wants a window all the same.
+                    out["sliding_window"] = 4096.into();
+                    out["layer_types"] = vec!["full_attention"; layers.min(1 << 10)].into();
+                }
                 out["rope_local_base_freq"] =
                     as_typed(float("rope.freq_base_swa")?.unwrap_or(10_000.0)).into();
                 out["sliding_window_pattern"] = pattern(said, name, layers)?.into();
@@ -190,6 +192,12 @@ fn scaling(said: Said<'_>, name: &str) -> Result<Value> {
             key("scaling.type")
         ))),
     }
+}
+
+/// A whole number of which a file holds another power in f32: transformers takes no other kind.
+fn whole(x: f64) -> Value {
+    let near = x.round();
+    if (x / near - 1.0).abs() < 1e-5 && near <= 1e9 { (near as u64).into() } else { as_typed(x).into() }
 }
 
 fn typed(x: Option<f64>) -> Option<f64> {

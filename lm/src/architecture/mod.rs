@@ -25,6 +25,7 @@ pub(crate) use families::{Family, of_gguf};
 pub(crate) use gemma::{NESTED, OTHER_PARTS};
 pub(crate) use gguf::{Said, config as gguf_config};
 pub use rope::Rope;
+pub(crate) use rope::Scaling;
 pub(crate) use tensors::{Part, RowOrder, Slot, Tensor};
 
 use crate::{Error, Projection, Result};

@@ -116,7 +116,8 @@ impl Rope {
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
-        let sound = |x: f64| x.is_finite() && x > 0.0;
+        // Far beyond what any model has, and so that no angle or score leaves what f32 can hold.
+        let sound = |x: f64| (1e-6..=1e12).contains(&x);
         if !(self.base >= 1.0 && self.base.is_finite()) {
             return Err(format!("rope_theta = {} makes no sense", self.base));
         }
@@ -127,7 +128,9 @@ impl Rope {
                 [*factor, *low, *high, *original].into_iter().all(sound) && high > low
             }
             Scaling::Yarn { factor, fast, slow, original, attention, .. } => {
-                [*factor, *fast, *slow, *original, *attention].into_iter().all(sound) && self.base > 1.0
+                [*factor, *fast, *slow, *original].into_iter().all(sound)
+                    && (1e-6..=1e6).contains(attention)
+                    && self.base > 1.0
             }
             Scaling::Divisors(of) => of.len() == self.dim / 2 && of.iter().copied().all(sound),
         };
@@ -272,9 +275,11 @@ pub(super) fn scaling(facts: &Facts<'_>, name: &str, rope: &Value) -> Result<Sca
                 (None, Some(own), Some(all)) => sharpen(own) / sharpen(all),
                 _ => sharpen(1.0),
             };
-            let truncate = match &rope["truncate"] {
-                Value::Null => true,
-                value => value
+            // Null counts as false in transformers, absence as true.
+            let truncate = match rope.get("truncate") {
+                None => true,
+                Some(Value::Null) => false,
+                Some(value) => value
                     .as_bool()
                     .ok_or_else(|| facts.bad(format!("{name}: truncate = {} is neither true nor false", brief(value))))?,
             };

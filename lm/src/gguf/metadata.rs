@@ -45,15 +45,19 @@ impl<'a> Metadata<'a> {
             .or_else(|| value.to_u32().ok().map(u64::from))
             .or_else(|| value.to_i32().ok().and_then(|v| u64::try_from(v).ok()))
             .map(|v| v as usize)
-            .ok_or_else(|| bad(self.path, format!("metadata key {key} is not a whole number")))
+            .ok_or_else(|| {
+                let value: String = format!("{value:?}").chars().take(60).collect();
+                bad(self.path, format!("metadata key {key} = {value} is not a whole number"))
+            })
     }
+    /// Finite: what is not has no place in a configuration, where it would count as absent.
     pub(crate) fn float(&self, key: &str) -> Result<f64> {
         let value = self.get(key)?;
-        value
-            .to_f32()
-            .map(f64::from)
-            .or_else(|_| value.to_f64())
-            .map_err(|_| bad(self.path, format!("metadata key {key} is not a number")))
+        let number = value.to_f32().map(f64::from).or_else(|_| value.to_f64()).ok();
+        number.filter(|x| x.is_finite()).ok_or_else(|| {
+            let value: String = format!("{value:?}").chars().take(60).collect();
+            bad(self.path, format!("metadata key {key} = {value} is not a finite number"))
+        })
     }
     /// A value that has a default: only its absence means that, not another type.
     pub(super) fn or<T>(&self, key: &str, read: impl Fn(&Self, &str) -> Result<T>, default: T) -> Result<T> {

@@ -19,7 +19,7 @@ pub(crate) use metadata::Metadata;
 use text::{language, tokenizer_json};
 use unread::refuse_unread;
 
-use crate::architecture::{self, Rope, Said, bad};
+use crate::architecture::{self, Rope, Said, Scaling, bad};
 use crate::base::fits;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::{Checkpoint, Loaded};
@@ -175,6 +175,11 @@ fn describe(content: &Content, meta: &Metadata<'_>, file: &std::fs::File) -> Res
                 meta.path,
                 format!("tensor {FREQUENCIES} has {} values for {pairs} pairs", info.shape.elem_count()),
             ));
+        }
+        if made.ropes.first().is_some_and(|r| r.scaling != Scaling::None) {
+            let what =
+                format!("has a tensor {FREQUENCIES} beside a metadata key for rope scaling: two scalings");
+            return Err(bad(meta.path, what));
         }
         let divisors = Quantised::vector(file, content, FREQUENCIES)?.unwrap_or_default();
         let divisors = divisors.into_iter().map(f64::from).collect();
