@@ -54,14 +54,6 @@ fn quickstart_runs_on_every_family() {
             assert!(out.status.success(), "{}: {}", family.display(), text(&out.stderr));
         };
         run(&["adapter", "export", &id, &folder]);
-        run(&[
-            "--store",
-            &place.path("other").display().to_string(),
-            "adapter",
-            "import",
-            &folder,
-            "--behaviour",
-            "x",
-        ]);
+        run(&["--store", &place.path("other").display().to_string(), "adapter", "import", &folder]);
     }
 }

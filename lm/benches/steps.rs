@@ -9,7 +9,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use lm::{
     Adapter, AdapterConfig, Architecture, Checkpoint, Cut, Decoder, HostTensor, Objective, Precision,
-    Projection, Request, Row, Sampling, TrainRow,
+    Projection, Request, Row, Sampling, ScoreRequest, TrainRow,
 };
 
 fn main() {
@@ -111,4 +111,16 @@ fn generate_24_tokens(bencher: Bencher<'_, '_>, replies: u32) {
     bencher
         .counter(ItemsCount::new(24 * requests.len()))
         .bench_local(|| FAST.generate(&[], &requests, &[]).unwrap());
+}
+
+/// Items are candidates: 64 of up to three tokens after each of 16 prompts.
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn score_candidates(bencher: Bencher<'_, '_>) {
+    let requests: Vec<ScoreRequest> = (0..16u32)
+        .map(|i| ScoreRequest {
+            prompt: Row::plain((0..40).map(|t| t * 3 + i).collect()),
+            candidates: (0..64u32).map(|c| (0..=c % 3).map(|t| 100 + c * 7 + t).collect()).collect(),
+        })
+        .collect();
+    bencher.counter(ItemsCount::new(16usize * 64)).bench_local(|| FAST.score(&[], &requests).unwrap());
 }

@@ -358,6 +358,7 @@ mod tests {
         let (stub, log) = (folder.join("python"), folder.join("asked"));
         let script = format!(
             "#!/bin/sh\nif [ \"$1\" != -m ]; then exec python3 \"$@\"; fi\n\
+             case \"$PWD\" in */cache/.fetching-*) ;; *) echo \"runs in $PWD\" >&2; exit 1;; esac\n\
              while [ \"$1\" != -d ]; do shift; done\necho \"$3\" >> {log}\nsleep 0.1\n\
              test -f {folder}/\"$3\".whl || {{ echo \"ERROR: No matching distribution found for $3\" >&2; exit 1; }}\n\
              cp {folder}/\"$3\".whl \"$2\"/a-py3-none-any.whl\n",
@@ -410,11 +411,12 @@ mod tests {
         ("m-2==1.0", "m.gguf.part01", b"second half"),
     ];
 
-    /// Names in the cache.
+    /// Names in the cache, without notes of what was looked at.
     fn lies(options: &SourceOptions) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(&options.cache_dir)
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with(".checked"))
             .collect();
         names.sort();
         names
@@ -439,7 +441,11 @@ mod tests {
         options.offline = true;
         assert_eq!(model().locate(&options, &mut |line| panic!("{line}")).unwrap(), path);
         assert_eq!(std::fs::read_to_string(log).unwrap(), "m-0==1.0\nm-1==1.0\nm-2==1.0\n");
-        // Half a file, however it came there, is none.
+        // Other bytes of the same size are none, nor is half a file, however it came there.
+        std::fs::write(&path, b"second half, first half").unwrap();
+        assert!(model().locate(&options, &mut |_| {}).is_err());
+        std::fs::write(&path, b"first half, second half").unwrap();
+        assert_eq!(model().locate(&options, &mut |_| {}).unwrap(), path);
         std::fs::write(&path, "first half").unwrap();
         assert!(model().locate(&options, &mut |_| {}).is_err());
     }

@@ -122,7 +122,7 @@ fn what_contradicts_itself_or_is_not_computed_is_one_sentence() {
         ("qwen2", json!({"num_hidden_layers": 2}), &["layers.2", "belongs to no part"]),
         ("qwen2", json!({"num_hidden_layers": 9}), &["layers.4", "missing"]),
         ("qwen2", json!({"vocab_size": 321}), &["embed_tokens", "321"]),
-        ("olmo2", json!({"head_dim": 2}), &["q_proj", "shape"]),
+        ("olmo2", json!({"head_dim": 2}), &["q_norm", "shape"]),
         ("llama_linear", json!({"attention_bias": true}), &["q_proj.bias", "missing"]),
         ("qwen2", json!({"vocab_size": 64}), &["64"]),
     ];

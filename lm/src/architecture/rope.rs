@@ -71,12 +71,6 @@ impl Rope {
     /// Another with a divisor for each pair of dimensions, as GGUF files hold Llama 3's. Where they are those of a published setting,
     /// that is what is kept.
     pub(crate) fn divided(self, by: Vec<f64>) -> Result<Self, String> {
-        if !self.is_plain() {
-            return Err(format!(
-                "has a tensor of rotary frequencies and rope scaling {:?} as well",
-                self.scaling
-            ));
-        }
         let plain = Self::plain(self.dim, self.base).divisors();
         let factor = by.iter().copied().fold(1.0, f64::max);
         let known = Scaling::Llama3 { factor: factor.round(), low: 1.0, high: 4.0, original: 8192.0 };
