@@ -1,8 +1,9 @@
-"""Two builds of one benchmark against each other, in turns: `python3 bench/alternate.py OLD NEW [ROUNDS] [FILTER]`.
+"""Two builds of one benchmark against each other, in turns: `python3 bench/alternate.py OLD NEW [ROUNDS] [ARGUMENT...]`.
 
 OLD and NEW are executables of `cargo bench -p lm --bench steps --no-run` (cargo prints their paths) from two commits. Each
 round runs both, the second first in every other round; printed is, for each benchmark, the median over rounds of the ratio of
-the fastest sample of OLD to that of NEW: above 1 the new one is faster. Nothing else may run meanwhile.
+the fastest sample of OLD to that of NEW: above 1 the new one is faster. Further arguments go to both (`--sample-count 3`, a
+regular expression of names, `--skip REGEX`). Nothing else may run meanwhile.
 """
 
 import re
@@ -13,9 +14,9 @@ import sys
 UNITS = {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
-def times(executable: str, pattern: str) -> dict[str, float]:
+def times(executable: str, more: list[str]) -> dict[str, float]:
     """The fastest sample of each benchmark, in seconds."""
-    out = subprocess.run([executable, "--bench", pattern], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([executable, "--bench", *more], capture_output=True, text=True, check=True).stdout
     found, group = {}, ""
     for line in out.splitlines():
         name = re.match(r"[│ ]*[├╰]─ (.*?)\s{2,}", line + "  ")
@@ -33,11 +34,11 @@ def times(executable: str, pattern: str) -> dict[str, float]:
 def main() -> None:
     old, new = sys.argv[1:3]
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
-    pattern = sys.argv[4] if len(sys.argv) > 4 else ""
+    more = sys.argv[4:]
     ratios: dict[str, list[float]] = {}
     for i in range(rounds):
         first, second = (old, new) if i % 2 == 0 else (new, old)
-        both = {first: times(first, pattern), second: times(second, pattern)}
+        both = {first: times(first, more), second: times(second, more)}
         for name, seconds in both[old].items():
             ratios.setdefault(name, []).append(seconds / both[new][name])
         print(f"round {i + 1} of {rounds}", file=sys.stderr)
