@@ -2,6 +2,7 @@
 //!
 //! Needs a Python with torch, transformers and peft (`lm/tests/python/requirements.txt`), named by `LORAFAB_TEST_PYTHON`;
 //! `.ci/run` provides one. Without it the test says so and checks only that the export happens.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
 
