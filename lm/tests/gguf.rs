@@ -154,6 +154,9 @@ fn what_a_file_says_is_read_or_refused_by_its_name() {
     for _ in 0..8 {
         assert!(load(&two, folder.path()).unwrap_err().to_string().contains("aa.bias"));
     }
+    // Nobody knows how such a file cuts texts.
+    let message = load(&support::gguf::file_without("tokenizer.ggml.pre"), folder.path()).unwrap_err();
+    assert!(message.to_string().contains("tokenizer.ggml.pre"), "{message}");
     let harmless = [
         ("llama.rope.scaling.type", text("none")),
         ("llama.rope.scaling.factor", Value::F32(1.0)),

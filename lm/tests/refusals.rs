@@ -60,6 +60,7 @@ fn what_contradicts_itself_or_is_not_computed_is_one_sentence() {
             &["Phi3ForCausalLM", "SmolLM3ForCausalLM"],
         ),
         ("llama_linear", json!({"architectures": [7]}), &["architecture", "none"]),
+        ("llama_linear", json!({"architectures": null}), &["architectures is missing", "Olmo2ForCausalLM"]),
         ("llama_linear", json!({"model_type": "qwen2"}), &["model_type", "qwen2", "llama"]),
         (
             "qwen3",

@@ -86,6 +86,11 @@ impl Family {
     /// The family of a configuration.
     pub(super) fn of(facts: &Facts<'_>) -> Result<&'static Self> {
         let classes = facts.outer("architectures");
+        if classes.is_null() {
+            return Err(
+                facts.bad(format!("architectures is missing; {} are implemented", supported().join(", ")))
+            );
+        }
         let class = classes[0].as_str().unwrap_or("none");
         let Some(family) = FAMILIES.into_iter().find(|f| f.class == class) else {
             let why = refused(facts.whole()).map_or_else(String::new, |why| format!(" (it has {why})"));

@@ -40,9 +40,10 @@ struct Header {
 
 /// All but the weights, of which only the digest is taken.
 pub(crate) fn outline(path: &Path, precision: Precision, given: Option<&str>) -> Result<Outline> {
-    let weights = || -> Result<String> { digest(&mut fence::open::open(path, u64::MAX)?.0) };
+    let (file, size) = fence::open::open(path, u64::MAX)?;
+    let same = file.try_clone()?;
     // Each takes about as long as the other; what is wrong with the header is said first.
-    let (weights, header) = rayon::join(weights, || header(path, given));
+    let (weights, header) = rayon::join(|| digest(&same), || header_of(path, file, size, given));
     let Header { architecture, tokenizer, chat, name, .. } = header?;
     Ok(Outline::of(architecture, (tokenizer, chat, name), String::new(), weights?, precision))
 }
@@ -62,7 +63,11 @@ pub(crate) fn load(path: &Path, given: Option<&str>) -> Result<Loaded> {
 
 /// Opens a file and reads its header.
 fn open(path: &Path) -> Result<(std::fs::File, Content)> {
-    let (mut file, size) = fence::open::open(path, u64::MAX)?;
+    let (file, size) = fence::open::open(path, u64::MAX)?;
+    content_of(path, file, size)
+}
+
+fn content_of(path: &Path, mut file: std::fs::File, size: u64) -> Result<(std::fs::File, Content)> {
     check_header(path, &mut file, size)?;
     file.seek(SeekFrom::Start(0))?;
     let content = Content::read(&mut BufReader::with_capacity(1 << 20, &mut file))
@@ -79,8 +84,12 @@ pub(crate) fn language_of(path: &Path, given: Option<&str>) -> Result<(Tokenizer
 }
 
 fn header(path: &Path, given: Option<&str>) -> Result<Header> {
-    let (file, content) = open(path)?;
-    let size = file.metadata()?.len();
+    let (file, size) = fence::open::open(path, u64::MAX)?;
+    header_of(path, file, size, given)
+}
+
+fn header_of(path: &Path, file: std::fs::File, size: u64, given: Option<&str>) -> Result<Header> {
+    let (file, content) = content_of(path, file, size)?;
     let meta = Metadata::new(path, &content.metadata);
     let name = meta.string("general.architecture")?;
     architecture::of_gguf(name).map_err(|what| bad(path, what))?;

@@ -17,6 +17,9 @@ const USER_DEFINED: i64 = 4;
 const UNUSED: i64 = 5;
 const BYTE: i64 = 6;
 
+/// The key that names how a byte-level vocabulary cuts texts.
+const PRE: &str = "tokenizer.ggml.pre";
+
 /// What stands for a space in vocabularies of SentencePiece.
 const SPACE: char = '\u{2581}';
 
@@ -152,7 +155,16 @@ fn tokenizer(meta: &Metadata<'_>) -> Result<Tokenizer> {
 /// The tokenizer as the contents of a `tokenizer.json`.
 pub(super) fn tokenizer_json(meta: &Metadata<'_>) -> Result<Json> {
     let kind = meta.string("tokenizer.ggml.model")?;
-    let pre = meta.or("tokenizer.ggml.pre", |m, k| m.string(k).map(str::to_owned), "default".to_owned())?;
+    if kind == "gpt2" && !meta.values.contains_key(PRE) {
+        // Files of many models lack it that were made before it was invented, and each cuts texts in its own way.
+        return Err(bad(
+            meta.path,
+            format!(
+                "has no metadata key {PRE}, so nobody knows how it cuts texts; use a newer file, or the model's Hugging Face folder"
+            ),
+        ));
+    }
+    let pre = meta.or(PRE, |m, k| m.string(k).map(str::to_owned), "default".to_owned())?;
     match (kind, Cut::named(&pre)) {
         ("gpt2", Some(cut)) => byte_level_json(meta, cut, &pre),
         ("llama", _) => pieces_json(meta),

@@ -136,7 +136,7 @@ impl Decoder {
     /// Packs a checkpoint's weights for the processor.
     ///
     /// # Errors
-    /// If a tensor cannot be read or holds a value that is not finite.
+    /// If a tensor cannot be read or holds a value that is not finite, or the files change meanwhile.
     pub fn new(checkpoint: &Checkpoint, precision: Precision) -> Result<Self> {
         Ok(Self { verbs: Box::new(Model::new(checkpoint, Cpu { precision })?) })
     }

@@ -13,7 +13,7 @@ use std::path::Path;
 pub(crate) use memory::Memory;
 pub(crate) use merged::Merged;
 pub(crate) use quantised::{FREQUENCIES, Quantised, digest};
-pub(crate) use safetensors::{Safetensors, header};
+pub(crate) use safetensors::{Safetensors, hash, header};
 
 use crate::architecture::{Tensor, bad};
 use crate::{Architecture, Error, Result};

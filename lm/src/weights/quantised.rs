@@ -1,6 +1,5 @@
 //! Weights in a GGUF file, dequantised a few rows at a time.
 
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -32,9 +31,9 @@ fn stamp(file: &std::fs::File) -> Result<(u64, i64, i64)> {
 
 impl Quantised {
     /// Takes over a file whose header was read and checked, and returns the blake3 of its bytes.
-    pub(crate) fn new(path: &Path, mut file: std::fs::File, content: Content) -> Result<(Self, String)> {
+    pub(crate) fn new(path: &Path, file: std::fs::File, content: Content) -> Result<(Self, String)> {
         let stamp = stamp(&file)?;
-        let digest = digest(&mut file)?;
+        let digest = digest(&file)?;
         Ok((Self { path: path.to_owned(), file, content, stamp }, digest))
     }
 
@@ -70,10 +69,10 @@ fn numbers(file: &std::fs::File, start: u64, info: &TensorInfo, from: usize, n: 
     Ok(tensor.dequantize(&Device::Cpu)?.to_vec1::<f32>()?)
 }
 
-pub(crate) fn digest(file: &mut (impl Read + Seek)) -> Result<String> {
-    file.seek(SeekFrom::Start(0))?;
+/// blake3 of a file's bytes.
+pub(crate) fn digest(file: &std::fs::File) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    std::io::copy(&mut std::io::BufReader::with_capacity(1 << 20, file), &mut hasher)?;
+    super::hash(&mut hasher, file)?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 

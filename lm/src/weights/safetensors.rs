@@ -150,8 +150,8 @@ fn width(dtype: Dtype) -> usize {
     if dtype == Dtype::F32 { 4 } else { 2 }
 }
 
-/// Hashes a file's bytes from its beginning.
-fn hash(hasher: &mut blake3::Hasher, file: &File) -> Result<()> {
+/// Hashes a file's bytes from its beginning, wherever its readers are.
+pub(crate) fn hash(hasher: &mut blake3::Hasher, file: &File) -> Result<()> {
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
     loop {

@@ -66,6 +66,20 @@ pub(crate) fn file(dtype: GgmlDType) -> Vec<u8> {
 
 /// The same with more metadata, which goes before what is there, and more tensors, by name and shape.
 pub(crate) fn file_with(dtype: GgmlDType, more: &[(&str, Value)], added: &[(&str, Vec<usize>)]) -> Vec<u8> {
+    made(dtype, more, added, None)
+}
+
+/// The same without a metadata key.
+pub(crate) fn file_without(key: &str) -> Vec<u8> {
+    made(GgmlDType::F32, &[], &[], Some(key))
+}
+
+fn made(
+    dtype: GgmlDType,
+    more: &[(&str, Value)],
+    added: &[(&str, Vec<usize>)],
+    without: Option<&str>,
+) -> Vec<u8> {
     let texts =
         |items: Vec<String>| Value::Array(items.into_iter().map(Value::String).collect::<Vec<Value>>());
     let number = |n: usize| Value::U32(n as u32);
@@ -105,7 +119,7 @@ pub(crate) fn file_with(dtype: GgmlDType, more: &[(&str, Value)], added: &[(&str
     let metadata: Vec<(&str, &Value)> = metadata
         .iter()
         .map(|(k, v)| (*k, v))
-        .filter(|(k, _)| !more.iter().any(|(m, _)| m == k))
+        .filter(|(k, _)| !more.iter().any(|(m, _)| m == k) && without != Some(*k))
         .chain(more.iter().map(|(k, v)| (*k, v)))
         .collect();
     let views: Vec<(&str, &QTensor)> = quantised.iter().map(|(n, t)| (n.as_str(), t)).collect();
