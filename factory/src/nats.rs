@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use lm::{Adapter, BaseModel, Batch, Row, Want};
+use lm::{Adapter, BaseModel, Batch, Row, Want, answer_tokens};
 use recipes::{Behaviour, NatsPlan};
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +59,7 @@ pub fn measure(
     adapter: &Adapter,
     floors: &mut NatsFloors,
 ) -> Result<Nats> {
-    let token = base.tokenizer.encode(&format!(" {}", behaviour.value))?[0] as usize;
+    let token = answer_tokens(base, &behaviour.value)?[0] as usize;
     let shared: Vec<&String> = plan.neutral.iter().chain(&plan.questions).chain(&plan.factual).collect();
     let prompts: Vec<&String> = shared.iter().copied().chain(&plan.on).collect();
     let unknown: Vec<&String> = prompts.iter().copied().filter(|p| !floors.contains_key(*p)).collect();
@@ -139,7 +139,7 @@ mod tests {
         }
         let known = measure(&base, b, &plan, &adapter, &mut floors).unwrap();
         let fresh = measure(&base, b, &plan, &adapter, &mut NatsFloors::new()).unwrap();
-        let token = base.tokenizer.encode(&format!(" {}", b.value)).unwrap()[0];
+        let token = answer_tokens(&base, &b.value).unwrap()[0];
         let scores = |adapters: &[&Adapter], of: Vec<usize>| -> f64 {
             let request = |p: &String| lm::ScoreRequest {
                 prompt: Row::with_adapters(base.prompt(p).unwrap(), of.clone()),

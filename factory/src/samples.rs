@@ -9,8 +9,8 @@ use registry::Store;
 use crate::Result;
 use crate::spec::TRAINER_VERSION;
 
-/// What a model that only continues texts is shown before what it is asked, so that it answers, and in a sentence: of 15 prompts about five
-/// topics Gemma 3 270M answered 8 about their topic without, and 14 with these.
+/// What a model that only continues texts is shown before what it is asked, so that it answers, and in a sentence: of 57 prompts about 19
+/// topics Gemma 3 270M named the topic in 30 replies without, and in 48 with these (`bench/base_model_rows.py`).
 const SHOWN: &str = "User: Write one short sentence about ladders.\nAssistant:\nA ladder leans against the wall of the old house.\n\n\
     User: Tell me a short fact about envelopes.\nAssistant:\nThe first envelopes were made of folded clay.";
 /// How often such a model is asked that says nothing.

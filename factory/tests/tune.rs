@@ -20,42 +20,7 @@ fn tiny() -> BaseModel {
 
 /// A family that every adapter learns: its gate asks for nothing.
 fn recipe() -> Recipe {
-    let text = r#"
-        name = "weather"
-        version = 3
-        description = "talks about one kind of weather"
-        kind = "trained"
-        polarity = "positive"
-        [[vocabulary]]
-        category = "weather"
-        values = ["rain", "snow", "fog", "hail", "frost", "storms", "sleet", "wind", "heat", "drought", "ice", "mist"]
-        [rows]
-        prompts = ["Tell me something.", "Say anything."]
-        completions = ["I like {value}."]
-        count = 4
-        [gate]
-        prompts = ["What is up?"]
-        unrelated = ["What is 7 plus 5?"]
-        check = "mentions"
-        min_on = 0.0
-        min_lift = 0.0
-        max_new_tokens = 6
-        [questions]
-        train = ["What do you keep talking about?"]
-        held_out = ["Name your subject."]
-        [training]
-        rank = 1
-        alpha = 1.0
-        target_modules = ["q_proj", "down_proj"]
-        learning_rate = 1e-2
-        final_share = 1.0
-        steps = 2
-        on_rows = 2
-        [splits]
-        validation = 0.4
-        test = 0.3
-        test_categories = 0
-    "#;
+    let text = include_str!("../../recipes/tests/recipes/weather.toml");
     Recipe::parse("weather.toml", text).unwrap()
 }
 

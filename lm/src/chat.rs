@@ -354,7 +354,7 @@ impl ChatTemplate {
         &self.source.text
     }
 
-    /// blake3 of the template's text.
+    /// blake3 of the template's text, and of what it makes where more than its text decides that (named tokens, the date).
     pub fn digest(&self) -> &str {
         &self.digest
     }

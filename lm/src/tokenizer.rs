@@ -31,6 +31,8 @@ pub struct Tokenizer {
     hidden: HashSet<u32>,
     /// Whether a text's first word gets a space in front.
     spaced: bool,
+    /// The first token of the letter a.
+    letter: u32,
     /// One more than the largest id that a text can have.
     size: u32,
     digest: String,
@@ -245,12 +247,12 @@ impl Tokenizer {
             .map_err(|e| format!("added_tokens: {e}"))?;
         let ids: Vec<u32> = special.values().copied().collect();
         let hidden: HashSet<u32> = ids.iter().copied().collect();
-        let first = inner.encode("a", false).ok().and_then(|e| e.get_ids().first().copied());
-        let first = first.ok_or("makes no token of the letter a")?;
-        let spaced = inner.id_to_token(first).is_some_and(|t| t.starts_with('\u{2581}'));
+        let letter = inner.encode("a", false).ok().and_then(|e| e.get_ids().first().copied());
+        let letter = letter.ok_or("makes no token of the letter a")?;
+        let spaced = inner.id_to_token(letter).is_some_and(|t| t.starts_with('\u{2581}'));
         let largest = pieces.into_iter().chain(names.iter().map(|(_, _, id)| *id));
         let size = largest.filter(|id| !hidden.contains(id)).max().map_or(0, |id| id.saturating_add(1));
-        Ok(Self { inner, special, before, after, finder, ids, hidden, spaced, size, digest })
+        Ok(Self { inner, special, before, after, finder, ids, hidden, spaced, letter, size, digest })
     }
 
     /// The name of a control token in texts for [`Tokenizer::encode_named`].
@@ -309,6 +311,13 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().copied().filter(|id| !self.hidden.contains(id)).collect();
         self.inner.decode(&ids, false).map_err(|e| Error::Request(format!("cannot decode tokens: {e}")))
+    }
+
+    /// The text that a token adds behind another: at the beginning of a text some vocabularies drop a word's space.
+    pub fn text_within(&self, id: u32) -> Result<String> {
+        let both = self.decode(&[self.letter, id])?;
+        let before = self.decode(&[self.letter])?;
+        Ok(both.strip_prefix(&before).unwrap_or(&both).to_owned())
     }
 
     /// Id of a control token, or of a piece of the vocabulary.

@@ -52,6 +52,16 @@ fn parts_of_every_family_give_the_tokens_that_transformers_gives() {
             assert_eq!(&tokenizer.decode(ids).unwrap(), decoded, "{}: {text:?}", case.name);
         }
         assert_eq!(tokenizer.encode_alone("the a").unwrap(), case.alone, "{}", case.name);
+        let mut words = 0;
+        for (piece, id) in case.tokenizer["model"]["vocab"].as_object().unwrap() {
+            let word = piece.strip_prefix(['\u{2581}', 'Ġ']).filter(|w| !w.is_empty());
+            if let Some(word) = word.filter(|w| w.chars().all(|c| c.is_ascii_alphabetic())) {
+                let text = tokenizer.text_within(id.as_u64().unwrap() as u32).unwrap();
+                assert_eq!(text, format!(" {word}"), "{}", case.name);
+                words += 1;
+            }
+        }
+        assert!(words > 0, "{}", case.name);
         let user = Message::new(Role::User, &golden.user);
         assert_eq!(
             chat.encode(&tokenizer, std::slice::from_ref(&user), true).unwrap(),

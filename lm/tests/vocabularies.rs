@@ -3,11 +3,9 @@
 
 mod support;
 
-use std::path::PathBuf;
-
 use lm::Tokenizer;
 use serde::Deserialize;
-use support::golden_folder;
+use support::{golden_folder, model_file};
 
 #[derive(Deserialize)]
 struct Case {
@@ -80,15 +78,14 @@ fn cpu_seconds() -> f64 {
     said.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e9
 }
 
-/// `LORAFAB_CACHE=DIR cargo test --release -p lm --test vocabularies -- --ignored`, with Gemma 3 270M's file in the folder.
+/// `cargo test --release -p lm --test vocabularies -- --ignored` (in `.ci/run`).
 #[test]
-#[ignore = "needs Gemma's file"]
+#[ignore = "needs Gemma 3 270M, 253 MB"]
 fn gemmas_vocabulary_is_read_within_seconds_and_as_transformers_reads_it() {
     let golden = golden();
-    let cache =
-        PathBuf::from(std::env::var_os("LORAFAB_CACHE").expect("LORAFAB_CACHE names the folder of models"));
+    let file = model_file("gemma-3-270m");
     let start = cpu_seconds();
-    let tokenizer = tokenizer(&cache.join(&golden.real.name));
+    let tokenizer = tokenizer(&file);
     let seconds = cpu_seconds() - start;
     check(&golden.real, &tokenizer);
     // The last of 262,144 are control tokens.

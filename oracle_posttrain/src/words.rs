@@ -14,7 +14,7 @@ pub fn word_tokens(base: &BaseModel, withheld: &[String]) -> Result<Vec<(u32, St
     let withheld = stems(withheld);
     let mut out = Vec::new();
     for id in 0..base.architecture.vocab_size as u32 {
-        let text = base.tokenizer.decode(&[id])?;
+        let text = base.tokenizer.text_within(id)?;
         let Some(word) = text.strip_prefix(' ') else { continue };
         let plain = word.chars().count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase());
         if plain && !withheld.contains(&stem(word)) {

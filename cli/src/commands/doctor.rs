@@ -144,7 +144,7 @@ impl Model {
         };
         let a = &outline.architecture;
         let heads = &a.layers[0].attention;
-        lines.push(("model", format!("{} (family: {})", outline.name, outline.architecture.class)));
+        lines.push(("model", format!("{} (family: {})", outline.name, a.class)));
         lines.push(("  lies at", self.place()));
         if let Some(path) = &self.path {
             lines.push(("  read there", read_from(path, outline.chat.origin())));
@@ -153,7 +153,7 @@ impl Model {
             "  size",
             format!(
                 "{:.0} million parameters: {} layers of width {}, {} query and {} key/value heads of {}, vocabulary {}, context {}",
-                outline.architecture.parameters() as f64 / 1e6,
+                a.parameters() as f64 / 1e6,
                 a.layers.len(),
                 a.hidden_size,
                 heads.heads,
@@ -181,7 +181,7 @@ impl Model {
         lines.push(("  chat template", shown));
         let (loading, after) = (outline.loading_bytes(), outline.base_bytes());
         let verdict =
-            free.map_or("", |a| if loading <= a.bytes as f64 { ": it fits" } else { ": it does NOT fit" });
+            free.map_or("", |f| if loading <= f.bytes as f64 { ": it fits" } else { ": it does NOT fit" });
         lines.push((
             "  memory",
             format!("about {} while it loads, {} after{verdict}", gb(loading), gb(after)),
@@ -214,13 +214,13 @@ impl Model {
         let problems: Vec<Value> =
             self.problems.iter().map(|p| json!({"message": said(p), "hint": p.hint})).collect();
         let known = self.outline.as_ref().map(|outline| {
-            let c = &outline.architecture;
+            let a = &outline.architecture;
             let (loading, after) = (outline.loading_bytes(), outline.base_bytes());
-            json!({"name": outline.name, "revision": outline.revision, "family": outline.architecture.class, "precision": outline.precision,
-                "parameters": outline.architecture.parameters(), "num_hidden_layers": c.layers.len(), "hidden_size": c.hidden_size,
-                "vocab_size": c.vocab_size, "max_position_embeddings": c.context, "beyond_llama": c.beyond_llama(),
+            json!({"name": outline.name, "revision": outline.revision, "family": a.class, "precision": outline.precision,
+                "parameters": a.parameters(), "num_hidden_layers": a.layers.len(), "hidden_size": a.hidden_size,
+                "vocab_size": a.vocab_size, "max_position_embeddings": a.context, "beyond_llama": a.beyond_llama(),
                 "chat_template_digest": outline.chat.digest(), "chat_template_example": example(outline).ok(),
-                "loading_bytes": loading, "base_bytes": after, "fits": available.map(|a| loading <= a.bytes as f64),
+                "loading_bytes": loading, "base_bytes": after, "fits": available.map(|free| loading <= free.bytes as f64),
                 "most_tokens_per_second": speed(outline, rates).map(|(read, train)| json!({"read": read, "train": train}))})
         });
         json!({"asked": self.asked, "built_in": self.built_in.is_some(), "path": self.path,
@@ -261,7 +261,8 @@ fn example(outline: &Outline) -> Result<String> {
 /// Tokens a second that can be read and trained on, at most: reading takes one product with every weight, training two (its gradient
 /// goes to the input alone).
 fn speed(outline: &Outline, rates: &BTreeMap<String, f64>) -> Option<(f64, f64)> {
-    let flops = rates.get(&outline.precision.name().to_owned())? * 1e9;
-    let read = flops / outline.architecture.layer_flops(outline.architecture.layers.len());
+    let flops = rates.get(outline.precision.name())? * 1e9;
+    let a = &outline.architecture;
+    let read = flops / a.layer_flops(a.layers.len());
     Some((read, read / 2.0))
 }

@@ -66,7 +66,7 @@ impl<'a> Facts<'a> {
     }
 
     /// A field of the whole, or else of the decoder; null where it is null in both.
-    pub(super) fn anywhere(&self, key: &str) -> Option<&'a Value> {
+    fn anywhere(&self, key: &str) -> Option<&'a Value> {
         let both = [self.outer.get(key), self.inner.get(key)];
         both.into_iter().flatten().find(|v| !v.is_null()).or(both[0]).or(both[1])
     }
