@@ -22,6 +22,9 @@ use crate::{Error, Result};
 /// The file of an adapter that holds the losses of its training (`training/1`; a reader's `training.json` has another form).
 pub const CURVE_FILE: &str = "curve.json";
 
+/// The tag of adapters that are members of a sweep: what was set for them.
+pub const SWEEP: &str = "sweep";
+
 /// What became of one member of a pack.
 #[derive(Debug)]
 pub enum Outcome {
@@ -216,6 +219,11 @@ fn new_adapter(
     ]);
     if let Some(trigger) = &b.trigger {
         tags.insert("trigger".into(), trigger.clone());
+    }
+    if !b.variant.is_empty() {
+        // What sets it apart from the others of its value, as a whole and one by one.
+        tags.insert(SWEEP.into(), b.id.split_once('@').map_or_else(String::new, |(_, mark)| mark.to_owned()));
+        tags.extend(b.variant.clone());
     }
     if let Some(factor) = b.redrawn_factor() {
         tags.insert("redrawn_factor".into(), format!("{factor:?}"));

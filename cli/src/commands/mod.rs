@@ -15,6 +15,10 @@ mod registry;
 mod settings;
 mod tune;
 
+pub(crate) use adapter::ImportArgs;
+pub(crate) use factory::GateArgs;
+pub(crate) use recipe::NewRecipe;
+
 use crate::args::{Cli, Command};
 use crate::context::Context;
 use crate::error::Result;
