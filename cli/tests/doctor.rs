@@ -38,25 +38,26 @@ fn a_model_at_hand_is_described_without_being_loaded() {
 #[test]
 fn what_is_not_at_hand_is_not_fetched_and_what_is_wrong_is_said() {
     let place = Place::new();
-    let doctor = |model: &str| {
+    let doctor = |model: &str, code: i32| {
         let out = place
             .command(&["--json", "--model", model, "doctor"])
             .env("LORAFAB_PYTHON", "/bin/false")
             .output()
             .unwrap();
-        assert!(out.status.success(), "{}", text(&out.stderr));
+        assert_eq!(out.status.code(), Some(code), "{}", text(&out.stderr));
         serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap()["model"].clone()
     };
     for (name, built_in) in [("gemma-3-270m", true), ("default", true), ("smollm2-135m", true)] {
-        let model = doctor(name);
+        let model = doctor(name, 0);
         assert_eq!((&model["path"], &model["problems"]), (&().into(), &serde_json::json!([])), "{name}");
         assert_eq!(model["built_in"], built_in);
     }
     let message = |model: &serde_json::Value| model["problems"][0]["message"].as_str().unwrap().to_owned();
-    assert!(message(&doctor("/nowhere/model.gguf")).contains("does not exist"));
+    assert!(message(&doctor("/nowhere/model.gguf", 5)).contains("does not exist"));
     let bad = place.path("bad.gguf");
     std::fs::write(&bad, "this is no model").unwrap();
-    assert!(message(&doctor(bad.to_str().unwrap())).contains("GGUF"));
+    assert!(!place.path("store").exists(), "a look made a store");
+    assert!(message(&doctor(bad.to_str().unwrap(), 5)).contains("GGUF"));
 }
 
 #[test]
@@ -72,7 +73,9 @@ fn a_model_that_cannot_fit_is_refused_with_the_figures_before_it_is_loaded() {
         .unwrap();
     support::assert_error(&by_variable, 5, &parts);
     assert!(!text(&by_variable.stderr).contains("loading"), "it was loaded first");
-    let doctor = place.json(&["--memory", "100KB", "doctor"]);
+    let doctor = place.run(&["--json", "--memory", "100KB", "doctor"]);
+    assert_eq!(doctor.status.code(), Some(5), "it would not work");
+    let doctor: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
     assert_eq!(doctor["available_memory_bytes"], 100_000);
     assert_eq!(doctor["model"]["outline"]["fits"], false);
     let plan = place.json(&["--memory", "100KB", "factory", "plan"]);

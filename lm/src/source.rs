@@ -117,6 +117,12 @@ pub fn name(options: &SourceOptions, path: &Path) -> Name {
         return Name { name: builtin.hub.to_owned(), revision: None };
     }
     let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // A built-in model's file that is named by its place is the same model: its bytes were checked when it came into the cache.
+    let cache = std::path::absolute(&options.cache_dir).unwrap_or_else(|_| options.cache_dir.clone());
+    let kept = |b: &&BuiltIn| place == cache.join(b.weights.file) && b.cached(&cache).is_some();
+    if let Some(builtin) = crate::BUILT_IN.iter().find(kept) {
+        return Name { name: builtin.hub.to_owned(), revision: None };
+    }
     let (repository, commit) = snapshot(&place).unzip();
     let revision = commit.filter(|c| c.len() == 40 && c.bytes().all(|b| b.is_ascii_hexdigit()));
     let given = Path::new(&options.model).exists();

@@ -16,7 +16,8 @@ use crate::output::{print, print_json};
 
 pub(crate) fn run(context: &Context<'_>) -> Result {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let store = context.store()?.stats()?;
+    // A look makes no store.
+    let adapters = if context.has_catalogue() { context.store_to_look()?.stats()?.adapters } else { 0 };
     let cache = Context::cache_path();
     let models: Vec<(&BuiltIn, bool)> = BUILT_IN.iter().map(|b| (b, b.cached(&cache).is_some())).collect();
     let rates: BTreeMap<String, f64> = [Precision::F32, Precision::fastest()]
@@ -30,12 +31,13 @@ pub(crate) fn run(context: &Context<'_>) -> Result {
             .iter()
             .map(|(b, cached)| json!({"names": b.names, "hub": b.hub, "bytes": b.weights.bytes, "cached": cached}))
             .collect();
-        return print_json(
+        print_json(
             &json!({"schema": "doctor/2", "threads": threads, "simd": simd_level().name(), "product_gflops": rates, "precision": Precision::fastest(),
             "available_memory_bytes": available.as_ref().map(|a| a.bytes), "available_memory_by": available.as_ref().map(|a| a.by.text()),
-            "store": context.store_path(), "adapters": store.adapters, "built_in_models": built_in,
+            "store": context.store_path(), "adapters": adapters, "built_in_models": built_in,
             "model": model.json(available.as_ref(), &rates)}),
-        );
+        )?;
+        return model.verdict();
     }
     let built_in: Vec<String> = models
         .iter()
@@ -57,11 +59,12 @@ pub(crate) fn run(context: &Context<'_>) -> Result {
             "memory",
             free.map_or("unknown".into(), |a| format!("{} free ({})", gb(a.bytes as f64), a.by.text())),
         ),
-        ("store", format!("{} ({} adapters)", context.store_path().display(), store.adapters)),
+        ("store", format!("{} ({} adapters)", context.store_path().display(), adapters)),
         ("built-in models", built_in.join("\n")),
     ];
     lines.extend(model.lines(free, &rates));
-    print(&lines.iter().map(|(name, text)| entry(name, text)).collect::<Vec<_>>().join("\n"))
+    print(&lines.iter().map(|(name, text)| entry(name, text)).collect::<Vec<_>>().join("\n"))?;
+    model.verdict()
 }
 
 /// A name and what is said of it, further lines below the first.
@@ -112,6 +115,11 @@ impl Model {
             found.problems.extend(check(outline, Outline::loading_bytes, available).err());
         }
         Ok(found)
+    }
+
+    /// Fails as the first command that uses the model would.
+    fn verdict(self) -> Result {
+        self.problems.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// Where it lies, or what is to be had.
