@@ -659,7 +659,12 @@ pub(crate) enum OracleCommand {
         scratch: bool,
     },
     /// Ask an oracle about an adapter's activations
-    Ask(AskArgs),
+    Ask {
+        #[command(flatten)]
+        ask: AskArgs,
+        #[command(flatten)]
+        cap: CapArgs,
+    },
 }
 
 /// What one job may cost, by its form alone; checked before any weight is loaded.
@@ -704,6 +709,8 @@ pub(crate) enum InterventionCommand {
         /// Oracle (the newest if none is given)
         #[arg(long)]
         reader: Option<String>,
+        #[command(flatten)]
+        cap: CapArgs,
     },
 }
 

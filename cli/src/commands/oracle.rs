@@ -8,6 +8,7 @@ use lm::BaseModel;
 use oracle_posttrain::{OracleMethod, lens_of_reader};
 use registry::Store;
 
+use super::intervention::hold_question_to_cap;
 use super::readers::{ANSWER_TOKENS, ask, default_arm, describe, find, supervision};
 use crate::args::OracleCommand;
 use crate::context::{Context, STOP, watch_signals};
@@ -45,9 +46,11 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             arm.check(&base)?;
             train(context, &mut store, &base, &s, &arm, args.seed, start.as_ref(), "oracle")
         }
-        OracleCommand::Ask(args) => {
+        OracleCommand::Ask { ask: args, cap } => {
             let families = ["oracle-posttrained", "oracle-scratch"];
             ask(context, args, &families, |store, base, reader, diff, question| {
+                let record = store.adapter(&args.adapter)?;
+                hold_question_to_cap(store, base, &record, reader, question, cap.cap())?;
                 let lens = lens_of_reader(store, base, reader)?;
                 Ok(oracle_posttrain::ask(base, &lens, diff, &reader.adapter, question, ANSWER_TOKENS)?)
             })

@@ -1,6 +1,6 @@
 //! `registry stats|check|gc|rebuild`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use registry::Store;
@@ -10,6 +10,7 @@ use crate::args::RegistryCommand;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{count, print, print_json, table};
+use crate::progress::Bar;
 
 pub(crate) fn run(context: &Context<'_>, command: &RegistryCommand) -> Result {
     let mut store = context.existing_store()?;
@@ -61,14 +62,14 @@ pub(crate) fn run(context: &Context<'_>, command: &RegistryCommand) -> Result {
 
 fn check(context: &Context<'_>, store: &mut Store, repair: bool) -> Result {
     let mended = if repair { Some(store.repair()?) } else { None };
-    let shown = AtomicU64::new(0);
+    let bar = Mutex::new(Bar::new(context.global.quiet, "hashing files"));
+    // Several threads hash; one that finds the bar taken goes on.
     let report = store.check(&|done, all| {
-        // A line for every tenth of many files.
-        let tenth = (done * 10 / all.max(1)) as u64;
-        if all >= 2000 && shown.fetch_max(tenth, Ordering::Relaxed) < tenth {
-            context.say(&format!("hashed {done} of {all} files"));
+        if let Ok(mut bar) = bar.try_lock() {
+            bar.show(done, all);
         }
     })?;
+    drop(bar);
     let rate = report.bytes as f64 / report.seconds.max(1e-9) / 1e9;
     if context.global.json {
         print_json(

@@ -102,20 +102,23 @@ impl Catalogue {
 
 impl Store {
     /// Re-hashes the files of the adapters that pass the filter.
-    pub fn verify(&self, filter: &Filter) -> Result<Vec<VerifyOutcome>> {
+    pub fn verify(
+        &self,
+        filter: &Filter,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<VerifyOutcome>> {
         let check = |r: &AdapterRecord| -> Result<()> {
             self.get_blob(&r.weights)?;
             r.extra_files.values().try_for_each(|d| self.get_blob(d).map(drop))
         };
-        Ok(self
-            .adapters(filter)?
-            .into_iter()
-            .map(|r| VerifyOutcome {
-                problem: check(&r).err().map(|e| e.to_string()),
-                id: r.id,
-                behaviour: r.behaviour,
-            })
-            .collect())
+        let records = self.adapters(filter)?;
+        let all = records.len();
+        let outcome = |(i, r): (usize, AdapterRecord)| {
+            let problem = check(&r).err().map(|e| e.to_string());
+            progress(i + 1, all);
+            VerifyOutcome { problem, id: r.id, behaviour: r.behaviour }
+        };
+        Ok(records.into_iter().enumerate().map(outcome).collect())
     }
 
     /// The catalogue as it stands at one moment, and what of it contradicts itself.
@@ -411,7 +414,7 @@ mod tests {
         assert!(found[1].contains("topic/cats") && found[1].contains("damaged"), "{found:?}");
         assert!(found[0].contains("its log ends with queued"), "{found:?}");
         assert!(store.weights(&a).unwrap_err().to_string().contains("damaged"));
-        assert_eq!(store.verify(&Filter::all()).unwrap().iter().filter(|v| v.problem.is_some()).count(), 1);
+        assert_eq!(store.verify(&Filter::all(), &mut |_, _| {}).unwrap().iter().filter(|v| v.problem.is_some()).count(), 1);
     }
 
     /// A value of the same shape that is another one.

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json, print_result};
+use crate::progress::beside;
 
 pub(super) fn peft(context: &Context<'_>, adapter: &str, dir: &Path, force: bool) -> Result {
     let store = context.existing_store()?;
@@ -54,7 +55,9 @@ pub(super) fn merged(context: &Context<'_>, adapter: &str, dir: &Path, dtype: &s
     let readme = exchange::peft::merged_card(&record, &base.name);
     let extra = [("lorafab.json", format!("{card:#}\n")), (exchange::peft::CARD, readme)];
     let extra = BTreeMap::from(extra.map(|(name, text)| (name.to_owned(), text.into_bytes())));
-    let done = lm::export(&source, &loaded, &[&own], dtype, SHARD_BYTES, &extra, dir)?;
+    let done = beside(context.global.quiet, "writing the merged model", || {
+        lm::export(&source, &loaded, &[&own], dtype, SHARD_BYTES, &extra, dir)
+    })?;
     let types: Vec<&str> = done.dequantised_from.iter().map(String::as_str).collect();
     if !types.is_empty() {
         context.say(&format!(

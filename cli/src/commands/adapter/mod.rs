@@ -21,6 +21,7 @@ use crate::args::AdapterCommand;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{count, print, print_json};
+use crate::progress::Bar;
 
 pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
     match command {
@@ -58,7 +59,9 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
                 Some(id) => Filter::all().equals("id", &store.adapter(id)?.id),
                 None => Filter::all(),
             };
-            let outcomes = store.verify(&filter)?;
+            let mut bar = Bar::new(context.global.quiet, "hashing adapters");
+            let outcomes = store.verify(&filter, &mut |done, all| bar.show(done, all))?;
+            drop(bar);
             let bad: Vec<_> = outcomes.iter().filter(|o| o.problem.is_some()).collect();
             if context.global.json {
                 print_json(&json!({"schema": "adapter-verify/1", "outcomes": outcomes}))?;

@@ -12,10 +12,13 @@ use super::sound::looked_at;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{count, print, print_json, print_result};
+use crate::progress::beside;
 
 pub(super) fn unbundle(context: &Context<'_>, file: &Path) -> Result {
     // Refused before there is a store.
-    let done = Bundle::read(file, &looked_at)?.take_in(&mut context.store()?)?;
+    let done = beside(context.global.quiet, "checking and taking in", || -> Result<_> {
+        Ok(Bundle::read(file, &looked_at)?.take_in(&mut context.store()?)?)
+    })?;
     if context.global.json {
         return print_json(
             &json!({"schema": "adapter-unbundle/1", "added": done.added, "known": done.known}),
@@ -28,7 +31,7 @@ pub(super) fn bundle(context: &Context<'_>, file: &Path, conditions: &[String], 
     let store = context.existing_store()?;
     let records = chosen(&store, conditions)?;
     let if_exists = if force { IfExists::Replace } else { IfExists::Fail };
-    export(&store, &records, file, if_exists)?;
+    beside(context.global.quiet, "writing the bundle", || export(&store, &records, file, if_exists))?;
     context.say(&count(records.len(), "adapter"));
     print_result(context.global.json, "adapter-bundle/1", "file", &file.display().to_string())
 }
@@ -36,7 +39,9 @@ pub(super) fn bundle(context: &Context<'_>, file: &Path, conditions: &[String], 
 pub(super) fn dataset(context: &Context<'_>, dir: &Path, conditions: &[String]) -> Result {
     let store = context.existing_store()?;
     let records = chosen(&store, conditions)?;
-    let files = exchange::dataset::export(&store, &records, dir)?;
+    let files = beside(context.global.quiet, "writing the data set", || {
+        exchange::dataset::export(&store, &records, dir)
+    })?;
     context.say(&format!("{} in {}", count(records.len(), "adapter"), count(files, "file")));
     if files > exchange::dataset::HUB_FILES {
         context.say("warning: that is more files than a repository on the Hub should hold; export it in parts with --where");

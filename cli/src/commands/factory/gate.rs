@@ -11,6 +11,7 @@ use super::super::readers::{made_at_precision, say_precisions};
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json, table};
+use crate::progress::beside;
 
 #[derive(Debug, Args)]
 #[command(
@@ -46,7 +47,10 @@ pub(super) fn run(context: &Context<'_>, args: &GateArgs) -> Result {
     let adapter = factory::load_adapter(&store, &base, &record)?;
     let prompts = behaviour.gate.on.len() + behaviour.gate.near.len() + behaviour.gate.off.len();
     context.say(&format!("{prompts} replies with the adapter, and without it"));
-    let found = gate(&base, &[(&behaviour, &adapter)], &mut Floors::default())?.remove(0);
+    let found = beside(context.global.quiet, "gating", || {
+        gate(&base, &[(&behaviour, &adapter)], &mut Floors::default())
+    })?
+    .remove(0);
     let ceiling = ceiling(&store, &base.digest(), &recipe.name)?;
     let fresh = record.status == Status::Untested || record.evaluations.contains_key(GATE_FILE);
     if fresh {

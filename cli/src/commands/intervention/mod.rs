@@ -18,6 +18,7 @@ use crate::args::{CapArgs, InterventionCommand};
 use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_as_it_is, print_json, table};
+use crate::progress::beside;
 
 pub(super) use job::{Intervening, job};
 
@@ -56,19 +57,23 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
                 .hint("list their ids, e.g. \"out\": [\"d\"]"));
             }
             watch_signals();
-            let outputs = ready.run(store.as_ref(), &context.base()?, &STOP)?;
+            let base = context.base()?;
+            let run = || ready.run(store.as_ref(), &base, &STOP);
+            let outputs = beside(context.global.quiet, "running the intervention", run)?;
             if let Some(file) = vectors {
                 write_atomic(file, &to_safetensors(&outputs)?)?;
             }
             let found = to_json(&outline, &ready, &outputs)?;
             if context.global.json { print_json(&found) } else { print(&to_text(&found)) }
         }
-        InterventionCommand::Show { adapter, question, reader } => {
+        InterventionCommand::Show { adapter, question, reader, cap } => {
             let store = context.existing_store()?;
             let record = store.adapter(adapter)?;
             let base = context.base()?;
             let reader = find(&store, &base, reader.as_deref(), &["oracle-posttrained", "oracle-scratch"])?;
             let spec = question_spec(&store, &base, &record, &reader, question)?;
+            // One that `intervention run` would refuse is not shown either.
+            prepare(Ok(&store), &base, spec.clone(), cap.cap(), &ToCome::new())?;
             print_as_it_is(&serde_json::to_string_pretty(&spec).expect("invariant: plain data"))
         }
     }
@@ -88,6 +93,19 @@ fn question_spec(
         CommandError::new(Kind::Environment, format!("{} has no {MOMENTS_FILE}", reader.record.behaviour))
     })?;
     Ok(lens.spec(&record.id, &reader.record.id, moments.as_str(), question, ANSWER_TOKENS))
+}
+
+/// Refuses a question that costs an oracle more than an intervention may.
+pub(super) fn hold_question_to_cap(
+    store: &Store,
+    base: &BaseModel,
+    record: &AdapterRecord,
+    reader: &Reader,
+    question: &str,
+    cap: Cap,
+) -> Result {
+    let spec = question_spec(store, base, record, reader, question)?;
+    prepare(Ok(store), base, spec, cap, &ToCome::new()).map(drop)
 }
 
 /// Reads a spec's file: a plain one, and no more of it than a spec may have.
