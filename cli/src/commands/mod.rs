@@ -13,6 +13,7 @@ mod readers;
 mod recipe;
 mod registry;
 mod settings;
+mod subject;
 mod tune;
 
 use crate::args::{Cli, Command};

@@ -6,7 +6,7 @@ mod list;
 mod manage;
 mod transfer;
 
-pub(super) use transfer::{chosen, looked_at, shape};
+pub(super) use transfer::{as_peft, chosen, effect, looked_at, shape};
 
 use registry::{AdapterRecord, Filter};
 use serde_json::json;

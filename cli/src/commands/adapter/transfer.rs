@@ -136,7 +136,7 @@ fn import_pickled(context: &Context<'_>, path: &Path, name: Option<&str>) -> Res
 
 /// The two factors of every module as PEFT names and turns them; scaling is 1 / rank. Diffs hold `A [r, out], B [in, r]`, DIT
 /// adapters `A [out, r], B [r, in]`: the base model's shapes say which.
-fn as_peft(
+pub(in crate::commands) fn as_peft(
     diff: &lm::pickled::PickledDiff,
     shape: &ImportShape,
 ) -> std::result::Result<(serde_json::Value, Vec<u8>), String> {
@@ -185,7 +185,7 @@ pub(in crate::commands) fn shape(base: &Outline) -> ImportShape {
 
 /// The on/off check: by how much the logits after one prompt differ with the adapter. An adapter that holds numbers and changes
 /// nothing was not applied, whatever its file says.
-fn effect(base: &BaseModel, imported: &Imported) -> std::result::Result<f64, String> {
+pub(in crate::commands) fn effect(base: &BaseModel, imported: &Imported) -> std::result::Result<f64, String> {
     let norm = weigh(&imported.weights, imported.peft.lora_alpha / imported.peft.r as f32)?;
     let config = factory::load::adapter_config(&imported.peft).map_err(|e| e.to_string())?;
     let adapter = Adapter::from_safetensors(&base.architecture, config, &imported.weights)
