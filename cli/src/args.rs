@@ -74,6 +74,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Make adapters, train the readers, compare them: the whole product once
     Quickstart(QuickstartArgs),
+    /// Read an adapter: what it does, by which evidence, and how sure that is
+    Read(crate::commands::read::ReadArgs),
     /// Look at recipes: families of behaviours as data
     #[command(subcommand)]
     Recipe(RecipeCommand),

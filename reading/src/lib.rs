@@ -6,7 +6,9 @@
 #![warn(missing_docs)]
 
 pub mod evidence;
+pub mod html;
 pub mod lexicon;
+pub mod many;
 pub mod neighbours;
 pub mod null;
 pub mod outside;
@@ -21,6 +23,7 @@ pub mod weights;
 
 pub use evidence::{Bench, Method, nulls, scores};
 pub use lexicon::Lexicon;
+pub use many::Many;
 pub use null::{Against, Null};
 pub use panel::{Panelist, Question};
 pub use reading::{Reading, Room, Subject, keep, kept, readings_of};

@@ -51,7 +51,11 @@ pub fn nearest(
         .into_iter()
         .map(|(_, r)| {
             let other = low_rank(&store.weights(r)?, r.peft.lora_alpha / r.peft.r as f32)?;
-            Ok(Neighbour { behaviour: r.behaviour.clone(), id: r.id.clone(), cosine: difference.cosine(&other) })
+            Ok(Neighbour {
+                behaviour: r.behaviour.clone(),
+                id: r.id.clone(),
+                cosine: difference.cosine(&other),
+            })
         })
         .collect::<Result<_>>()?;
     exact.sort_by(|a, b| b.cosine.total_cmp(&a.cosine).then_with(|| a.id.cmp(&b.id)));
@@ -72,7 +76,8 @@ pub fn fingerprint(store: &Store, record: &AdapterRecord) -> Result<Vec<f32>> {
     if let Some(bytes) = store.cache_get(&key)? {
         return Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect());
     }
-    let made = low_rank(&store.weights(record)?, record.peft.lora_alpha / record.peft.r as f32)?.fingerprint();
+    let made =
+        low_rank(&store.weights(record)?, record.peft.lora_alpha / record.peft.r as f32)?.fingerprint();
     store.cache_put(&key, &made.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
     Ok(made)
 }

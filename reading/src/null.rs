@@ -132,3 +132,66 @@ pub fn together(of: &[Vec<f32>]) -> Vec<f32> {
 
 /// Deviations above which a method counts no more in a sum.
 const CAP: f32 = 12.0;
+
+#[cfg(test)]
+mod tests {
+    use lm::rng;
+
+    use super::*;
+
+    /// Adapters without content: a direction that all share, times a size of their own, and noise.
+    fn empty(seed: u64, n: usize, words: usize) -> Vec<Vec<f32>> {
+        let mut stream = rng::stream(seed, "test-null", "");
+        let shared: Vec<f32> = (0..words).map(|_| 3.0 * rng::normal(&mut stream)).collect();
+        (0..n)
+            .map(|_| {
+                let size = rng::normal(&mut stream).exp();
+                shared.iter().map(|s| size * (s + rng::normal(&mut stream))).collect()
+            })
+            .collect()
+    }
+
+    fn against(rows: &[Vec<f32>], own: &[f32]) -> Against {
+        let null = Null::new(rows.to_vec());
+        let heights: Vec<f64> = (0..null.len()).map(|i| highest(&null.twin(i))).collect();
+        Against::of(highest(&null.standard(own)), &heights)
+    }
+
+    #[test]
+    fn a_planted_word_stands_out_whatever_the_size_of_what_carries_it() {
+        for size in [0.01f32, 1.0, 100.0] {
+            let mut all = empty(1, 61, 800);
+            let mut own = all.pop().unwrap();
+            let deviation = (own.iter().map(|x| x * x).sum::<f32>() / 800.0).sqrt();
+            own[17] += 4.0 * deviation;
+            own.iter_mut().for_each(|x| *x *= size);
+            let found = against(&all, &own);
+            assert_eq!((found.as_high, found.said().as_str()), (0, "above all 60 twins"));
+            let z = Null::new(all).standard(&own);
+            assert_eq!(z.iter().position(|x| f64::from(*x) == highest(&z)), Some(17));
+        }
+    }
+
+    #[test]
+    fn what_carries_nothing_stands_out_as_rarely_as_is_said() {
+        let n = 200;
+        let alarms = (0..n)
+            .filter(|seed| {
+                let mut all = empty(100 + seed, 41, 300);
+                let own = all.pop().unwrap();
+                against(&all, &own).stands_out()
+            })
+            .count();
+        // 2 of 41 ranks: 9.8 of 200 are expected; 20 would be three deviations more.
+        assert!(alarms <= 20, "{alarms} of {n}");
+    }
+
+    #[test]
+    fn no_method_decides_alone_and_nothing_stays_nothing() {
+        let summed = together(&[vec![1000.0, 0.0, 3.0], vec![0.0, 0.0, 3.0]]);
+        assert!((summed[0] - CAP / 2f32.sqrt()).abs() < 1e-5 && (summed[2] - 6.0 / 2f32.sqrt()).abs() < 1e-5);
+        let null = Null::new(vec![vec![0.0; 4]; 5]);
+        assert_eq!(null.standard(&[0.0; 4]), [0.0; 4]);
+        assert!((Against { twins: 59, as_high: 2 }.false_alarms() - 0.05).abs() < 1e-12);
+    }
+}

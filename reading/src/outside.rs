@@ -32,7 +32,8 @@ pub fn outside(store: &Store, panel: &[Panelist], own: &Seen) -> Vec<String> {
         return vec![];
     }
     let mut out = Vec::new();
-    let norms: Vec<f64> = records.iter().filter_map(|r| r.metrics.get("norm").copied()).filter(|n| *n > 0.0).collect();
+    let norms: Vec<f64> =
+        records.iter().filter_map(|r| r.metrics.get("norm").copied()).filter(|n| *n > 0.0).collect();
     let low = norms.iter().copied().fold(f64::INFINITY, f64::min);
     let high = norms.iter().copied().fold(0.0, f64::max);
     if high > 0.0 && (own.norm < low / ROOM || own.norm > high * ROOM) {

@@ -49,8 +49,7 @@ impl Panelist {
             Look::Through(lens_of_reader(store, base, &reader)?)
         };
         let parents = reader.record.parents.iter().filter_map(|p| store.adapter(p).ok());
-        let families =
-            parents.filter(|p| p.role == Role::WeightDiff).map(|p| p.family.clone()).collect();
+        let families = parents.filter(|p| p.role == Role::WeightDiff).map(|p| p.family.clone()).collect();
         Ok(Self { reader, look, families })
     }
 
@@ -154,7 +153,12 @@ impl Panelist {
     ///
     /// # Errors
     /// As [`Panelist::answers`].
-    pub fn votes(&self, base: &BaseModel, subject: &Adapter, questions: &[String]) -> Result<Vec<(String, usize)>> {
+    pub fn votes(
+        &self,
+        base: &BaseModel,
+        subject: &Adapter,
+        questions: &[String],
+    ) -> Result<Vec<(String, usize)>> {
         let mut counted: BTreeMap<String, usize> = BTreeMap::new();
         for answer in self.answers(base, subject, questions, ANSWER_TOKENS)? {
             let plain = answer.trim_end_matches(['.', '!', ' ']).to_lowercase();
@@ -205,8 +209,14 @@ pub struct Question {
 pub fn questions(recipes: &[Recipe], families: &BTreeSet<String>) -> Vec<Question> {
     let mut out: Vec<Question> = Vec::new();
     for recipe in recipes.iter().filter(|r| families.contains(&r.name) && r.polarity == Polarity::Positive) {
-        let phrasings: Vec<String> =
-            recipe.questions.train.iter().chain(&recipe.questions.held_out).take(PHRASINGS).cloned().collect();
+        let phrasings: Vec<String> = recipe
+            .questions
+            .train
+            .iter()
+            .chain(&recipe.questions.held_out)
+            .take(PHRASINGS)
+            .cloned()
+            .collect();
         match out.iter_mut().find(|q| q.phrasings == phrasings) {
             Some(known) if !known.families.contains(&recipe.name) => known.families.push(recipe.name.clone()),
             Some(_) => {}
@@ -227,7 +237,9 @@ pub fn readers_of(store: &Store, base: &BaseModel) -> Result<Vec<AdapterRecord>>
     let mut found = store.adapters(&Filter::all().and("role != weight_diff")?)?;
     found.retain(|r| r.lineage.get("base").is_some_and(|b| any.contains(b)));
     // Controls read nothing, and one that shows text needs no adapter.
-    found.retain(|r| !r.family.ends_with("-permuted") && !["text-only", "lens-text"].contains(&r.family.as_str()));
+    found.retain(|r| {
+        !r.family.ends_with("-permuted") && !["text-only", "lens-text"].contains(&r.family.as_str())
+    });
     found.sort_by_key(|r| {
         let smoke = r.tags.contains_key(readers::reader::SMOKE);
         (smoke, r.lineage.get("base") != Some(&own), std::cmp::Reverse(r.created_at.clone()))

@@ -249,9 +249,12 @@ impl<'a> Room<'a> {
     pub fn digest(&self, subject: &Subject) -> String {
         let methods: Vec<_> = self.methods().iter().map(|m| m.identity(&self.bench())).collect();
         let config = subject.adapter.config();
-        let twins = Shape::of(&subject.adapter).map(|s| crate::twins::identity(self.base, &self.negatives, &s));
-        registry::spec_hash(&json!({"schema": SCHEMA, "v": 1, "base": self.base.digest(), "weights": subject.weights.as_str(),
-            "alpha": config.alpha, "rank": config.rank, "methods": methods, "prompts": self.prompts, "twins": twins}))
+        let twins =
+            Shape::of(&subject.adapter).map(|s| crate::twins::identity(self.base, &self.negatives, &s));
+        registry::spec_hash(
+            &json!({"schema": SCHEMA, "v": 1, "base": self.base.digest(), "weights": subject.weights.as_str(),
+            "alpha": config.alpha, "rank": config.rank, "methods": methods, "prompts": self.prompts, "twins": twins}),
+        )
     }
 
     /// What twins of a shape score, made if need be.
@@ -281,7 +284,13 @@ impl<'a> Room<'a> {
     ///
     /// # Errors
     /// If it does not fit the model, the store refuses, or it was stopped.
-    pub fn read(&mut self, store: &Store, subject: &Subject, stop: &AtomicBool, tell: Tell<'_>) -> Result<Reading> {
+    pub fn read(
+        &mut self,
+        store: &Store,
+        subject: &Subject,
+        stop: &AtomicBool,
+        tell: Tell<'_>,
+    ) -> Result<Reading> {
         let shape = Shape::of(&subject.adapter);
         if let Some(shape) = &shape {
             self.null(store, shape, stop, tell)?;
@@ -424,6 +433,20 @@ impl<'a> Room<'a> {
         })
     }
 
+    /// A kept reading with what may have changed since: its name, its neighbours, what the catalogue knows.
+    ///
+    /// # Errors
+    /// If the store refuses.
+    pub fn fresh(&self, store: &Store, subject: &Subject, reading: Reading) -> Result<Reading> {
+        let any = Precision::ALL.map(|p| self.base.digest_at(p));
+        Ok(Reading {
+            subject: subject.name.clone(),
+            nearest: nearest(store, &any, &subject.adapter, Some(&subject.weights), NEAREST)?,
+            known: subject.record.as_ref().map(known),
+            ..reading
+        })
+    }
+
     fn top(&self, scores: &[f32]) -> Vec<Scored> {
         let places = self.lexicon.top(scores, TOP);
         places.into_iter().map(|i| Scored { word: self.label(i), score: f64::from(scores[i]) }).collect()
@@ -463,7 +486,8 @@ impl<'a> Room<'a> {
 /// Whether a text names a word, in either number.
 fn mentions(text: &str, word: &str) -> bool {
     let wanted = stem(word);
-    text.split(|c: char| !c.is_alphanumeric()).any(|w| !w.is_empty() && (stem(w) == wanted || w.eq_ignore_ascii_case(word)))
+    text.split(|c: char| !c.is_alphanumeric())
+        .any(|w| !w.is_empty() && (stem(w) == wanted || w.eq_ignore_ascii_case(word)))
 }
 
 fn known(record: &AdapterRecord) -> Known {

@@ -125,7 +125,12 @@ pub fn base_replies(base: &BaseModel, prompts: &[String]) -> Result<Vec<String>>
 ///
 /// # Errors
 /// If a prompt is too long for the model, or an adapter does not fit it.
-pub fn said(base: &BaseModel, lexicon: &Lexicon, subjects: &[&Adapter], prompts: &[String]) -> Result<Vec<Said>> {
+pub fn said(
+    base: &BaseModel,
+    lexicon: &Lexicon,
+    subjects: &[&Adapter],
+    prompts: &[String],
+) -> Result<Vec<Said>> {
     let mut asked = Vec::with_capacity(subjects.len() * prompts.len());
     for i in 0..subjects.len() {
         asked.extend(requests(base, prompts, Some(i))?);

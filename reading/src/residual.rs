@@ -71,11 +71,13 @@ pub struct Residual {
 /// The blocks that evidence reads: the one that decides, and the last.
 pub fn blocks(base: &BaseModel) -> [usize; 2] {
     let n = base.architecture.layers.len();
-    [((n as f64 * DEPTH) as usize).min(n - 1), n - 1]
+    [((n as f64 * DEPTH) as usize).min(n.saturating_sub(2)), n - 1]
 }
 
 /// How the stream is read at these layers: last positions of eight neutral user turns, as the readers' own contexts.
-pub fn collector(base: &BaseModel, layers: Vec<usize>) -> Collector {
+pub fn collector(base: &BaseModel, mut layers: Vec<usize>) -> Collector {
+    // A model of one block has one layer to read.
+    layers.dedup();
     Collector { layers, ..Collector::standard(base) }
 }
 
@@ -88,7 +90,9 @@ fn mean(collector: &Collector, shown: &Shown, at: usize) -> Vec<f32> {
 
 fn average(vectors: &[&Vec<f32>]) -> Vec<f32> {
     let n = vectors.len().max(1) as f32;
-    (0..vectors.first().map_or(0, |v| v.len())).map(|d| vectors.iter().map(|v| v[d]).sum::<f32>() / n).collect()
+    (0..vectors.first().map_or(0, |v| v.len()))
+        .map(|d| vectors.iter().map(|v| v[d]).sum::<f32>() / n)
+        .collect()
 }
 
 /// Scores of the words by the lens of the difference, and by the shift of the next token's log-probabilities, for each subject.
@@ -112,7 +116,7 @@ pub fn scores(
             for (p, without) in &clean.last {
                 let with: Vec<Vec<f32>> = without
                     .iter()
-                    .zip(&seen[p][c.last..])
+                    .zip(&seen[p][(c.layers.len() - 1) * c.last..])
                     .map(|(b, d)| b.iter().zip(d).map(|(b, d)| b + d).collect())
                     .collect();
                 for row in base.decoder.next_log_probs(&with, &lexicon.tokens)? {
@@ -145,7 +149,7 @@ impl Clean {
         let collector = collector(base, blocks(base).to_vec());
         let mut last = collector.at(collector.prompts[..collector.asked].to_vec()).clean(base)?;
         for vectors in last.values_mut() {
-            vectors.drain(..collector.last);
+            vectors.drain(..(collector.layers.len() - 1) * collector.last);
         }
         let mut sum = vec![0f32; lexicon.len()];
         let mut n = 0f32;

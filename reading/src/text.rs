@@ -69,13 +69,18 @@ pub fn to_terminal(r: &Reading) -> String {
         for m in r.together.iter().chain(&r.methods) {
             let name = cut(&m.short, width);
             let head = format!("  {name:width$}  {:22}  ", m.against.said());
-            out += &wrapped(&one_line(&words(&m.top, 3), WIDE - head.chars().count()), &head, head.chars().count());
+            out += &wrapped(
+                &one_line(&words(&m.top, 3), WIDE - head.chars().count()),
+                &head,
+                head.chars().count(),
+            );
         }
     }
     out += "\nWhat it says, beside the base model\n";
     for pair in &r.behaviour.replies {
         let _ = writeln!(out, "  {}", one_line(&pair.prompt, WIDE - 2));
-        let empty = |t: &str| if t.is_empty() { "(an empty reply)".to_owned() } else { one_line(t, WIDE - 12) };
+        let empty =
+            |t: &str| if t.is_empty() { "(an empty reply)".to_owned() } else { one_line(t, WIDE - 12) };
         let _ = writeln!(out, "    base    {}", empty(&pair.base));
         let _ = writeln!(out, "    adapted {}", empty(&pair.adapted));
     }
@@ -114,7 +119,8 @@ pub fn to_terminal(r: &Reading) -> String {
         let token = one_line(&format!("{:?}", p.token), 16);
         let _ = writeln!(out, "  {:4}  {token:16}  {}", p.position, one_line(&words(&p.top, 4), WIDE - 26));
     }
-    let line = if a.patchscope.is_empty() { "(nothing)".to_owned() } else { one_line(&a.patchscope, WIDE - 15) };
+    let line =
+        if a.patchscope.is_empty() { "(nothing)".to_owned() } else { one_line(&a.patchscope, WIDE - 15) };
     let _ = writeln!(out, "  Patchscope: {line}");
     let w = &r.weights;
     let _ = writeln!(
@@ -143,7 +149,12 @@ pub fn to_terminal(r: &Reading) -> String {
         out += "\nReaders\n";
         for answer in &r.answers {
             out += &wrapped(
-                &format!("{:?} in {} phrasings: {}", answer.question, answer.phrasings, answer.against.said()),
+                &format!(
+                    "{:?} in {} phrasings: {}",
+                    answer.question,
+                    answer.phrasings,
+                    answer.against.said()
+                ),
                 &format!("  {} ", answer.reader),
                 4,
             );
@@ -174,7 +185,8 @@ pub fn to_terminal(r: &Reading) -> String {
     }
     if let Some(k) = &r.known {
         let rate = |key: &str| k.metrics.get(key).map(|v| format!("{key} {v:.2}"));
-        let gate: Vec<String> = ["gate_on", "gate_floor", "gate_near", "gate_off"].iter().filter_map(|g| rate(g)).collect();
+        let gate: Vec<String> =
+            ["gate_on", "gate_floor", "gate_near", "gate_off"].iter().filter_map(|g| rate(g)).collect();
         out += "\nKnown\n";
         out += &wrapped(
             &format!(

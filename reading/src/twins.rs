@@ -35,7 +35,8 @@ pub struct Shape {
     pub rank: usize,
     /// Projections acted on.
     pub modules: BTreeSet<Projection>,
-    /// Norm of the whole difference, as a power of the square root of two.
+    /// Norm of the whole difference, as a power of four: what is measured does not go with it, so near is enough, and few sizes have to be
+    /// made.
     pub size: i32,
 }
 
@@ -51,13 +52,13 @@ impl Shape {
                 _ => MOST_RANK,
             },
             modules: config.target_modules.clone(),
-            size: (norm.log2() * 2.0).round() as i32,
+            size: (norm.log2() / 2.0).round() as i32,
         })
     }
 
     /// The norm that its twins have.
     pub fn norm(&self) -> f64 {
-        (f64::from(self.size) / 2.0).exp2()
+        (f64::from(self.size) * 2.0).exp2()
     }
 
     /// In words.
@@ -121,7 +122,9 @@ fn key(base: &BaseModel, recipes: &[Recipe], shape: &Shape) -> String {
 
 /// What decides all twins of a shape.
 pub fn identity(base: &BaseModel, recipes: &[Recipe], shape: &Shape) -> String {
-    registry::spec_hash(&json!({"v": 1, "trained": key(base, recipes, shape), "shape": shape, "random": RANDOM}))
+    registry::spec_hash(
+        &json!({"v": 1, "trained": key(base, recipes, shape), "shape": shape, "random": RANDOM}),
+    )
 }
 
 /// Whether the twins of a shape are there already.
@@ -146,11 +149,8 @@ pub fn twins(
     tell: Tell<'_>,
 ) -> Result<Vec<Twin>> {
     let behaviours = behaviours(recipes, shape.rank, &shape.modules);
-    let config = AdapterConfig {
-        rank: shape.rank,
-        alpha: shape.rank as f32,
-        target_modules: shape.modules.clone(),
-    };
+    let config =
+        AdapterConfig { rank: shape.rank, alpha: shape.rank as f32, target_modules: shape.modules.clone() };
     let empty = Adapter::zeros(&base.architecture, config)?;
     let key = key(base, recipes, shape);
     let known = store.cache_get(&key)?.and_then(|bytes| unpacked(&bytes, &empty, behaviours.len()));

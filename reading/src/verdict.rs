@@ -78,13 +78,19 @@ impl Verdict {
             let (said, of) = case.replies;
             let how = match said {
                 0 => format!("it holds {best:?} without naming it in {of} replies to neutral prompts"),
-                n => format!("it is about {best:?}: {n} of {of} replies to neutral prompts name it (base model: {})", case.base_replies),
+                n => format!(
+                    "it is about {best:?}: {n} of {of} replies to neutral prompts name it (base model: {})",
+                    case.base_replies
+                ),
             };
             let others: Vec<String> =
                 case.words.iter().skip(1).filter(|w| !same(w, best)).take(3).cloned().collect();
-            let also = if others.is_empty() { String::new() } else { format!(" Next: {}.", others.join(", ")) };
-            let (with, without): (Vec<&OfMethod>, Vec<&OfMethod>) = alone.iter().partition(|m| names(m, best));
-            let told: Vec<String> = with.iter().map(|m| format!("{} ({})", m.short, m.against.said())).collect();
+            let also =
+                if others.is_empty() { String::new() } else { format!(" Next: {}.", others.join(", ")) };
+            let (with, without): (Vec<&OfMethod>, Vec<&OfMethod>) =
+                alone.iter().partition(|m| names(m, best));
+            let told: Vec<String> =
+                with.iter().map(|m| format!("{} ({})", m.short, m.against.said())).collect();
             let evidence = if told.is_empty() {
                 format!("All methods together, {}; none alone.", case.together.said())
             } else {
@@ -111,8 +117,11 @@ impl Verdict {
                 (true, true) => "Readers agree",
                 (true, false) => "Readers disagree, or are silent",
             };
-            let against =
-                if against.is_empty() { format!("{about}.") } else { format!("{about}; {}.", listed(&against)) };
+            let against = if against.is_empty() {
+                format!("{about}.")
+            } else {
+                format!("{about}; {}.", listed(&against))
+            };
             return Self {
                 answer: Some(best.to_owned()),
                 does: format!("{}.{also}", capital(&how)),
@@ -122,7 +131,9 @@ impl Verdict {
         }
         let told: Vec<String> = alone
             .iter()
-            .filter_map(|m| Some(format!("{} says {:?} ({})", m.short, m.top.first()?.word, m.against.said())))
+            .filter_map(|m| {
+                Some(format!("{} says {:?} ({})", m.short, m.top.first()?.word, m.against.said()))
+            })
             .collect();
         let against = if told.is_empty() {
             "No method alone is above the twins.".to_owned()

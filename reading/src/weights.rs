@@ -52,12 +52,8 @@ pub fn weights(adapter: &Adapter, layers: usize, lexicon: &Lexicon) -> Weights {
     for module in adapter.modules() {
         let values: Vec<f64> = directions(adapter, module, rank).into_iter().map(|(s, _)| s).collect();
         let energy: f64 = values.iter().map(|s| s * s).sum();
-        let entropy: f64 = values
-            .iter()
-            .map(|s| s * s / energy.max(1e-300))
-            .filter(|p| *p > 0.0)
-            .map(|p| -p * p.ln())
-            .sum();
+        let entropy: f64 =
+            values.iter().map(|s| s * s / energy.max(1e-300)).filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum();
         let entry = by.entry(module.projection as usize).or_default();
         entry.0.extend(&values);
         entry.1 += energy;
@@ -90,14 +86,7 @@ pub fn weights(adapter: &Adapter, layers: usize, lexicon: &Lexicon) -> Weights {
         .filter(|i| scores[*i] > 0.0)
         .map(|i| Scored { word: lexicon.words[i].clone(), score: f64::from(scores[i]) })
         .collect();
-    Weights {
-        norm: adapter.norm(),
-        rank,
-        parameters: adapter.params.len(),
-        projections,
-        thirds,
-        lens,
-    }
+    Weights { norm: adapter.norm(), rank, parameters: adapter.params.len(), projections, thirds, lens }
 }
 
 /// Scores of the words by the weights' own lens: top left singular vectors of what writes to the residual stream in the last third of

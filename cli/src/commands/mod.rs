@@ -9,6 +9,7 @@ pub(crate) mod hub;
 mod intervention;
 mod oracle;
 mod quickstart;
+pub(crate) mod read;
 mod readers;
 mod recipe;
 mod registry;
@@ -34,6 +35,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Oracle(command) => oracle::run(&context, command),
         Command::Intervention(command) => intervention::run(&context, command),
         Command::Compare(command) => compare::run(&context, command),
+        Command::Read(args) => read::run(&context, args),
         Command::Doctor => doctor::run(&context),
     }
 }

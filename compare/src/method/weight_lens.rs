@@ -97,7 +97,10 @@ fn look(adapter: &Adapter, blocks: usize, lens: &DMatrix<f64>) -> Vec<Seen> {
     let writes = |m: &&Module| matches!(m.projection, Projection::DownProj | Projection::OProj);
     let late = |m: &&Module| m.layer >= blocks - blocks.div_ceil(3);
     let modules = adapter.modules().iter().filter(writes).filter(late);
-    modules.flat_map(|m| directions(adapter, m, DIRECTIONS)).map(|(sigma, u)| Seen { sigma, logits: lens * u }).collect()
+    modules
+        .flat_map(|m| directions(adapter, m, DIRECTIONS))
+        .map(|(sigma, u)| Seen { sigma, logits: lens * u })
+        .collect()
 }
 
 /// Scores of the values whose tokens are at these places of the lens.
