@@ -123,16 +123,21 @@ pub fn to_terminal(r: &Reading) -> String {
         if a.patchscope.is_empty() { "(nothing)".to_owned() } else { one_line(&a.patchscope, WIDE - 15) };
     let _ = writeln!(out, "  Patchscope: {line}");
     let w = &r.weights;
-    let _ = writeln!(
-        out,
-        "\nWeights: rank {}, {} parameters, norm {:.2}; energy by thirds of the layers {:.2} {:.2} {:.2}",
-        w.rank, w.parameters, w.norm, w.thirds[0], w.thirds[1], w.thirds[2]
+    out += "\n";
+    out += &wrapped(
+        &format!(
+            "rank {}, {} parameters, norm {:.2}; energy by thirds of the layers {:.2} {:.2} {:.2}",
+            w.rank, w.parameters, w.norm, w.thirds[0], w.thirds[1], w.thirds[2]
+        ),
+        "Weights: ",
+        2,
     );
+    let _ = writeln!(out, "  projection  layers    norm  effective rank  largest singular values");
     for p in &w.projections {
         let top: Vec<String> = p.top_singular_values.iter().map(|s| format!("{s:.2}")).collect();
         let _ = writeln!(
             out,
-            "  {:9}  layers {:3}  norm {:6.2}  effective rank {:4.1}  largest singular values {}",
+            "  {:10}  {:6}  {:6.2}  {:14.1}  {}",
             p.projection,
             p.layers,
             p.norm,
