@@ -89,6 +89,8 @@ pub(crate) enum Command {
     /// Look after the store
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// Talk to a model with an adapter, to the base model, or to both
+    Chat(crate::commands::chat::ChatArgs),
     /// Train and ask DIT adapters
     #[command(subcommand)]
     Dit(DitCommand),

@@ -11,6 +11,16 @@ pub(crate) fn print(text: &str) -> Result {
     print_as_it_is(&shown_lines(text))
 }
 
+/// Prints a part of a text for people, and no line's end after it.
+pub(crate) fn print_part(text: &str) -> Result {
+    use std::io::Write;
+    let mut out = anstream::stdout().lock();
+    match write!(out, "{}", shown_lines(text)).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
 /// Prints as it is; a closed pipe is not an error.
 pub(crate) fn print_as_it_is(text: &str) -> Result {
     use std::io::Write;

@@ -1,6 +1,7 @@
 //! One file for each noun.
 
 mod adapter;
+pub(crate) mod chat;
 mod compare;
 mod dit;
 mod doctor;
@@ -30,6 +31,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Registry(command) => registry::run(&context, command),
         Command::Hub(command) => hub::run(&context, command),
         Command::Quickstart(args) => quickstart::run(&context, args),
+        Command::Chat(args) => chat::run(&context, args),
         Command::Dit(command) => dit::run(&context, command),
         Command::Oracle(command) => oracle::run(&context, command),
         Command::Intervention(command) => intervention::run(&context, command),
