@@ -91,6 +91,9 @@ pub(crate) enum Command {
     Registry(RegistryCommand),
     /// Talk to a model with an adapter, to the base model, or to both
     Chat(crate::commands::chat::ChatArgs),
+    /// Take in, list, show and export readers: DIT adapters and activation oracles
+    #[command(subcommand)]
+    Reader(crate::commands::reader::ReaderCommand),
     /// Train and ask DIT adapters
     #[command(subcommand)]
     Dit(DitCommand),

@@ -10,6 +10,7 @@ pub(crate) mod hub;
 mod intervention;
 mod oracle;
 mod quickstart;
+pub(crate) mod reader;
 mod readers;
 mod recipe;
 mod registry;
@@ -32,6 +33,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Hub(command) => hub::run(&context, command),
         Command::Quickstart(args) => quickstart::run(&context, args),
         Command::Chat(args) => chat::run(&context, args),
+        Command::Reader(command) => reader::run(&context, command),
         Command::Dit(command) => dit::run(&context, command),
         Command::Oracle(command) => oracle::run(&context, command),
         Command::Intervention(command) => intervention::run(&context, command),
