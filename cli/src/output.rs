@@ -54,7 +54,18 @@ pub(crate) fn print_result(json: bool, schema: &str, key: &str, value: &str) -> 
 
 /// Prints a JSON document.
 pub(crate) fn print_json(value: &serde_json::Value) -> Result {
-    print_as_it_is(&serde_json::to_string_pretty(value).unwrap_or_default())
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    // JSON has no escapes for these by itself, terminals act on them, and a stream that strips escapes loses them. They can only stand
+    // within strings.
+    let acts = |c: char| ('\u{7f}'..='\u{9f}').contains(&c);
+    if !text.contains(acts) {
+        return print_as_it_is(&text);
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts(c) { plain.push_str(&format!("\\u{:04x}", u32::from(c))) } else { plain.push(c) }
+    }
+    print_as_it_is(&plain)
 }
 
 /// A cell at a width for people: every other one is filled up to it.

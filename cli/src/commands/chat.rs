@@ -35,7 +35,7 @@ pub(crate) struct ChatArgs {
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
     /// Temperature; 0 takes the likeliest token always
-    #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = temperature)]
+    #[arg(long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
     temperature: f64,
     /// Draw among this many likeliest tokens only; 0 is all
     #[arg(long, default_value_t = 0, value_name = "K")]
@@ -196,11 +196,11 @@ impl<'a> Voice<'a> {
         let reply = base.decoder.generate_telling(&adapters, &request, &stop, &mut |tokens| {
             // The line that would end a plain reply is taken back when it is whole: such replies are told at their end.
             if stop.line.is_none() {
-                stream.tell(&base.tokenizer.decode(tokens).unwrap_or_default(), tell);
+                stream.tell(&base.tokenizer.decode(tokens).unwrap_or_default(), false, tell);
             }
         })?;
         let text = base.tokenizer.decode(&reply.tokens)?.trim().to_owned();
-        stream.tell(&text, tell);
+        stream.tell(&text, true, tell);
         stream.outcome?;
         let stopped_by = if reply.stopped_by.is_some() { "end_of_turn" } else { "max_tokens" };
         Ok(Answer { text, tokens: reply.tokens.len(), stopped_by })
@@ -214,9 +214,10 @@ struct Stream {
 }
 
 impl Stream {
-    fn tell(&mut self, text: &str, tell: &mut dyn FnMut(&str) -> Result) {
+    fn tell(&mut self, text: &str, ended: bool, tell: &mut dyn FnMut(&str) -> Result) {
         // White space at the end may be the reply's end; a character may still lack bytes.
-        let sure = text.trim().trim_end_matches('\u{fffd}').trim_end();
+        let text = text.trim();
+        let sure = if ended { text } else { text.trim_end_matches('\u{fffd}').trim_end() };
         if let Some(new) = sure.get(self.told..).filter(|new| !new.is_empty() && self.outcome.is_ok()) {
             self.outcome = tell(new);
             self.told = sure.len();
@@ -226,7 +227,11 @@ impl Stream {
 
 fn say_end(context: &Context<'_>, name: &str, answer: &Answer) {
     if answer.text.is_empty() {
-        context.say(&format!("{name}: the reply is empty: it ends before its first word"));
+        let why = match answer.tokens {
+            0 => "it ends before its first word".to_owned(),
+            n => format!("its {n} tokens make no word"),
+        };
+        context.say(&format!("{name}: the reply is empty: {why}"));
     } else if answer.stopped_by == "max_tokens" {
         context.say(&format!("{name}: cut off after {} tokens (--max-tokens)", answer.tokens));
     }

@@ -18,9 +18,10 @@ pub(super) fn run(context: &Context<'_>, name: &str, dir: &Path, force: bool) ->
     let record = find(&store, name)?;
     let mut further = BTreeMap::new();
     if record.role == Role::DitAdapter {
-        let scale = record.spec["diff_scale"].as_f64().unwrap_or(1.0);
+        // One from elsewhere does not say on which factor of the differences it was trained.
+        let scale = &record.spec["diff_scale"];
         let config = json!({"schema": "dit_config/1", "base_model": record.peft.base_model, "diff_scale": scale,
-            "about": "Stack it on the fine-tuned model (the difference times diff_scale) and ask in the chat template, with an empty system message."});
+            "about": "Stack it on the fine-tuned model (its difference times diff_scale, if that is given) and ask in the chat template, with an empty system message."});
         further.insert(DIT_CONFIG, format!("{config:#}\n").into_bytes());
     }
     let if_exists = if force { IfExists::Replace } else { IfExists::Fail };
