@@ -58,13 +58,8 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result {
     // JSON has no escapes for these by itself, terminals act on them, and a stream that strips escapes loses them. They can only stand
     // within strings.
     let acts = |c: char| ('\u{7f}'..='\u{9f}').contains(&c);
-    if !text.contains(acts) {
-        return print_as_it_is(&text);
-    }
-    let mut plain = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if acts(c) { plain.push_str(&format!("\\u{:04x}", u32::from(c))) } else { plain.push(c) }
-    }
+    let escaped = |c: char| if acts(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    let plain = if text.contains(acts) { text.chars().map(escaped).collect() } else { text };
     print_as_it_is(&plain)
 }
 

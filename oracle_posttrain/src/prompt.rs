@@ -42,7 +42,7 @@ impl Template {
         let slots = placeholder.repeat(each);
         let inline = || layers.iter().map(|l| format!("L{l}:{slots}")).collect::<Vec<_>>().join(" ");
         match self {
-            Self::Lines => layers.iter().map(|l| format!("Layer: {l}\n{slots} \n")).collect(),
+            Self::Lines => layers.iter().fold(String::new(), |t, l| t + &format!("Layer: {l}\n{slots} \n")),
             Self::InlineDot => inline() + ".\n",
             Self::Inline => inline() + "\n",
         }

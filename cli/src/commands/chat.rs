@@ -7,7 +7,7 @@ use lm::{Adapter, BaseModel, Message, Request, Role, Row, Sampling};
 use serde_json::{Value, json};
 
 use super::readers::say_precisions;
-use super::subject::Subject;
+use super::subject::{Held, Subject};
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json, print_part};
@@ -91,6 +91,9 @@ pub(crate) fn run(context: &Context<'_>, args: &ChatArgs) -> Result {
         if let Some(warning) = &held.warning {
             context.say(&format!("warning: {warning}"));
         }
+        if held.effect == Some(0.0) {
+            context.say("warning: it changes no logit: what answers is the base model");
+        }
     }
     let mut voices = Vec::new();
     if args.base || args.both {
@@ -100,7 +103,7 @@ pub(crate) fn run(context: &Context<'_>, args: &ChatArgs) -> Result {
         voices.push(Voice::new(&base, &subject.name, Some(&held.adapter), args));
     }
     match prompt {
-        Some(prompt) => once(context, args, &mut voices, &prompt, subject.as_ref()),
+        Some(prompt) => once(context, args, &mut voices, &prompt, subject.as_ref().zip(held.as_ref())),
         None => session(context, &mut voices, terminal),
     }
 }
@@ -256,7 +259,7 @@ fn once(
     args: &ChatArgs,
     voices: &mut [Voice<'_>],
     prompt: &str,
-    subject: Option<&Subject>,
+    subject: Option<(&Subject, &Held)>,
 ) -> Result {
     if !context.global.json {
         return spoken(context, voices, prompt);
@@ -267,7 +270,11 @@ fn once(
         say_end(context, &voice.name, &answer);
         answers.push(answer);
     }
-    let adapter = subject.map(|s| json!({"name": s.name, "id": s.record().map(|r| &r.id)}));
+    // One of the store has an id; of another the digest of its weights file tells which it was.
+    let adapter = subject.map(|(s, held)| {
+        let source = held.imported.as_ref().map(|i| i.source.to_string());
+        json!({"name": s.name, "id": s.record().map(|r| &r.id), "source": source})
+    });
     let mut found = json!({"schema": "chat/1", "adapter": adapter, "prompt": prompt, "system": args.system,
         "temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "seed": args.seed});
     // The adapted model's is the answer; with --both the base model's stands beside it.

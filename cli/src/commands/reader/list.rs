@@ -47,26 +47,30 @@ pub(super) fn run(context: &Context<'_>) -> Result {
             &json!({"schema": "reader-list/1", "readers": lines.iter().map(item).collect::<Vec<_>>()}),
         );
     }
+    // Readers of one base model are the rule: then it is said once.
+    let bases: BTreeSet<&str> =
+        readers.iter().filter_map(|r| r.lineage.get("base")).map(String::as_str).collect();
     let row = |l: &Line<'_>| {
         let r = l.record;
         let trained =
             if r.family.ends_with("-imported") { "–".to_owned() } else { l.trained_on.to_string() };
         let top1 = r.metrics.get("validation_top1").map_or("–".into(), |v| format!("{v:.2}"));
-        vec![
-            l.name.to_owned(),
-            kind(r).to_owned(),
-            r.family.clone(),
-            trained,
-            top1,
-            base(&r.peft.base_model),
-            r.created_at.get(..10).unwrap_or_default().to_owned() + if l.smoke { "  smoke run" } else { "" },
-        ]
+        let created = r.created_at.get(..10).unwrap_or_default().to_owned();
+        let created = if l.smoke { created + " (smoke)" } else { created };
+        let mut row = vec![l.name.to_owned(), kind(r).to_owned(), trained, top1, created];
+        row.extend((bases.len() > 1).then(|| base(&r.peft.base_model)));
+        row
     };
     if !lines.is_empty() {
-        let head = ["reader", "kind", "method", ">trained on", ">top-1", "base", "created"];
+        let mut head = vec!["reader", "kind", ">trained on", ">top-1", "created"];
+        head.extend((bases.len() > 1).then_some("base"));
         print(&table(&head, &lines.iter().map(row).collect::<Vec<_>>()))?;
     }
-    context.say(&count(lines.len(), "reader"));
+    let of = match (bases.len(), readers.first()) {
+        (1, Some(one)) => format!(" of {}", fence::shown(&one.peft.base_model)),
+        _ => String::new(),
+    };
+    context.say(&format!("{}{of}", count(lines.len(), "reader")));
     if lines.is_empty() {
         context.say("train one with: lorafab dit train, or take one in with: lorafab reader add FOLDER");
     }

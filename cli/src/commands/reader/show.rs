@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context<'_>, name: &str) -> Result {
     rows.push(("for", record.peft.base_model.clone()));
     if let Some(c) = &looks {
         rows.push(("reads", reads(c)));
-        rows.push(("asked", asked(c)));
+        rows.extend(asked(c));
     }
     if let Some(others) = other_layers(&store, &record, looks.as_ref())? {
         rows.push(("can also read", others));
@@ -39,7 +39,7 @@ pub(super) fn run(context: &Context<'_>, name: &str) -> Result {
         let at = scale.map_or_else(String::new, |s| format!(", its difference multiplied by {s}"));
         rows.push(("asked", format!("as the fine-tuned model itself{at}")));
     }
-    rows.extend(trained(&record, training.as_ref()).map(|t| ("trained", t)));
+    rows.extend(trained(&store, &record, training.as_ref()).map(|t| ("trained", t)));
     rows.extend(best(&record).map(|b| ("validation", b)));
     if record.tags.contains_key(readers::reader::SMOKE) {
         rows.push(("note", "made by a smoke run: what it says means nothing".into()));
@@ -96,15 +96,13 @@ fn reads(c: &Collector) -> String {
 }
 
 /// How its prompt looks.
-fn asked(c: &Collector) -> String {
+fn asked(c: &Collector) -> [(&'static str, String); 2] {
     let system = if c.form.no_system { "no system message" } else { "an empty system message" };
-    format!(
-        "vectors are added at {:?} tokens at the output of layer {}, {} times the residual's norm; {system}; before the question {:?}",
-        c.form.placeholder,
-        c.form.layer,
-        c.coefficient,
-        c.form.template.published()
-    )
+    let place = format!(
+        "at {:?} tokens, output of layer {}, {} times the residual's norm",
+        c.form.placeholder, c.form.layer, c.coefficient
+    );
+    [("injected", place), ("prompt", format!("{}; {system}", c.form.template.published()))]
 }
 
 fn layers(noun: &str, layers: &[usize]) -> String {
@@ -133,10 +131,13 @@ fn training(store: &Store, record: &AdapterRecord) -> Result<Option<Value>> {
     Ok(serde_json::from_slice(&store.get_blob(digest)?).ok())
 }
 
-fn trained(record: &AdapterRecord, training: Option<&Value>) -> Option<String> {
+fn trained(store: &Store, record: &AdapterRecord, training: Option<&Value>) -> Option<String> {
     let training = training?;
     let budget: Budget = serde_json::from_value(training["budget"].clone()).ok()?;
     let labels = training["labels"].as_array().map_or(0, Vec::len);
+    // An oracle that goes on from another names it among its parents.
+    let is_reader = |id: &String| store.adapter(id).is_ok_and(|r| r.role != Role::WeightDiff);
+    let adapters = record.parents.iter().filter(|p| !is_reader(p)).count();
     let seconds = record.metrics.get("seconds").copied().unwrap_or_default();
     let mut text = format!("{} (the best at {})", count(budget.steps, "step"), budget.chosen_step);
     if budget.supervision_rows > 0 {
@@ -144,7 +145,7 @@ fn trained(record: &AdapterRecord, training: Option<&Value>) -> Option<String> {
             text,
             " on {} about {}",
             count(budget.supervision_rows, "question"),
-            count(record.parents.len(), "adapter")
+            count(adapters, "adapter")
         );
     }
     if labels > 0 {
