@@ -91,6 +91,11 @@ pub(crate) enum Command {
     /// Look after the store
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// Talk to a model with an adapter, to the base model, or to both
+    Chat(crate::commands::chat::ChatArgs),
+    /// Take in, list, show and export readers: DIT adapters and activation oracles
+    #[command(subcommand)]
+    Reader(crate::commands::reader::ReaderCommand),
     /// Train and ask DIT adapters
     #[command(subcommand)]
     Dit(DitCommand),

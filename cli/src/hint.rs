@@ -4,8 +4,19 @@ use crate::args::Global;
 use crate::places::variable;
 
 /// What follows `lorafab` where a command is meant.
-const NOUNS: [&str; 9] =
-    ["quickstart", "recipe", "factory", "adapter", "registry", "dit", "oracle", "compare", "doctor"];
+const NOUNS: [&str; 11] = [
+    "quickstart",
+    "recipe",
+    "factory",
+    "adapter",
+    "registry",
+    "chat",
+    "reader",
+    "dit",
+    "oracle",
+    "compare",
+    "doctor",
+];
 
 /// A hint whose commands carry the `--store`, `--model`, `--chat-template` and `--precision` that were given: without them they would speak of another
 /// store or model. What comes from the environment is there for the next command too.

@@ -1,6 +1,7 @@
 //! One file for each noun.
 
 mod adapter;
+pub(crate) mod chat;
 mod compare;
 mod dit;
 mod doctor;
@@ -10,6 +11,7 @@ mod intervention;
 mod oracle;
 mod quickstart;
 pub(crate) mod read;
+pub(crate) mod reader;
 mod readers;
 mod recipe;
 mod registry;
@@ -31,6 +33,8 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Registry(command) => registry::run(&context, command),
         Command::Hub(command) => hub::run(&context, command),
         Command::Quickstart(args) => quickstart::run(&context, args),
+        Command::Chat(args) => chat::run(&context, args),
+        Command::Reader(command) => reader::run(&context, command),
         Command::Dit(command) => dit::run(&context, command),
         Command::Oracle(command) => oracle::run(&context, command),
         Command::Intervention(command) => intervention::run(&context, command),

@@ -46,7 +46,7 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             train(context, &mut store, &base, &s, &arm, args.seed, start.as_ref(), "oracle")
         }
         OracleCommand::Ask(args) => {
-            let families = ["oracle-posttrained", "oracle-scratch"];
+            let families = ["oracle-posttrained", "oracle-scratch", "oracle-imported"];
             ask(context, args, &families, |store, base, reader, diff, question| {
                 let lens = lens_of_reader(store, base, reader)?;
                 Ok(oracle_posttrain::ask(base, &lens, diff, &reader.adapter, question, ANSWER_TOKENS)?)

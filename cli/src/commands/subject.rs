@@ -59,12 +59,12 @@ impl Subject {
     /// # Errors
     /// With what it could have been, before any model is loaded.
     pub(crate) fn find(context: &Context<'_>, text: &str) -> Result<Self> {
-        let named = |place| Ok(Self { name: text.to_owned(), place });
-        if let Some(repository) = text.strip_prefix(HUB) {
-            return named(fetched(context, repository)?);
+        if text.starts_with(HUB) {
+            return Self::elsewhere(context, text);
         }
         let (path, element) = element_of(text);
         let here = path.exists();
+        // What only a file can be called is not looked for in the store.
         let is_path = text.starts_with(['.', '/', '~']) || element.is_some() || is_pickled(&path);
         if !is_path {
             match context.existing_store() {
@@ -83,7 +83,20 @@ impl Subject {
                 Err(_) => {}
             }
         }
-        if !here {
+        Self::elsewhere(context, text)
+    }
+
+    /// The same, where nothing of the store is meant.
+    ///
+    /// # Errors
+    /// As [`Subject::find`].
+    pub(crate) fn elsewhere(context: &Context<'_>, text: &str) -> Result<Self> {
+        let named = |place| Ok(Self { name: text.to_owned(), place });
+        if let Some(repository) = text.strip_prefix(HUB) {
+            return named(fetched(context, repository)?);
+        }
+        let (path, element) = element_of(text);
+        if !path.exists() {
             let what = format!("{} does not exist", path.display());
             return Err(CommandError::new(Kind::NotFound, what).hint(FORMS));
         }
@@ -167,7 +180,7 @@ pub(crate) fn of_another_base(base: &Outline, imported: &Imported) -> Option<Str
 }
 
 /// An element of a `.pt` file in the shape that a store keeps.
-fn from_pickled(base: &Outline, path: &Path, at: usize) -> Result<Imported> {
+pub(in crate::commands) fn from_pickled(base: &Outline, path: &Path, at: usize) -> Result<Imported> {
     let diffs = lm::pickled::read(path)?;
     let shape = shape(base);
     let wrong = |what: String| CommandError::new(Kind::Usage, format!("{}: {what}", path.display()));

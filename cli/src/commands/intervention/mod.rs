@@ -67,7 +67,12 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
             let store = context.existing_store()?;
             let record = store.adapter(adapter)?;
             let base = context.base()?;
-            let reader = find(&store, &base, reader.as_deref(), &["oracle-posttrained", "oracle-scratch"])?;
+            let reader = find(
+                &store,
+                &base,
+                reader.as_deref(),
+                &["oracle-posttrained", "oracle-scratch", "oracle-imported"],
+            )?;
             let spec = question_spec(&store, &base, &record, &reader, question)?;
             print_as_it_is(&serde_json::to_string_pretty(&spec).expect("invariant: plain data"))
         }
@@ -84,10 +89,8 @@ fn question_spec(
 ) -> Result<Spec> {
     let lens = oracle_posttrain::lens_of_reader(store, base, reader)?;
     let moments = reader.record.extra_files.get(MOMENTS_FILE);
-    let moments = moments.ok_or_else(|| {
-        CommandError::new(Kind::Environment, format!("{} has no {MOMENTS_FILE}", reader.record.behaviour))
-    })?;
-    Ok(lens.spec(&record.id, &reader.record.id, moments.as_str(), question, ANSWER_TOKENS))
+    let moments = moments.map(registry::Digest::as_str);
+    Ok(lens.spec(&record.id, &reader.record.id, moments, question, ANSWER_TOKENS))
 }
 
 /// Reads a spec's file: a plain one, and no more of it than a spec may have.
