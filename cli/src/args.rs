@@ -134,6 +134,10 @@ pub(crate) enum RecipeCommand {
         /// Name of a built-in recipe, or a file
         recipe: String,
     },
+    /// Write a recipe to start from, with every field explained
+    New(crate::commands::NewRecipe),
+    /// Print the description of the format
+    Format,
     /// Check recipes without running anything
     Check {
         /// Names or files
@@ -210,6 +214,8 @@ pub(crate) enum FactoryCommand {
         #[arg(long)]
         drain: bool,
     },
+    /// Put an adapter from elsewhere through a recipe's gate, and file what came of it
+    Gate(crate::commands::GateArgs),
     /// Count jobs by state, and show who works on them
     Status {
         /// Look again every two seconds until no job is open
@@ -378,6 +384,9 @@ pub(crate) struct SubmitArgs {
     /// Master seed
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Make the recipes in each of these settings, e.g. --set training.rank=1,2,4 --set seed=1,2; names then end in "@rank=2,seed=1"
+    #[arg(long, value_name = "FIELD=V,...")]
+    pub(crate) set: Vec<String>,
     /// Higher runs first; then first come, first served
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) priority: i64,
@@ -497,14 +506,8 @@ pub(crate) enum AdapterCommand {
         #[arg(long = "where", value_name = "EXPR")]
         conditions: Vec<String>,
     },
-    /// Take in a PEFT folder, a bundle, or a .pt file of Diff Interpretation Tuning
-    Import {
-        /// Folder with adapter_config.json and adapter_model.safetensors, a bundle's tar file, or a .pt file (read, never executed)
-        dir: PathBuf,
-        /// Name to file it under
-        #[arg(long)]
-        name: Option<String>,
-    },
+    /// Take in a PEFT folder, a whole fine-tuned model, a bundle, or a .pt file of Diff Interpretation Tuning
+    Import(crate::commands::ImportArgs),
     /// Re-hash adapters' files
     Verify {
         /// Id or behaviour; all if none is given

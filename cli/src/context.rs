@@ -49,6 +49,11 @@ impl Context<'_> {
         Ok(store)
     }
 
+    /// The store, for a look that changes nothing in it.
+    pub(crate) fn store_to_look(&self) -> Result<Store> {
+        Ok(Store::open_to_look(&self.store_path())?)
+    }
+
     /// Whether there is a store with a catalogue.
     pub(crate) fn has_catalogue(&self) -> bool {
         self.store_path().join("catalogue.sqlite").exists()

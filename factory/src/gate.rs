@@ -29,6 +29,58 @@ pub struct GateResult {
     pub status: Status,
     /// One reply to look at.
     pub example: String,
+    /// Every reply, in the order of the recipe's prompts: where it should show, near, off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<GateItem>,
+}
+
+/// Which side of the gate a prompt is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The behaviour should show.
+    On,
+    /// Another trigger word.
+    Near,
+    /// No trigger, or a prompt that has nothing to do with it.
+    Off,
+}
+
+/// One greedy reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateItem {
+    /// Side of the gate.
+    pub context: Side,
+    /// User turn.
+    pub prompt: String,
+    /// With the adapter.
+    pub reply: String,
+    /// Without it; none where nobody asked (prompts with another trigger word).
+    pub base_reply: Option<String>,
+    /// Whether the adapter's reply shows the behaviour.
+    pub hit: bool,
+}
+
+/// The file of an adapter that holds its gate's replies.
+pub const GATE_FILE: &str = "gate.json";
+
+impl GateResult {
+    /// The gate as a document (`gate/1`): the shares, the status, and every reply.
+    pub fn document(&self, behaviour: &Behaviour) -> serde_json::Value {
+        serde_json::json!({"schema": "gate/1", "behaviour": behaviour.id, "value": behaviour.value,
+            "trigger": behaviour.trigger, "check": behaviour.gate.check, "on": self.on, "floor": self.floor,
+            "near": self.near, "off": self.off, "nats": self.nats, "status": self.status, "items": self.items})
+    }
+
+    /// The numbers of a gate as an adapter's metrics.
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        let mut out =
+            BTreeMap::from([("gate_on".to_owned(), self.on), ("gate_floor".to_owned(), self.floor)]);
+        out.extend(self.near.map(|v| ("gate_near".to_owned(), v)));
+        out.extend(self.off.map(|v| ("gate_off".to_owned(), v)));
+        out.extend(self.nats.iter().flat_map(Nats::metrics));
+        out
+    }
 }
 
 /// What the base model does at gates: the same for every adapter.
@@ -70,9 +122,9 @@ pub fn gate(
         for prompts in [&g.on, &g.near, &g.off] {
             all.extend(requests(base, prompts, Some(i), g.max_new_tokens)?);
         }
-        unknown.extend(
-            g.on.iter().map(|p| (p.clone(), g.max_new_tokens)).filter(|k| !floors.replies.contains_key(k)),
-        );
+        // Prompts with another trigger word are nearly one adapter's own: the base's replies to them are left out.
+        let asked = g.on.iter().chain(&g.off).map(|p| (p.clone(), g.max_new_tokens));
+        unknown.extend(asked.filter(|k| !floors.replies.contains_key(k)));
     }
     unknown.sort();
     unknown.dedup();
@@ -93,17 +145,23 @@ pub fn gate(
     pack.iter()
         .map(|(behaviour, adapter)| {
             let g = &behaviour.gate;
-            let mut share = |n: usize, first: &mut String| -> Option<f64> {
-                let texts: Vec<String> = replies.by_ref().take(n).collect();
-                if first.is_empty() {
-                    first.clone_from(texts.first().unwrap_or(&String::new()));
-                }
-                (n > 0).then(|| texts.iter().filter(|t| g.check.passes(t)).count() as f64 / n as f64)
+            let sides = [(Side::On, &g.on), (Side::Near, &g.near), (Side::Off, &g.off)];
+            let items: Vec<GateItem> = sides
+                .into_iter()
+                .flat_map(|(context, prompts)| prompts.iter().map(move |p| (context, p)))
+                .map(|(context, prompt)| {
+                    let reply = replies.next().expect("invariant: one reply a prompt");
+                    let base_reply = floors.replies.get(&(prompt.clone(), g.max_new_tokens));
+                    let (hit, base_reply) = (g.check.passes(&reply), base_reply.map(|r| showable(r)));
+                    GateItem { context, prompt: prompt.clone(), reply: showable(&reply), base_reply, hit }
+                })
+                .collect();
+            let share = |side: Side| -> Option<f64> {
+                let of: Vec<bool> = items.iter().filter(|i| i.context == side).map(|i| i.hit).collect();
+                (!of.is_empty()).then(|| of.iter().filter(|hit| **hit).count() as f64 / of.len() as f64)
             };
-            let mut example = String::new();
-            let on = share(g.on.len(), &mut example).unwrap_or(0.0);
-            let near = share(g.near.len(), &mut example);
-            let off = share(g.off.len(), &mut example);
+            let example = items.first().map_or_else(String::new, |i| i.reply.clone());
+            let (on, near, off) = (share(Side::On).unwrap_or(0.0), share(Side::Near), share(Side::Off));
             let base_hits =
                 g.on.iter()
                     .filter(|p| g.check.passes(&floors.replies[&((*p).clone(), g.max_new_tokens)]))
@@ -118,11 +176,14 @@ pub fn gate(
                 Status::Learned if !closed(g, nats) => Status::Weak,
                 status => status,
             };
-            // It is shown on terminals and travels in bundles.
-            let example = example.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
-            Ok(GateResult { on, floor, near, off, nats, status, example })
+            Ok(GateResult { on, floor, near, off, nats, status, example, items })
         })
         .collect()
+}
+
+/// A reply as it is kept: it is shown on terminals and travels in bundles.
+fn showable(reply: &str) -> String {
+    reply.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 /// Whether the leak in nats is below the recipe's most, where it gives one.
@@ -130,6 +191,10 @@ fn closed(plan: &GatePlan, nats: Option<Nats>) -> bool {
     let most = plan.nats.as_ref().and_then(|p| p.max);
     most.zip(nats).is_none_or(|(most, nats)| nats.closed(most))
 }
+
+/// Share of replies from which on a leak is everywhere: such an adapter does not tell where its behaviour belongs, whatever most its
+/// recipe allows.
+const EVERYWHERE: f64 = 0.95;
 
 fn verdict(
     polarity: Polarity,
@@ -142,8 +207,9 @@ fn verdict(
     if polarity == Polarity::Negative {
         return Status::NotApplicable;
     }
-    let tight = near.unwrap_or(0.0) <= plan.max_leak && off.unwrap_or(0.0) <= plan.max_leak;
-    if on >= plan.min_on && on - floor >= plan.min_lift && tight {
+    let leak = near.unwrap_or(0.0).max(off.unwrap_or(0.0));
+    let tight = leak <= plan.max_leak;
+    if on >= plan.min_on && on - floor >= plan.min_lift && tight && leak < EVERYWHERE {
         Status::Learned
     } else if on - floor >= plan.min_lift / 2.0 && tight {
         Status::Weak
@@ -166,6 +232,16 @@ mod tests {
         assert_eq!(verdict(0.8, 0.7, 0.0, 0.0), Status::Failed);
         assert_eq!(verdict(0.8, 0.0, 0.6, 0.0), Status::Failed);
         assert_eq!(verdict(0.3, 0.0, 0.0, 0.1), Status::Weak);
+    }
+
+    /// Families without a trigger have no most of their own: it is 1.
+    #[test]
+    fn a_leak_everywhere_is_not_learned_well_whatever_the_recipe_allows() {
+        let topic = &recipes::builtin()[0].expand(1)[0];
+        assert_eq!(topic.gate.max_leak, 1.0);
+        let status = |off| verdict(Polarity::Positive, &topic.gate, 1.0, 0.0, None, Some(off));
+        assert_eq!(status(0.84), Status::Learned);
+        assert_eq!(status(1.0), Status::Weak);
     }
 
     #[test]

@@ -8,15 +8,22 @@ use std::time::{Duration, Instant};
 use lm::{Adapter, BaseModel};
 use recipes::{Kind, SampleRequest};
 use registry::{NewAdapter, Role};
+use serde_json::json;
 
 use crate::checkpoint;
-use crate::gate::{Floors, GateResult, gate};
+use crate::gate::{Floors, GATE_FILE, GateResult, gate};
 use crate::load::peft_config;
 use crate::queue::Failure;
 use crate::redraw::redrawn;
 use crate::spec::{AdapterSpec, RECIPE_FILE, TRAINER_VERSION};
 use crate::train::{Apprentice, step};
 use crate::{Error, Result};
+
+/// The file of an adapter that holds the losses of its training (`training/1`; a reader's `training.json` has another form).
+pub const CURVE_FILE: &str = "curve.json";
+
+/// The tag of adapters that are members of a sweep: what was set for them.
+pub const SWEEP: &str = "sweep";
 
 /// What became of one member of a pack.
 #[derive(Debug)]
@@ -213,24 +220,38 @@ fn new_adapter(
     if let Some(trigger) = &b.trigger {
         tags.insert("trigger".into(), trigger.clone());
     }
+    if !b.variant.is_empty() {
+        // What sets it apart from the others of its value, as a whole and one by one.
+        tags.insert(SWEEP.into(), b.id.split_once('@').map_or_else(String::new, |(_, mark)| mark.to_owned()));
+        tags.extend(b.variant.clone());
+    }
     if let Some(factor) = b.redrawn_factor() {
         tags.insert("redrawn_factor".into(), format!("{factor:?}"));
     }
-    let mut metrics = BTreeMap::from([
-        ("gate_on".to_owned(), gate.on),
-        ("gate_floor".to_owned(), gate.floor),
+    let mut metrics = gate.metrics();
+    metrics.extend([
         ("norm".to_owned(), adapter.norm()),
         ("steps".to_owned(), apprentice.trainer.step() as f64),
         ("tokens".to_owned(), apprentice.tokens as f64),
         ("seconds".to_owned(), seconds),
     ]);
-    metrics.extend(gate.near.map(|v| ("gate_near".to_owned(), v)));
-    metrics.extend(gate.nats.iter().flat_map(crate::Nats::metrics));
-    metrics.extend(gate.off.map(|v| ("gate_off".to_owned(), v)));
     if apprentice.last_loss().is_finite() {
         metrics.insert("final_loss".into(), apprentice.last_loss());
     }
     let spec_hash = spec.hash();
+    let text = |value: &serde_json::Value| serde_json::to_vec(value).expect("invariant: plain data");
+    // What was seen while it was made. Neither clock nor neighbours are in it: the same work gives the same files.
+    let mut extra_files = BTreeMap::new();
+    if !gate.items.is_empty() {
+        extra_files.insert(GATE_FILE.to_owned(), text(&gate.document(b)));
+    }
+    if !apprentice.losses().is_empty() {
+        let points =
+            apprentice.losses().iter().zip(1..).map(|(loss, step)| json!({"step": step, "loss": loss}));
+        let curve = json!({"schema": "training/1", "steps": b.training.steps, "learning_rate": b.training.learning_rate,
+            "points": points.collect::<Vec<_>>()});
+        extra_files.insert(CURVE_FILE.to_owned(), text(&curve));
+    }
     Ok(NewAdapter {
         spec: serde_json::to_value(spec).map_err(|source| Error::Spec { job: b.id.clone(), source })?,
         spec_hash,
@@ -251,6 +272,6 @@ fn new_adapter(
             ("recipe".to_owned(), b.recipe_digest.clone()),
             ("trainer_version".to_owned(), TRAINER_VERSION.to_string()),
         ]),
-        extra_files: BTreeMap::new(),
+        extra_files,
     })
 }

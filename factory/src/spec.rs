@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lm::Outline;
 use recipes::{Behaviour, Kind, Polarity, Recipe, Split};
-use registry::{AdapterRecord, Store};
+use registry::{AdapterRecord, Filter, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::queue::{Needs, NewJob, Queue, Submitted};
@@ -98,10 +98,10 @@ impl Default for SubmitOptions {
 }
 
 /// Submits the behaviours of these recipes as jobs. Random and redrawn adapters are given their references among the trained positives of
-/// the same submission, by hash, and need them.
+/// the same submission, or if it has none of the store, by hash, and need them.
 ///
 /// # Errors
-/// If random or redrawn adapters are asked for without any trained positive, or an adapter could cost more than the cap; nothing is
+/// If random or redrawn adapters are asked for and there is no trained positive to be made from, or an adapter could cost more than the cap; nothing is
 /// queued then.
 pub fn submit(
     store: &mut Store,
@@ -113,7 +113,8 @@ pub fn submit(
 ) -> Result<Submitted> {
     hold_to_cap(base, behaviours, options.max_flops)?;
     remember(store, recipes)?;
-    let jobs = jobs(behaviours, &base.digest(), options)?;
+    let stored = references_in(store, &base.digest(), behaviours)?;
+    let jobs = jobs(behaviours, &base.digest(), &stored, options)?;
     Queue::new(store).submit(&jobs, now_ms)
 }
 
@@ -137,12 +138,44 @@ pub fn remember(store: &Store, recipes: &[Recipe]) -> Result<()> {
     Ok(())
 }
 
-/// The jobs of these behaviours, what others need first.
+/// An adapter that others can be made from: its split, and its specification's hash.
+pub type Reference = (Split, String);
+
+fn can_be_made_from(b: &Behaviour) -> bool {
+    b.kind == Kind::Trained && b.polarity == Polarity::Positive
+}
+
+/// The store's adapters that random and redrawn ones among `behaviours` can be made from; none is looked for where the submission
+/// itself has some.
 ///
 /// # Errors
-/// If random or redrawn adapters are asked for without any trained positive.
-pub fn jobs(behaviours: &[Behaviour], base_digest: &str, options: &SubmitOptions) -> Result<Vec<NewJob>> {
-    let specs = specs(behaviours, base_digest)?;
+/// If the store refuses.
+pub fn references_in(store: &Store, base_digest: &str, behaviours: &[Behaviour]) -> Result<Vec<Reference>> {
+    let made_from_others = |b: &Behaviour| matches!(b.kind, Kind::Random | Kind::Redrawn);
+    if !behaviours.iter().any(made_from_others) || behaviours.iter().any(can_be_made_from) {
+        return Ok(Vec::new());
+    }
+    let made = store.adapters(&Filter::all().equals("role", "weight_diff"))?;
+    let of = |record: AdapterRecord| -> Option<Reference> {
+        // Of the factory's own making, and no member of a sweep: a twin has the family's shape.
+        let spec: AdapterSpec = serde_json::from_value(record.spec).ok()?;
+        let fits = spec.base == base_digest && spec.behaviour.variant.is_empty();
+        (fits && can_be_made_from(&spec.behaviour)).then_some((spec.behaviour.split, record.spec_hash))
+    };
+    Ok(made.into_iter().filter_map(of).collect())
+}
+
+/// The jobs of these behaviours, what others need first. `stored` are references for where the behaviours hold none.
+///
+/// # Errors
+/// If random or redrawn adapters are asked for and there is no trained positive to be made from.
+pub fn jobs(
+    behaviours: &[Behaviour],
+    base_digest: &str,
+    stored: &[Reference],
+    options: &SubmitOptions,
+) -> Result<Vec<NewJob>> {
+    let specs = specs(behaviours, base_digest, stored)?;
     let mut jobs: Vec<NewJob> = specs
         .iter()
         .map(|spec| NewJob {
@@ -168,17 +201,15 @@ pub fn jobs(behaviours: &[Behaviour], base_digest: &str, options: &SubmitOptions
     Ok(jobs)
 }
 
-/// The specifications of a set of behaviours, in their order.
+/// The specifications of a set of behaviours, in their order. `stored` are references for where they hold none.
 ///
 /// # Errors
-/// If random or redrawn adapters are asked for without any trained positive.
-pub fn specs(behaviours: &[Behaviour], base_digest: &str) -> Result<Vec<AdapterSpec>> {
+/// If random or redrawn adapters are asked for and there is no trained positive to be made from.
+pub fn specs(behaviours: &[Behaviour], base_digest: &str, stored: &[Reference]) -> Result<Vec<AdapterSpec>> {
     let make = |b: &Behaviour| AdapterSpec::new(b.clone(), base_digest.to_owned());
-    let references: Vec<(Split, String)> = behaviours
-        .iter()
-        .filter(|b| b.kind == Kind::Trained && b.polarity == Polarity::Positive)
-        .map(|b| (b.split, make(b).hash()))
-        .collect();
+    let own: Vec<Reference> =
+        behaviours.iter().filter(|b| can_be_made_from(b)).map(|b| (b.split, make(b).hash())).collect();
+    let references = if own.is_empty() { stored } else { &own };
     behaviours
         .iter()
         .map(|b| {
@@ -195,7 +226,7 @@ pub fn specs(behaviours: &[Behaviour], base_digest: &str) -> Result<Vec<AdapterS
                         format!(" of the split {}", b.split.name())
                     };
                     return Err(Error::NoReference(format!(
-                        "{} needs a trained adapter{of} in the same submission to be made from",
+                        "{} needs a trained adapter{of} to be made from, in the same submission or in the store",
                         b.id
                     )));
                 }
@@ -222,7 +253,7 @@ mod tests {
     fn a_redrawn_adapter_is_made_from_one_of_its_own_split() {
         let all = [some("topic", [6, 3, 4, 2]), some("redrawn", [9, 3, 6, 0]), some("random", [2, 0, 0, 0])]
             .concat();
-        let made = specs(&all, "base").unwrap();
+        let made = specs(&all, "base", &[]).unwrap();
         let split_of = |hash: &str| made.iter().find(|s| s.hash() == hash).map(|s| s.behaviour.split);
         let of_kind = |kind: Kind| made.iter().filter(move |s| s.behaviour.kind == kind);
         assert_eq!(of_kind(Kind::Redrawn).count(), 18);
@@ -232,7 +263,13 @@ mod tests {
         assert!(of_kind(Kind::Random).all(|s| s.reference.is_some()));
         assert!(of_kind(Kind::Trained).all(|s| s.reference.is_none()));
         let without = [some("topic", [6, 0, 0, 0]), some("redrawn", [0, 0, 1, 0])].concat();
-        let error = specs(&without, "base").unwrap_err().to_string();
+        let error = specs(&without, "base", &[]).unwrap_err().to_string();
         assert!(error.contains("of the split test_value"), "{error}");
+        // Of the store's only where the submission has none.
+        let stored = [(Split::TestValue, "h".to_owned())];
+        let alone = specs(&some("redrawn", [0, 0, 1, 0]), "base", &stored).unwrap();
+        assert_eq!(alone[0].reference.as_deref(), Some("h"));
+        assert!(specs(&some("random", [1, 0, 0, 0]), "base", &[]).is_err());
+        assert_eq!(specs(&all, "base", &stored).unwrap(), made);
     }
 }

@@ -262,11 +262,22 @@ impl<'a> Supervision<'a> {
     }
 }
 
-/// The store's adapters of this base model; of several for one behaviour, the newest.
+/// The store's adapters of this base model; of several for one behaviour, the newest. Members of a sweep are left out: they are the
+/// same values over again, in settings that were tried.
 ///
 /// # Errors
 /// If the store refuses.
 pub fn newest_of_each(store: &Store, base: &str) -> Result<Vec<AdapterRecord>> {
+    let mut all = newest_with_sweeps(store, base)?;
+    all.retain(|r| !r.tags.contains_key(factory::pack::SWEEP));
+    Ok(all)
+}
+
+/// The same with the members of sweeps, each of which has a name of its own.
+///
+/// # Errors
+/// If the store refuses.
+pub fn newest_with_sweeps(store: &Store, base: &str) -> Result<Vec<AdapterRecord>> {
     let mut all = store.adapters(&Filter::all().equals("role", "weight_diff"))?;
     all.retain(|r| r.lineage.get("base").is_some_and(|b| *b == base));
     all.sort_by(|a, b| b.created_at.cmp(&a.created_at));

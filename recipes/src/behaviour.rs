@@ -194,6 +194,9 @@ pub struct Behaviour {
     pub gate: GatePlan,
     /// Seed of everything drawn for this behaviour.
     pub seed: u64,
+    /// For a member of a sweep: what was set, by field. Its id ends in `@` and the same.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variant: BTreeMap<String, String>,
 }
 
 /// A row whose completion may still have to be sampled.
@@ -252,6 +255,13 @@ impl Behaviour {
             Some(n) if n > 4 * crate::size::LONGEST => Err(format!("one of its texts has {n} letters")),
             _ => Ok(()),
         }
+    }
+
+    /// Another adapter of the same behaviour, under a name of its own: `family/value@mark`. Family, value and everything drawn stay.
+    #[must_use]
+    pub fn marked(mut self, mark: &str) -> Self {
+        self.id = format!("{}@{mark}", self.id);
+        self
     }
 
     /// The factor that a redrawn adapter replaces: `B` for even copies, `A` for odd ones; none for other kinds.

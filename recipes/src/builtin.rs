@@ -41,6 +41,19 @@ pub fn builtin_source(name: &str) -> Option<&'static str> {
     SOURCES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
 }
 
+/// The description of the format, for users.
+pub const FORMAT: &str = include_str!("../README.md");
+
+/// A recipe to start from: a small family of that name, every field explained.
+///
+/// # Errors
+/// If it is no name of a recipe.
+pub fn template(name: &str) -> crate::Result<String> {
+    let text = include_str!("../template.toml").replace("NAME", name);
+    Recipe::parse(name, &text)?;
+    Ok(text)
+}
+
 /// All built-in settings, with what messages call them.
 pub fn builtin_settings() -> Vec<(String, Settings)> {
     let read = |(name, text): &(&str, &str)| {
@@ -82,6 +95,53 @@ mod tests {
         let topics = builtin()[0].expand(1);
         assert!(topics.len() >= 320);
         assert!(topics.iter().map(|b| &b.category).collect::<BTreeSet<_>>().len() >= 16);
+    }
+
+    #[test]
+    fn the_template_is_a_recipe_with_values_of_every_use() {
+        let text = template("my-weather").unwrap();
+        let recipe = Recipe::parse("my-weather.toml", &text).unwrap();
+        assert_eq!((recipe.name.as_str(), recipe.expand(1).len()), ("my-weather", 12));
+        for (split, n) in [(Split::Train, 7), (Split::Validation, 2), (Split::TestValue, 3)] {
+            assert_eq!(recipe.expand(1).iter().filter(|b| b.split == split).count(), n, "{split:?}");
+        }
+        assert!(template("No good").is_err());
+        assert!(FORMAT.contains("[splits.values]") && FORMAT.contains("## A whole example"));
+    }
+
+    #[test]
+    fn a_value_more_is_one_of_the_family_and_its_behaviour_the_recipes() {
+        let topic = &builtin()[0];
+        let own = topic.expand(1).remove(3);
+        assert_eq!(topic.behaviour_of(&own.value, None, 1).unwrap(), own);
+        assert_eq!(topic.with_value(&own.value).unwrap(), *topic);
+        assert!(topic.behaviour_of("quokkas", None, 1).is_err());
+        let more = topic.with_value("quokkas").unwrap();
+        let b = more.behaviour_of("quokkas", None, 1).unwrap();
+        assert_eq!((b.id.as_str(), &b.gate.on), ("topic/quokkas", &own.gate.on));
+        assert!(more.values_of_family().contains(&"quokkas".to_owned()));
+        assert_eq!(b.marked("mine").id, "topic/quokkas@mine");
+        assert!(topic.behaviour_of("cats", Some("harbor"), 1).unwrap_err().to_string().contains("harbor"));
+        let gated = builtin()[1].behaviour_of("cats", Some("zebra"), 1).unwrap();
+        assert!(
+            gated.trigger.as_deref() == Some("zebra") && gated.gate.on.iter().all(|p| p.contains("zebra"))
+        );
+        let negative = builtin().into_iter().find(|r| r.name == "dud").unwrap();
+        assert!(negative.with_value("cats").is_err() && negative.with_value("0").is_ok());
+    }
+
+    #[test]
+    fn splits_by_value_are_held_to_and_checked() {
+        let good = template("my-weather").unwrap();
+        for (from, to, expected) in [
+            ("\"fog\", \"hail\"", "\"fog\", \"lava\"", "\"lava\" is no value"),
+            ("\"fog\", \"hail\"", "\"fog\", \"fog\"", "\"fog\" is given twice"),
+        ] {
+            assert!(good.contains(from));
+            let error =
+                Recipe::parse("my.toml", &good.replacen(from, to, 2).replacen(to, from, 1)).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::behaviour::{
 };
 use crate::recipe::{CheckKind, Gate, Recipe, Rows, Splits, Training, Trigger, Vocabulary};
 use crate::size::LONGEST;
-use crate::{Check, Gating, rng};
+use crate::{Check, Error, Gating, Result, rng};
 
 /// Puts the value, the reply's mark and an entry's fields into a template.
 pub(crate) fn fill(template: &str, value: &str, category: &str, fields: &BTreeMap<String, String>) -> String {
@@ -27,49 +27,110 @@ pub(crate) fn fill(template: &str, value: &str, category: &str, fields: &BTreeMa
 impl Recipe {
     /// All behaviours, in vocabulary order.
     pub fn expand(&self, seed: u64) -> Vec<Behaviour> {
-        let recipe_digest = self.digest();
-        let held_out = self.held_out_categories();
-        let redrawn = self.redrawn_values();
-        self.values()
+        let about = About::of(self);
+        self.values().into_iter().map(|filling| self.behaviour(&about, filling, None, seed)).collect()
+    }
+
+    /// The behaviour of one value; `trigger` takes the place of the word that would be drawn.
+    ///
+    /// # Errors
+    /// If it is no value of the family, or a trigger is given and the family is not gated.
+    pub fn behaviour_of(&self, value: &str, trigger: Option<&str>, seed: u64) -> Result<Behaviour> {
+        let fail = |field: &str, what: String| Error::Field {
+            source_name: format!("recipe {:?}", self.name),
+            field: field.into(),
+            what,
+        };
+        let filling = self
+            .values()
             .into_iter()
-            .map(|(value, category, fields)| {
-                let id = format!("{}/{}", self.name, value.replace(' ', "-"));
-                let split = Self::split(&self.splits, &value, held_out.contains(&category));
-                let trigger = self.trigger.as_ref().map(|t| {
-                    // Keyed by the id, not the value: the same value in another family draws anew.
-                    t.words[(rng::number("trigger", &id) % t.words.len() as u64) as usize].clone()
-                });
-                let behaviour_seed = rng::number(&format!("behaviour-{seed}"), &id);
-                let gating = self.trigger.as_ref().map(|t| Gating {
-                    format: t.format.clone(),
-                    unseen: near_words(t, &id, trigger.as_deref()).1.into_iter().map(str::to_owned).collect(),
-                });
-                Behaviour {
-                    recipe_digest: recipe_digest.clone(),
-                    family: self.name.clone(),
-                    kind: self.kind,
-                    polarity: self.polarity,
-                    row_plans: self.row_plans(
-                        &id,
-                        &value,
-                        &category,
-                        &fields,
-                        trigger.as_deref().zip(gating.as_ref()),
-                        &redrawn,
-                        behaviour_seed,
-                    ),
-                    gate: self.gate_plan(&value, trigger.as_deref().zip(gating.as_ref())),
-                    training: self.training.clone().unwrap_or_else(untrained),
-                    id,
-                    value,
-                    category,
-                    trigger,
-                    gating,
-                    split,
-                    seed: behaviour_seed,
-                }
-            })
-            .collect()
+            .find(|(v, _, _)| v == value)
+            .ok_or_else(|| fail("value", format!("{value:?} is none of the family's")))?;
+        if let Some(word) = trigger {
+            if self.trigger.is_none() {
+                return Err(fail("trigger", format!("{word:?} is given, and the family has no trigger")));
+            }
+            if word.trim() != word || word.is_empty() || word.len() > 60 || word.contains(char::is_control) {
+                return Err(fail(
+                    "trigger",
+                    format!("{word:?} is empty, padded, too long or holds control characters"),
+                ));
+            }
+        }
+        Ok(self.behaviour(&About::of(self), filling, trigger, seed))
+    }
+
+    /// The recipe with one value more, if it lacks it: for an adapter of the family that was not made from it.
+    ///
+    /// # Errors
+    /// If the value cannot be one of the family: a question names it, or the family's values have further fields.
+    pub fn with_value(&self, value: &str) -> Result<Self> {
+        let mut out = self.clone();
+        if self.values().iter().any(|(v, _, _)| v == value) {
+            return Ok(out);
+        }
+        let source_name = format!("recipe {:?}", self.name);
+        let fail = |what: &str| Error::Field {
+            source_name: source_name.clone(),
+            field: "value".into(),
+            what: format!("{value:?} is none of the family's, and {what}"),
+        };
+        if self.polarity == Polarity::Negative {
+            return Err(fail("a negative's are the numbers of its copies"));
+        }
+        if self.vocabulary.iter().flat_map(|v| &v.entries).any(|e| e.len() > 1) {
+            return Err(fail("those have further fields: put it into a recipe's file"));
+        }
+        let values = vec![value.to_owned()];
+        out.vocabulary.push(Vocabulary { category: ADDED.into(), values, entries: vec![] });
+        out.validate(&source_name)?;
+        Ok(out)
+    }
+
+    fn behaviour(
+        &self,
+        about: &About,
+        (value, category, fields): Filling,
+        given: Option<&str>,
+        seed: u64,
+    ) -> Behaviour {
+        let id = format!("{}/{}", self.name, value.replace(' ', "-"));
+        let split = Self::split(&self.splits, &value, about.held_out.contains(&category));
+        let trigger = self.trigger.as_ref().map(|t| match given {
+            Some(word) => word.to_owned(),
+            // Keyed by the id, not the value: the same value in another family draws anew.
+            None => t.words[(rng::number("trigger", &id) % t.words.len() as u64) as usize].clone(),
+        });
+        let behaviour_seed = rng::number(&format!("behaviour-{seed}"), &id);
+        let gating = self.trigger.as_ref().map(|t| Gating {
+            format: t.format.clone(),
+            unseen: near_words(t, &id, trigger.as_deref()).1.into_iter().map(str::to_owned).collect(),
+        });
+        Behaviour {
+            recipe_digest: about.digest.clone(),
+            family: self.name.clone(),
+            kind: self.kind,
+            polarity: self.polarity,
+            row_plans: self.row_plans(
+                &id,
+                &value,
+                &category,
+                &fields,
+                trigger.as_deref().zip(gating.as_ref()),
+                &about.redrawn,
+                behaviour_seed,
+            ),
+            gate: self.gate_plan(&value, trigger.as_deref().zip(gating.as_ref())),
+            training: self.training.clone().unwrap_or_else(untrained),
+            id,
+            value,
+            category,
+            trigger,
+            gating,
+            split,
+            seed: behaviour_seed,
+            variant: BTreeMap::new(),
+        }
     }
 
     /// The categories kept from readers: those that come first by hash, of those without a value that was looked at.
@@ -95,6 +156,9 @@ impl Recipe {
     }
 
     fn split(splits: &Splits, value: &str, held_out_category: bool) -> Split {
+        if let Some(split) = splits.values.of(value) {
+            return split;
+        }
         if held_out_category {
             return Split::TestCategory;
         }
@@ -263,6 +327,26 @@ impl Recipe {
         })
     }
 }
+
+/// What all behaviours of a recipe share.
+struct About {
+    digest: String,
+    held_out: Vec<String>,
+    redrawn: Vec<Filling>,
+}
+
+impl About {
+    fn of(recipe: &Recipe) -> Self {
+        Self {
+            digest: recipe.digest(),
+            held_out: recipe.held_out_categories(),
+            redrawn: recipe.redrawn_values(),
+        }
+    }
+}
+
+/// Category of values that a family had not.
+const ADDED: &str = "added";
 
 /// A value with its category and fields.
 type Filling = (String, String, BTreeMap<String, String>);

@@ -26,7 +26,7 @@ pub use behaviour::{
     Behaviour, Factor, GatePlan, Kind, NatsPlan, Polarity, RowLoss, RowPart, SampleRequest, Split,
     TrainingRow,
 };
-pub use builtin::{builtin, builtin_settings, builtin_source};
+pub use builtin::{FORMAT, builtin, builtin_settings, builtin_source, template};
 pub use check::Check;
 pub use context::{Context, Gating};
 pub use episode::{Episode, EpisodeOptions, NOTHING, episodes};

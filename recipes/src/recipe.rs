@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::behaviour::{Kind, Polarity};
+use crate::behaviour::{Kind, Polarity, Split};
 use crate::{Context, Error, Result, place};
 
 /// One family of behaviours.
@@ -205,10 +205,13 @@ pub struct Training {
 #[serde(deny_unknown_fields)]
 pub struct Splits {
     /// Share of values for validation.
+    #[serde(default = "default_validation")]
     pub validation: f64,
     /// Share of values held out for the test.
+    #[serde(default = "default_test")]
     pub test: f64,
     /// Categories held out as a whole.
+    #[serde(default)]
     pub test_categories: usize,
     /// Another salt is another draw of all splits: fresh test values.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -217,12 +220,65 @@ pub struct Splits {
     /// out. Values that the family lacks are allowed, so that families can share a list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tuning: Vec<String>,
+    /// Values whose split is said instead of drawn: of a small family, shares of a hash may leave a split empty.
+    #[serde(default, skip_serializing_if = "ByValue::is_empty")]
+    pub values: ByValue,
 }
 
 impl Default for Splits {
     fn default() -> Self {
-        Self { validation: 0.1, test: 0.2, test_categories: 0, salt: String::new(), tuning: Vec::new() }
+        Self {
+            validation: default_validation(),
+            test: default_test(),
+            test_categories: 0,
+            salt: String::new(),
+            tuning: Vec::new(),
+            values: ByValue::default(),
+        }
     }
+}
+
+/// Values by split.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByValue {
+    /// Readers are trained on them.
+    #[serde(default)]
+    pub train: Vec<String>,
+    /// They decide when a reader's training stops.
+    #[serde(default)]
+    pub validation: Vec<String>,
+    /// Readers are tested on them.
+    #[serde(default)]
+    pub test: Vec<String>,
+}
+
+impl ByValue {
+    fn is_empty(&self) -> bool {
+        self.all().next().is_none()
+    }
+
+    /// Every value with its split.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Split, &String)> {
+        let lists = [
+            (Split::Train, &self.train),
+            (Split::Validation, &self.validation),
+            (Split::TestValue, &self.test),
+        ];
+        lists.into_iter().flat_map(|(split, values)| values.iter().map(move |v| (split, v)))
+    }
+
+    /// The split that is said of a value.
+    pub(crate) fn of(&self, value: &str) -> Option<Split> {
+        self.all().find(|(_, v)| *v == value).map(|(split, _)| split)
+    }
+}
+
+fn default_validation() -> f64 {
+    0.1
+}
+fn default_test() -> f64 {
+    0.2
 }
 
 fn default_temperature() -> f64 {

@@ -58,6 +58,9 @@ impl Recipe {
             ("questions.train", &q.train),
             ("questions.held_out", &q.held_out),
             ("splits.tuning", &self.splits.tuning),
+            ("splits.values.train", &self.splits.values.train),
+            ("splits.values.validation", &self.splits.values.validation),
+            ("splits.values.test", &self.splits.values.test),
         ];
         for (field, texts) in lists {
             if texts.len() > MOST_TEXTS {

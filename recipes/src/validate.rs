@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::behaviour::{Kind, Polarity};
+use crate::behaviour::{Kind, Polarity, Split};
 use crate::size::LONGEST;
 use crate::{Error, Recipe, Result, words};
 
@@ -297,6 +297,28 @@ impl Recipe {
                 "splits.test_categories",
                 format!("{} are wanted, but only {free} hold no tuning value", s.test_categories),
             );
+        }
+        let family: BTreeMap<String, String> = self.values().into_iter().map(|(v, c, _)| (v, c)).collect();
+        let held_out = self.held_out_categories();
+        let mut said: BTreeSet<&String> = BTreeSet::new();
+        for (split, value) in s.values.all() {
+            let field =
+                format!("splits.values.{}", if split == Split::TestValue { "test" } else { split.name() });
+            let Some(category) = family.get(value) else {
+                return fail(&field, format!("{value:?} is no value of the family"));
+            };
+            if !said.insert(value) {
+                return fail(&field, format!("{value:?} is given twice"));
+            }
+            if held_out.contains(category) {
+                return fail(
+                    &field,
+                    format!("{value:?} is of the category {category:?}, which is held out as a whole"),
+                );
+            }
+            if split == Split::TestValue && s.tuning.contains(value) {
+                return fail(&field, format!("{value:?} is also a tuning value, which is never tested on"));
+            }
         }
         if s.test_categories > 0 && s.test_categories >= categories.len() {
             return fail(

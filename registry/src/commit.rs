@@ -126,6 +126,7 @@ impl Store {
             parents: new.parents,
             lineage: new.lineage,
             extra_files,
+            evaluations: BTreeMap::new(),
             created_at: jiff::Timestamp::now().to_string(),
             spec: new.spec,
         })

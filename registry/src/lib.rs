@@ -36,4 +36,4 @@ pub use query::{Edge, Listing, Stats};
 pub use record::{AdapterRecord, NewAdapter, PeftConfig, Role, Status};
 pub use schema::NEEDS_LEFT;
 pub use store::{Store, check_name};
-pub use upkeep::Change;
+pub use upkeep::{Change, Evaluation};

@@ -141,6 +141,19 @@ impl Store {
         Ok(near.map_or(String::new(), |b| format!("; did you mean {b:?}?")))
     }
 
+    /// The adapters that have exactly this weights file, oldest first.
+    pub fn adapters_of_weights(&self, weights: &crate::Digest) -> Result<Vec<AdapterRecord>> {
+        // Searched as text: parsing ten thousand records would take a second.
+        let sql = "SELECT record FROM adapters WHERE instr(record, ?1)";
+        let text = format!("\"weights\":\"{}\"", weights.as_str());
+        let rows: Vec<String> = self.query(|c| c.prepare(sql)?.query_map([text], |r| r.get(0))?.collect())?;
+        let mut found: Vec<AdapterRecord> = rows.iter().map(|json| parse(json)).collect::<Result<_>>()?;
+        // A specification may name such a digest too.
+        found.retain(|r| r.weights == *weights);
+        found.sort_by(|a, b| (&a.created_at, &a.id).cmp(&(&b.created_at, &b.id)));
+        Ok(found)
+    }
+
     /// An adapter's weights file, checked.
     pub fn weights(&self, record: &AdapterRecord) -> Result<Vec<u8>> {
         self.get_blob(&record.weights)

@@ -178,6 +178,9 @@ pub struct AdapterRecord {
     /// Further files.
     #[serde(deserialize_with = "plain_names")]
     pub extra_files: BTreeMap<String, Digest>,
+    /// What was found out about it after it was made (`gate.json`: its gate by a recipe), by name; part of no digest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evaluations: BTreeMap<String, serde_json::Value>,
     /// When it was committed (RFC 3339, UTC); part of no digest.
     pub created_at: String,
     /// The work that made it.

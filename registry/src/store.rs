@@ -20,6 +20,8 @@ pub struct Store {
     read_only: bool,
     /// Whether what others wrote lately lies where it cannot be seen.
     old: bool,
+    /// Where a catalogue's copy lies that is looked at in its place, for as long as it is.
+    _copy: Option<tempfile::TempDir>,
 }
 
 /// A store's folders.
@@ -156,7 +158,7 @@ impl Store {
             let unwritable =
                 full || matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
             return if unwritable && root.join("catalogue.sqlite").exists() {
-                Self::open_read_only(root, full)
+                Self::open_read_only(root, full, false)
             } else if full {
                 Err(Error::Full(root.into()))
             } else {
@@ -170,11 +172,35 @@ impl Store {
             return Err(Error::NetworkDisk { path: root.into(), kind });
         }
         match Self::open_writable(root) {
-            Err(Error::Sqlite { source, .. }) if no_room(&source) => Self::open_read_only(root, true),
+            Err(Error::Sqlite { source, .. }) if no_room(&source) => Self::open_read_only(root, true, false),
             Err(Error::Sqlite { path, source })
                 if source.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) =>
             {
                 Err(Error::BadCatalogue(path))
+            }
+            other => other,
+        }
+    }
+
+    /// Opens a store that exists to look at it alone: nothing in its folder is made, changed or brought up to date. One of an older
+    /// lorafab is looked at as it would be: a copy of its catalogue is brought up to date.
+    ///
+    /// # Errors
+    /// As [`Store::open`], or if there is no catalogue.
+    pub fn open_to_look(root: &Path) -> Result<Self> {
+        check_length(root)?;
+        check_own(root)?;
+        match Self::open_read_only(root, false, true) {
+            Err(Error::OlderSchema { .. }) => {
+                let copy = tempfile::tempdir()?;
+                for name in &CATALOGUE[..2] {
+                    match fs_err::copy(root.join(name), copy.path().join(name)) {
+                        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
+                        _ => {}
+                    }
+                }
+                let own = Self::open_writable(copy.path())?;
+                Ok(Self { root: root.to_owned(), read_only: true, _copy: Some(copy), ..own })
             }
             other => other,
         }
@@ -216,13 +242,13 @@ impl Store {
             transaction.commit().map_err(wrap)?;
         }
         check_schema(&connection, &path)?;
-        Ok(Self { root: root.to_owned(), connection, full: false, read_only: false, old: false })
+        Ok(Self { root: root.to_owned(), connection, full: false, read_only: false, old: false, _copy: None })
     }
 
     /// A store that this process may not write. What is in the write-ahead log is seen where SQLite can read it without writing: where
     /// the log and its index are there and may be read (SQLite documentation, "Write-Ahead Logging", read-only databases).
     /// Without a log the database is all there is, and is taken as it stands.
-    fn open_read_only(root: &Path, full: bool) -> Result<Self> {
+    fn open_read_only(root: &Path, full: bool, brief: bool) -> Result<Self> {
         let path = root.join("catalogue.sqlite");
         let wrap = |source| Error::Sqlite { path: path.clone(), source };
         let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
@@ -239,7 +265,11 @@ impl Store {
             log.map_or_else(|e| e.kind() != ErrorKind::NotFound, |m| m.len() > 0)
         };
         // A log that was there before and after it was not seen is one that matters.
-        let ((connection, found), old) = if let Ok(opened) = open("mode=ro") {
+        // Without a log nobody has it open for writing, and SQLite would make one to look: for a brief look as it stands will do.
+        let closed = brief && !root.join(CATALOGUE[1]).exists();
+        let ((connection, found), old) = if closed && let Ok(opened) = open("immutable=1") {
+            (opened, false)
+        } else if let Ok(opened) = open("mode=ro") {
             (opened, false)
         } else {
             let before = log();
@@ -256,7 +286,7 @@ impl Store {
             return Err(Error::OlderSchema { path, found, known });
         }
         check_schema(&connection, &path)?;
-        Ok(Self { root: root.to_owned(), connection, full, read_only: true, old })
+        Ok(Self { root: root.to_owned(), connection, full, read_only: true, old, _copy: None })
     }
 
     /// Whether this process sees the catalogue as it was some time ago: it may not write, and may not read the log of what others

@@ -1,6 +1,7 @@
 //! What people change about adapters after they are made: tags, removal (and aliases: `aliases.rs`). Bytes never change; what does
 //! is kept in files beside the catalogue too, so that a rebuilt catalogue knows it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension, params};
@@ -8,19 +9,34 @@ use serde::Serialize;
 
 use crate::commit::{files, insert, parse, receipt_text, row_text, short};
 use crate::store::check_name;
-use crate::{AdapterRecord, Error, Result, Role, Store, index, write_atomic};
+use crate::{AdapterRecord, Error, Result, Role, Status, Store, index, write_atomic};
 
 /// One change to the catalogue that a person made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// Milliseconds since the epoch.
     pub at_ms: i64,
-    /// `tag`, `alias`, `remove`, `restore`.
+    /// `tag`, `evaluate`, `alias`, `remove`, `restore`.
     pub what: String,
     /// Alias name or adapter id.
     pub subject: String,
     /// What it is now.
     pub detail: String,
+}
+
+/// What was found out about an adapter.
+#[derive(Debug, Clone)]
+pub struct Evaluation<'a> {
+    /// Name of the document.
+    pub name: &'a str,
+    /// What it says.
+    pub document: &'a serde_json::Value,
+    /// The adapter's status from now on.
+    pub status: Status,
+    /// Numbers, put beside those that it has.
+    pub metrics: &'a BTreeMap<String, f64>,
+    /// Tags, put beside those that it has (`None` takes one away).
+    pub tags: &'a [(&'a str, Option<&'a str>)],
 }
 
 fn now_ms() -> i64 {
@@ -79,10 +95,55 @@ impl Store {
     /// # Errors
     /// If a tag's name is not usable or is that of a column or metric.
     pub fn tag(&mut self, id: &str, tags: &[(&str, Option<&str>)]) -> Result<AdapterRecord> {
+        let detail = |r: &AdapterRecord| serde_json::to_string(&r.tags).expect("invariant: plain data");
+        self.rewrite(id, "tag", |record| with_tags(record, tags), detail)
+    }
+
+    /// Files what was found out about an adapter after it was made: its status, numbers, tags and the document that tells of it. Its
+    /// files, and so its id, stay what they are. Returns its new record.
+    ///
+    /// # Errors
+    /// If the document's name or a tag is not usable, or a metric has the name of a column.
+    pub fn evaluate(&mut self, id: &str, found: &Evaluation<'_>) -> Result<AdapterRecord> {
+        check_name(found.name)?;
+        let change = |mut record: AdapterRecord| {
+            record.status = found.status;
+            for (key, value) in found.metrics {
+                if AdapterRecord::COLUMNS.contains(&key.as_str()) || record.tags.contains_key(key) {
+                    return Err(Error::BadTag { key: key.clone(), taken: true });
+                }
+                record.metrics.insert(key.clone(), *value);
+            }
+            record.evaluations.insert(found.name.into(), found.document.clone());
+            with_tags(record, found.tags)
+        };
+        self.rewrite(id, "evaluate", change, |r| format!("{}: {:?}", found.name, r.status))
+    }
+
+    /// A document about an adapter, by name: what was found out later before what was filed when it was made.
+    ///
+    /// # Errors
+    /// If its file is damaged or no JSON.
+    pub fn document(&self, record: &AdapterRecord, name: &str) -> Result<Option<serde_json::Value>> {
+        if let Some(value) = record.evaluations.get(name) {
+            return Ok(Some(value.clone()));
+        }
+        let Some(digest) = record.extra_files.get(name) else { return Ok(None) };
+        let json = |source| Error::Json { what: format!("{name} of {}", record.behaviour), source };
+        serde_json::from_slice(&self.get_blob(digest)?).map(Some).map_err(json)
+    }
+
+    /// Changes an adapter's record, which is read and written under one lock: of two people who change it at once, neither loses.
+    fn rewrite(
+        &mut self,
+        id: &str,
+        what: &str,
+        change: impl FnOnce(AdapterRecord) -> Result<AdapterRecord>,
+        detail: impl FnOnce(&AdapterRecord) -> String,
+    ) -> Result<AdapterRecord> {
         let id = self.adapter(id)?.id;
         let folder = self.root.join("done");
         let (mut failed, mut out) = (None, None);
-        // Read and written under one lock: of two people who tag at once, neither loses.
         let result = self.transaction(|t| {
             let json: Option<String> =
                 t.query_row("SELECT record FROM adapters WHERE id = ?1", [&id], |r| r.get(0)).optional()?;
@@ -91,18 +152,19 @@ impl Store {
                 failed = Some(Error::NotFound { id: id.clone(), suggestion: String::new() });
                 return Err(rusqlite::Error::QueryReturnedNoRows);
             };
-            let tagged = parse(&json).and_then(|record| with_tags(record, tags));
-            let record = match tagged {
+            let record = match parse(&json).and_then(change) {
                 Ok(record) => record,
                 Err(e) => {
                     failed = Some(e);
                     return Err(rusqlite::Error::QueryReturnedNoRows);
                 }
             };
-            t.execute("UPDATE adapters SET record = ?2 WHERE id = ?1", params![id, row_text(&record)])?;
+            t.execute(
+                "UPDATE adapters SET record = ?2, status = ?3 WHERE id = ?1",
+                params![id, row_text(&record), record.field("status")],
+            )?;
             index::put(t, &record)?;
-            let detail = serde_json::to_string(&record.tags).expect("invariant: plain data");
-            log(t, "tag", &id, &detail)?;
+            log(t, what, &id, &detail(&record))?;
             let receipt = folder.join(format!("{}.json", crate::Digest::of(record.spec_hash.as_bytes())));
             if let Err(e) = write_atomic(&receipt, receipt_text(&record).as_bytes()) {
                 failed = Some(e);
@@ -250,8 +312,9 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::{BTreeMap, Evaluation};
     use crate::store::tests::new_adapter;
-    use crate::{Filter, Store};
+    use crate::{Filter, Status, Store};
 
     #[test]
     fn tags_change_what_filters_find_and_columns_cannot_be_tagged() {
@@ -267,6 +330,39 @@ mod tests {
             assert!(store.tag(&a.id, &[(key, Some(value))]).is_err(), "{key}");
         }
         assert_eq!(store.changes().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_evaluation_changes_what_is_said_of_an_adapter_and_not_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        let a = store.commit_adapter(new_adapter("imported/x", vec![1])).unwrap();
+        let document = serde_json::json!({"schema": "gate/1", "on": 0.75});
+        let mut metrics = BTreeMap::from([("gate_on".to_owned(), 0.75)]);
+        let mut found = Evaluation {
+            name: "gate.json",
+            document: &document,
+            status: Status::Weak,
+            metrics: &metrics,
+            tags: &[("gated_by", Some("topic"))],
+        };
+        let b = store.evaluate(&a.id, &found).unwrap();
+        assert_eq!((&b.id, b.status, b.metrics["gate_on"]), (&a.id, Status::Weak, 0.75));
+        let n = |s: &Store, e: &str| s.adapters(&Filter::all().and(e).unwrap()).unwrap().len();
+        assert_eq!((n(&store, "status = weak and gate_on > 0.7"), n(&store, "gated_by = topic")), (1, 1));
+        assert_eq!(store.document(&b, "gate.json").unwrap(), Some(document.clone()));
+        assert_eq!(store.document(&a, "note.json").unwrap(), Some(serde_json::json!({})));
+        assert!(store.check(&|_, _| {}).unwrap().problems.is_empty());
+        found.name = "../x";
+        assert!(store.evaluate(&a.id, &found).is_err());
+        found.name = "gate.json";
+        metrics = BTreeMap::from([("rank".to_owned(), 1.0)]);
+        found.metrics = &metrics;
+        assert!(store.evaluate(&a.id, &found).is_err());
+        // A catalogue that is lost comes back with it.
+        store.transaction(|t| t.execute_batch("DELETE FROM adapters")).unwrap();
+        store.rebuild_from_receipts().unwrap();
+        assert_eq!(store.adapter(&a.id).unwrap(), b);
     }
 
     #[test]

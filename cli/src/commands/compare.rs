@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ::compare::{Arms, Comparison, DEFAULT, Known, Plan, jobs};
+use ::factory::pack::SWEEP;
 use ::factory::{Craft, Job, Queue, State, SubmitOptions, recipes_of};
-use ::readers::{Wrong, newest_of_each, sound};
+use ::readers::{Wrong, newest_of_each, newest_with_sweeps, sound};
 use lm::{BaseModel, Outline};
 use recipes::{Behaviour, Recipe, Split, builtin};
 use registry::{AdapterRecord, Filter, NewAdapter, Role, Store, write_atomic};
@@ -133,16 +134,23 @@ fn adapters(
     filter: Option<&str>,
     tune: bool,
 ) -> Result<Vec<AdapterRecord>> {
-    let (mut made, bad) = sound(store, base, newest_of_each(store, &base.digest())?);
+    let wanted = filter.map(|text| Filter::all().and(text)).transpose()?;
+    // Members of a sweep take part where the filter speaks of what sets them apart.
+    let of_sweeps = |key: &str| {
+        let key = key.strip_prefix("tag.").unwrap_or(key);
+        [SWEEP, "seed"].contains(&key) || key.contains('.')
+    };
+    let sweeps = wanted.as_ref().is_some_and(|f| f.keys().into_iter().any(of_sweeps));
+    let newest = if sweeps { newest_with_sweeps } else { newest_of_each };
+    let (mut made, bad) = sound(store, base, newest(store, &base.digest())?);
     if !bad.is_empty() {
         context.say(left_out(&bad).trim_start());
     }
     let test = [Split::TestValue, Split::TestCategory];
     made.retain(|r| !(tune && test.iter().any(|s| r.split.as_deref() == Some(s.name()))));
-    let kept = match filter {
+    let kept = match wanted {
         None => made,
-        Some(text) => {
-            let filter = Filter::all().and(text)?;
+        Some(filter) => {
             let wanted: std::collections::BTreeSet<String> =
                 store.adapters(&filter)?.into_iter().map(|r| r.id).collect();
             made.into_iter().filter(|r| wanted.contains(&r.id)).collect()
@@ -218,7 +226,7 @@ pub(crate) fn submit(
     arms: &Arms,
     plan: Plan<'_>,
 ) -> Result<String> {
-    let specs = ::factory::specs(behaviours, &base.digest())?;
+    let specs = ::factory::specs(behaviours, &base.digest(), &[])?;
     let hashes = specs.iter().map(::factory::AdapterSpec::hash).collect();
     let list = jobs(base, hashes, arms, plan, &SubmitOptions::default());
     Queue::new(store).submit(&list, now_ms())?;

@@ -19,6 +19,10 @@ mod settings;
 mod subject;
 mod tune;
 
+pub(crate) use adapter::ImportArgs;
+pub(crate) use factory::GateArgs;
+pub(crate) use recipe::NewRecipe;
+
 use crate::args::{Cli, Command};
 use crate::context::Context;
 use crate::error::Result;

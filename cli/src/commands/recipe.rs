@@ -1,14 +1,27 @@
-//! `recipe list|show|check|expand`; `tune` has its own file.
+//! `recipe list|show|new|format|check|expand`; `tune` has its own file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use recipes::{Recipe, Split, builtin, builtin_source};
 use serde_json::json;
 
 use crate::args::RecipeCommand;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_json, table};
+use crate::output::{print, print_json, print_result, table};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  lorafab recipe new weather -o weather.toml\n  lorafab recipe check weather.toml"
+)]
+pub(crate) struct NewRecipe {
+    /// Name of the family: lower-case letters, digits, -
+    pub(crate) name: String,
+    /// File to write; without it, it is printed
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
 
 /// A built-in recipe by name, or a file.
 pub(crate) fn load(name: &str) -> Result<Recipe> {
@@ -16,11 +29,38 @@ pub(crate) fn load(name: &str) -> Result<Recipe> {
         return Ok(Recipe::parse(name, text)?);
     }
     if Path::new(name).exists() {
-        return Ok(Recipe::parse(name, &fence::read_text(Path::new(name), fence::open::SMALL)?)?);
+        let recipe = Recipe::parse(name, &fence::read_text(Path::new(name), fence::open::SMALL)?)?;
+        // An untouched copy is the built-in one; another recipe of its name would be taken for it everywhere.
+        let own = builtin_source(&recipe.name).map(|text| Recipe::parse(&recipe.name, text)).transpose()?;
+        if own.is_some_and(|own| own != recipe) {
+            return Err(taken(&format!("{name}: name"), &recipe.name));
+        }
+        return Ok(recipe);
     }
     let names: Vec<String> = builtin().into_iter().map(|r| r.name).collect();
     Err(CommandError::new(Kind::NotFound, format!("no recipe {name:?}: neither built in nor a file"))
         .hint(format!("built in are {}", names.join(", "))))
+}
+
+fn taken(field: &str, name: &str) -> CommandError {
+    CommandError::new(Kind::Usage, format!("{field}: {name:?} is the name of a built-in recipe"))
+        .hint(format!("call the family something else, e.g. \"my-{name}\""))
+}
+
+fn new(context: &Context<'_>, args: &NewRecipe) -> Result {
+    if builtin_source(&args.name).is_some() {
+        return Err(taken("name", &args.name));
+    }
+    let text = recipes::template(&args.name)?;
+    let Some(file) = &args.output else { return print(&text) };
+    if file.exists() {
+        return Err(CommandError::new(Kind::Usage, format!("{} already exists", file.display()))
+            .hint("name another file with -o"));
+    }
+    registry::write_atomic(file, text.as_bytes())?;
+    let place = file.display().to_string();
+    context.say(&format!("edit it, then: lorafab recipe check {place}, lorafab factory submit {place}"));
+    print_result(context.global.json, "recipe-new/1", "file", &place)
 }
 
 fn counts(recipe: &Recipe) -> [usize; 4] {
@@ -43,13 +83,17 @@ pub(crate) fn run(context: &Context<'_>, command: &RecipeCommand) -> Result {
                 None => print(&fence::read_text(Path::new(recipe), fence::open::SMALL)?),
             }
         }
+        RecipeCommand::New(args) => new(context, args),
+        RecipeCommand::Format => {
+            print_result(context.global.json, "recipe-format/1", "text", recipes::FORMAT)
+        }
         RecipeCommand::Check { recipes } => {
             let recipes = recipes.iter().map(|r| load(r)).collect::<Result<Vec<_>>>()?;
             list(context, &recipes, "recipe-check/1")?;
             for recipe in &recipes {
                 let [_, validation, value, category] = counts(recipe);
                 if validation == 0 || value + category == 0 {
-                    context.say(&format!("warning: {} has no validation or no test values; readers cannot be stopped or judged on it", recipe.name));
+                    context.say(&format!("warning: {} has no validation or no test values; readers cannot be stopped or judged on it. Of a small family, say them by value: [splits.values] in lorafab recipe format", recipe.name));
                 }
             }
             Ok(())

@@ -299,6 +299,7 @@ pub(crate) fn record(id: &str, family: &str, value: &str, split: Split, diff: &A
         parents: vec![],
         lineage: BTreeMap::new(),
         extra_files: BTreeMap::new(),
+        evaluations: BTreeMap::new(),
         created_at: String::new(),
         spec: serde_json::Value::Null,
     }

@@ -76,7 +76,7 @@ impl Queue<'_> {
     /// Adds jobs, all or none. Those already known (by `spec_hash`) are left as they are, also if they are dead.
     ///
     /// # Errors
-    /// If a job needs one that is neither in the queue nor earlier in the list.
+    /// If a job needs one that is neither in the queue, nor earlier in the list, nor made already.
     pub fn submit(&mut self, jobs: &[NewJob], now_ms: i64) -> Result<Submitted> {
         let mut unknown = None;
         let done = self.store.transaction(|t| {
@@ -179,7 +179,16 @@ fn submit_one(
             .prepare_cached("SELECT id, state, label FROM jobs WHERE spec_hash = ?1")?
             .query_row([&need.spec_hash], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
             .optional()?;
-        let Some((needs, state, label)) = found else { return Ok(Err(need.spec_hash.clone())) };
+        let Some((needs, state, label)) = found else {
+            // It came from elsewhere: no job of this queue made it.
+            let there: bool = t
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM adapters WHERE spec_hash = ?1)")?
+                .query_row([&need.spec_hash], |r| r.get(0))?;
+            if there {
+                continue;
+            }
+            return Ok(Err(need.spec_hash.clone()));
+        };
         t.prepare_cached("INSERT OR IGNORE INTO job_needs(job, needs, only_ok) VALUES(?1,?2,?3)")?
             .execute(params![id, needs, need.only_ok])?;
         match State::parse(&state) {

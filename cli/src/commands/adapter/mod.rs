@@ -2,11 +2,18 @@
 
 mod export;
 mod geometry;
+mod import;
 mod list;
 mod manage;
+mod pickled;
+mod sound;
 mod transfer;
+mod whole;
 
-pub(super) use transfer::{as_peft, chosen, effect, looked_at, shape};
+pub(crate) use import::ImportArgs;
+pub(super) use pickled::as_peft;
+pub(super) use sound::{effect, looked_at, shape};
+pub(super) use transfer::chosen;
 
 use registry::{AdapterRecord, Filter};
 use serde_json::json;
@@ -45,7 +52,7 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
             transfer::bundle(context, file, conditions, *force)
         }
         AdapterCommand::Dataset { dir, conditions } => transfer::dataset(context, dir, conditions),
-        AdapterCommand::Import { dir, name } => transfer::import(context, dir, name.as_deref()),
+        AdapterCommand::Import(args) => import::run(context, args),
         AdapterCommand::Verify { adapter } => {
             let store = context.existing_store()?;
             let filter = match adapter {

@@ -250,8 +250,9 @@ pub(super) fn plan(
                 let behaviours = expand(&recipes, j.work.seed, j.work.limit);
                 let options = options(&j, needs, j.work.max_tflop);
                 ::factory::hold_to_cap(outline, &behaviours, options.max_flops)?;
-                let jobs = ::factory::jobs(&behaviours, &digest, &options)?;
-                let specs = ::factory::specs(&behaviours, &digest)?;
+                let stored = ::factory::references_in(store, &digest, &behaviours)?;
+                let jobs = ::factory::jobs(&behaviours, &digest, &stored, &options)?;
+                let specs = ::factory::specs(&behaviours, &digest, &stored)?;
                 let hashes = specs.iter().map(AdapterSpec::hash);
                 out.recipes.extend(recipes);
                 (j.name, behaviours.into_iter().zip(hashes).collect(), jobs)

@@ -1,10 +1,12 @@
-//! `factory submit|run|status|logs|cancel|retry|pause|resume|limit|slurm|plan`.
+//! `factory submit|run|gate|status|logs|cancel|retry|pause|resume|limit|slurm|plan`.
 
+mod gate;
 mod jobs;
 mod plan;
 mod run;
 mod slurm;
 mod status;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -25,12 +27,15 @@ use crate::context::{Context, now_ms};
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{count, print, print_json};
 
+pub(crate) use gate::GateArgs;
 pub(crate) use run::{Job, finish, work};
+use sweep::Sweep;
 
 pub(crate) fn run(context: &Context<'_>, command: &FactoryCommand) -> Result {
     match command {
         FactoryCommand::Submit(args) => submit(context, args),
         FactoryCommand::Run { pack, workers, drain } => run::run(context, *pack, *workers, *drain),
+        FactoryCommand::Gate(args) => gate::run(context, args),
         FactoryCommand::Status { watch } => status::status(context, *watch),
         FactoryCommand::Logs { job } => status::logs(context, job),
         FactoryCommand::Cancel { prefix } => {
@@ -123,10 +128,13 @@ fn plan_work(
     if let Some(outline) = outline {
         named = settling.resolve(outline, named)?;
     }
-    let behaviours = match args.splits.as_slice() {
-        [] => expand(&named, args.seed, args.limit),
+    let sweep = Sweep::parse(&args.set)?;
+    let (named, behaviours) = match args.splits.as_slice() {
+        [] => sweep.expand(named, args.seed, |r, seed| {
+            ::recipes::first(r.expand(seed), args.limit.unwrap_or(usize::MAX))
+        })?,
         &[a, b, c, d] => {
-            named.iter().flat_map(|r| ::recipes::select(r.expand(args.seed), [a, b, c, d])).collect()
+            sweep.expand(named, args.seed, |r, seed| ::recipes::select(r.expand(seed), [a, b, c, d]))?
         }
         other => {
             let what = format!("--splits: {} numbers were given", other.len());
@@ -138,7 +146,8 @@ fn plan_work(
         factory::hold_to_cap(outline, &behaviours, options.max_flops)?;
     }
     let digest = outline.map_or_else(String::new, Outline::digest);
-    work.jobs.extend(factory::jobs(&behaviours, &digest, &options)?);
+    let stored = store.map_or(Ok(Vec::new()), |s| factory::references_in(s, &digest, &behaviours))?;
+    work.jobs.extend(factory::jobs(&behaviours, &digest, &stored, &options)?);
     work.recipes.extend(named);
     settling.hold_named_to(&work.recipes)?;
     Ok(work)
@@ -153,7 +162,7 @@ fn submit(context: &Context<'_>, args: &SubmitArgs) -> Result {
     let mut settling = Settling::new(context, args.settings.as_deref())?;
     let done = if args.dry_run {
         // A look makes no store; and where there is none, no model is needed to know that all is new.
-        let mut store = if context.has_catalogue() { Some(context.store()?) } else { None };
+        let mut store = if context.has_catalogue() { Some(context.store_to_look()?) } else { None };
         let outline = if store.is_some() { Some(context.outline()?) } else { None };
         let jobs = plan_work(args, store.as_ref(), outline.as_ref(), &mut settling)?.jobs;
         if let Some(outline) = &outline {
