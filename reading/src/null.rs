@@ -164,7 +164,9 @@ mod tests {
             let mut own = all.pop().unwrap();
             let deviation = (own.iter().map(|x| x * x).sum::<f32>() / 800.0).sqrt();
             own[17] += 4.0 * deviation;
-            own.iter_mut().for_each(|x| *x *= size);
+            for x in &mut own {
+                *x *= size;
+            }
             let found = against(&all, &own);
             assert_eq!((found.as_high, found.said().as_str()), (0, "above all 60 twins"));
             let z = Null::new(all).standard(&own);

@@ -338,8 +338,8 @@ mod tests {
         let mut store = Store::open(folder.path()).unwrap();
         let a = store.commit_adapter(new_adapter("imported/x", vec![1])).unwrap();
         let document = serde_json::json!({"schema": "gate/1", "on": 0.75});
-        let mut metrics = BTreeMap::from([("gate_on".to_owned(), 0.75)]);
-        let mut found = Evaluation {
+        let metrics = BTreeMap::from([("gate_on".to_owned(), 0.75)]);
+        let found = Evaluation {
             name: "gate.json",
             document: &document,
             status: Status::Weak,
@@ -353,12 +353,9 @@ mod tests {
         assert_eq!(store.document(&b, "gate.json").unwrap(), Some(document.clone()));
         assert_eq!(store.document(&a, "note.json").unwrap(), Some(serde_json::json!({})));
         assert!(store.check(&|_, _| {}).unwrap().problems.is_empty());
-        found.name = "../x";
-        assert!(store.evaluate(&a.id, &found).is_err());
-        found.name = "gate.json";
-        metrics = BTreeMap::from([("rank".to_owned(), 1.0)]);
-        found.metrics = &metrics;
-        assert!(store.evaluate(&a.id, &found).is_err());
+        assert!(store.evaluate(&a.id, &Evaluation { name: "../x", ..found.clone() }).is_err());
+        let taken = BTreeMap::from([("rank".to_owned(), 1.0)]);
+        assert!(store.evaluate(&a.id, &Evaluation { metrics: &taken, ..found }).is_err());
         // A catalogue that is lost comes back with it.
         store.transaction(|t| t.execute_batch("DELETE FROM adapters")).unwrap();
         store.rebuild_from_receipts().unwrap();

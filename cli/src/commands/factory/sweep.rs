@@ -200,7 +200,7 @@ mod tests {
             ("trigger.near_count=3", ["trigger.near_count", "no [trigger]"]),
             ("seed=-1", ["seed", "\"-1\""]),
         ] {
-            let made = sweep(&[text]).unwrap().expand(vec![topic()], 1, |r, s| r.expand(s));
+            let made = sweep(&[text]).unwrap().expand(vec![topic()], 1, recipes::Recipe::expand);
             let message = made.unwrap_err().message;
             assert!(parts.iter().all(|p| message.contains(p)) && !message.contains('\n'), "{message}");
         }
