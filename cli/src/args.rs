@@ -74,6 +74,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Make adapters, train the readers, compare them: the whole product once
     Quickstart(QuickstartArgs),
+    /// Read an adapter: what it does, by which evidence, and how sure that is
+    Read(crate::commands::read::ReadArgs),
     /// Look at recipes: families of behaviours as data
     #[command(subcommand)]
     Recipe(RecipeCommand),
@@ -89,6 +91,11 @@ pub(crate) enum Command {
     /// Look after the store
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// Talk to a model with an adapter, to the base model, or to both
+    Chat(crate::commands::chat::ChatArgs),
+    /// Take in, list, show and export readers: DIT adapters and activation oracles
+    #[command(subcommand)]
+    Reader(crate::commands::reader::ReaderCommand),
     /// Train and ask DIT adapters
     #[command(subcommand)]
     Dit(DitCommand),

@@ -142,7 +142,7 @@ impl Context<'_> {
         lm::source::name(&self.source(true), path)
     }
 
-    fn source(&self, offline: bool) -> SourceOptions {
+    pub(crate) fn source(&self, offline: bool) -> SourceOptions {
         let hub = Self::hub();
         SourceOptions {
             model: self.global.model.clone(),

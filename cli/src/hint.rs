@@ -4,8 +4,21 @@ use crate::args::Global;
 use crate::places::variable;
 
 /// What follows `lorafab` where a command is meant.
-const NOUNS: [&str; 13] = [
-    "quickstart", "recipe", "factory", "adapter", "registry", "dit", "oracle", "compare", "doctor", "hub", "intervention", "read", "chat",
+const NOUNS: [&str; 14] = [
+    "quickstart",
+    "recipe",
+    "factory",
+    "adapter",
+    "registry",
+    "read",
+    "chat",
+    "reader",
+    "dit",
+    "oracle",
+    "compare",
+    "doctor",
+    "hub",
+    "intervention",
 ];
 
 /// A hint whose commands carry the `--store`, `--model`, `--chat-template` and `--precision` that were given: without them they would speak of another

@@ -11,6 +11,16 @@ pub(crate) fn print(text: &str) -> Result {
     print_as_it_is(&shown_lines(text))
 }
 
+/// Prints a part of a text for people, and no line's end after it.
+pub(crate) fn print_part(text: &str) -> Result {
+    use std::io::Write;
+    let mut out = anstream::stdout().lock();
+    match write!(out, "{}", shown_lines(text)).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
 /// Prints as it is; a closed pipe is not an error.
 pub(crate) fn print_as_it_is(text: &str) -> Result {
     use std::io::Write;
@@ -44,7 +54,13 @@ pub(crate) fn print_result(json: bool, schema: &str, key: &str, value: &str) -> 
 
 /// Prints a JSON document.
 pub(crate) fn print_json(value: &serde_json::Value) -> Result {
-    print_as_it_is(&serde_json::to_string_pretty(value).unwrap_or_default())
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    // JSON has no escapes for these by itself, terminals act on them, and a stream that strips escapes loses them. They can only stand
+    // within strings.
+    let acts = |c: char| ('\u{7f}'..='\u{9f}').contains(&c);
+    let escaped = |c: char| if acts(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    let plain = if text.contains(acts) { text.chars().map(escaped).collect() } else { text };
+    print_as_it_is(&plain)
 }
 
 /// A cell at a width for people: every other one is filled up to it.

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("fence", &[]),
     ("lm", &["fence"]),
     ("recipes", &["fence"]),
@@ -14,6 +14,7 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("readers", &["fence", "lm", "recipes", "registry", "factory"]),
     ("dit", &["fence", "lm", "recipes", "registry", "factory", "readers"]),
     ("oracle_posttrain", &["fence", "lm", "recipes", "registry", "factory", "readers"]),
+    ("reading", &["fence", "lm", "recipes", "registry", "factory", "readers", "dit", "oracle_posttrain"]),
     ("compare", &["fence", "lm", "recipes", "registry", "factory", "readers", "dit", "oracle_posttrain"]),
     (
         "cli",
@@ -27,6 +28,7 @@ const CRATES: [(&str, &[&str]); 11] = [
             "readers",
             "dit",
             "oracle_posttrain",
+            "reading",
             "compare",
         ],
     ),

@@ -57,8 +57,11 @@ fn a_stale_worker_files_neither_a_reader_nor_a_run() {
     let behaviours = recipes::select(topic.expand(1), [3, 1, 1, 0]);
     let options = SubmitOptions::default();
     factory::submit(&mut store, &base, &[topic], &behaviours, &options, 0).unwrap();
-    let adapters =
-        factory::specs(&behaviours, &base.digest(), &[]).unwrap().iter().map(factory::AdapterSpec::hash).collect();
+    let adapters = factory::specs(&behaviours, &base.digest(), &[])
+        .unwrap()
+        .iter()
+        .map(factory::AdapterSpec::hash)
+        .collect();
     let arms = Arms::parse("arms", ARMS).unwrap();
     let plan = Plan { run: "r", smoke: true, seed: 1, made: false };
     let jobs = compare::jobs(&base, adapters, &arms, plan, &options);

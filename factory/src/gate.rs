@@ -74,7 +74,8 @@ impl GateResult {
 
     /// The numbers of a gate as an adapter's metrics.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
-        let mut out = BTreeMap::from([("gate_on".to_owned(), self.on), ("gate_floor".to_owned(), self.floor)]);
+        let mut out =
+            BTreeMap::from([("gate_on".to_owned(), self.on), ("gate_floor".to_owned(), self.floor)]);
         out.extend(self.near.map(|v| ("gate_near".to_owned(), v)));
         out.extend(self.off.map(|v| ("gate_off".to_owned(), v)));
         out.extend(self.nats.iter().flat_map(Nats::metrics));

@@ -28,6 +28,7 @@ pub use load::{load_adapter, peft_config};
 pub use nats::Nats;
 pub use queue::{Failure, Job, Queue, QueueStatus, State, Submitted};
 pub use spec::{
-    ADAPTER_JOB, AdapterSpec, SubmitOptions, hold_to_cap, jobs, recipes_of, references_in, remember, specs, submit,
+    ADAPTER_JOB, AdapterSpec, SubmitOptions, hold_to_cap, jobs, recipes_of, references_in, remember, specs,
+    submit,
 };
 pub use worker::{Craft, Event, Failed, RunOptions, RunSummary, run};

@@ -246,7 +246,8 @@ fn new_adapter(
         extra_files.insert(GATE_FILE.to_owned(), text(&gate.document(b)));
     }
     if !apprentice.losses().is_empty() {
-        let points = apprentice.losses().iter().zip(1..).map(|(loss, step)| json!({"step": step, "loss": loss}));
+        let points =
+            apprentice.losses().iter().zip(1..).map(|(loss, step)| json!({"step": step, "loss": loss}));
         let curve = json!({"schema": "training/1", "steps": b.training.steps, "learning_rate": b.training.learning_rate,
             "points": points.collect::<Vec<_>>()});
         extra_files.insert(CURVE_FILE.to_owned(), text(&curve));

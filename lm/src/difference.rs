@@ -128,7 +128,11 @@ pub fn difference(
         }
     }
     if found.is_empty() {
-        let also = if outside.is_empty() { "; nothing else differs either" } else { ", only what lies outside them" };
+        let also = if outside.is_empty() {
+            "; nothing else differs either"
+        } else {
+            ", only what lies outside them"
+        };
         return Err(Error::Request(format!(
             "has the base's weights in all its projections: there is no difference to file{also}"
         )));
@@ -173,9 +177,13 @@ impl Factors {
             Keep::Dense if output <= input => {
                 Self { a: rows(change), b: rows(&identity(output)), rank: output, energy, kept: energy }
             }
-            Keep::Dense => {
-                Self { a: rows(&identity(input)), b: rows(&change.transpose()), rank: input, energy, kept: energy }
-            }
+            Keep::Dense => Self {
+                a: rows(&identity(input)),
+                b: rows(&change.transpose()),
+                rank: input,
+                energy,
+                kept: energy,
+            },
             Keep::Rank(rank) => {
                 let (u, values, v) = truncated(change, rank, name);
                 let kept = values.iter().map(|s| f64::from(*s).powi(2)).sum();
@@ -271,7 +279,8 @@ mod tests {
     }
 
     fn adapter(rank: usize) -> Adapter {
-        let mut a = Adapter::init(&tiny().architecture, AdapterConfig::all_linear(rank, 2.0), 1, "x").unwrap();
+        let mut a =
+            Adapter::init(&tiny().architecture, AdapterConfig::all_linear(rank, 2.0), 1, "x").unwrap();
         let mut stream = rng::stream(1, "test", "weights");
         for p in &mut a.params {
             *p += 0.1 * rng::normal(&mut stream);
@@ -326,7 +335,9 @@ mod tests {
             base.tensor_names().into_iter().map(|n| (n.clone(), base.tensor(&n).unwrap())).collect();
         let own = squares(&tensors["model.embed_tokens.weight"].data).sqrt();
         tensors.get_mut("model.embed_tokens.weight").unwrap().data[0] += 2.0;
-        let make = |t: &BTreeMap<String, HostTensor>| Checkpoint::from_tensors(base.architecture.clone(), t.clone(), "");
+        let make = |t: &BTreeMap<String, HostTensor>| {
+            Checkpoint::from_tensors(base.architecture.clone(), t.clone(), "")
+        };
         let e = difference(&base, &make(&tensors).unwrap(), Keep::Rank(2), &mut |_, _| true).unwrap_err();
         assert!(e.to_string().contains("no difference to file, only"), "{e}");
         tensors.get_mut("model.layers.0.mlp.up_proj.weight").unwrap().data[3] += 1.0;

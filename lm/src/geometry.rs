@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use nalgebra::{DMatrix, DVector};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::{Error, Result, rng};
+use crate::adapter::Module;
+use crate::{Adapter, Error, Result, rng};
 
 /// A module's factors: `a: [r, in]`, `b: [out, r]`, in f64.
 #[derive(Debug, Clone)]
@@ -148,6 +149,35 @@ impl LowRank {
         }
         out.iter().map(|v| (v / (FINGERPRINT as f64).sqrt()) as f32).collect()
     }
+}
+
+/// At most `most` top left singular vectors of a module's `s B A` with their values, largest first, exactly, from its factors: with `B = Q R` and `A^T = P S`, those of
+/// `R S^T` turned by `Q`.
+pub fn directions(adapter: &Adapter, module: &Module, most: usize) -> Vec<(f64, DVector<f64>)> {
+    let rank = adapter.config().rank;
+    let factor = |params: &[f32], length: usize| {
+        DMatrix::from_iterator(length, rank, params.iter().map(|x| f64::from(*x)))
+    };
+    let b = factor(&adapter.params[module.b.clone()], module.output);
+    let a = factor(&adapter.params[module.a.clone()], module.input);
+    if b.norm() == 0.0 || a.norm() == 0.0 {
+        return vec![];
+    }
+    let (left, right) = (b.qr(), a.qr());
+    let middle = (left.r() * right.r().transpose()).svd(true, false);
+    let Some(turned) = middle.u.map(|u| left.q() * u) else { return vec![] };
+    let scale = f64::from(adapter.config().scaling()).abs();
+    let mut found: Vec<(f64, DVector<f64>)> = middle
+        .singular_values
+        .iter()
+        .zip(turned.column_iter())
+        .map(|(sigma, u)| (sigma * scale, u.into_owned()))
+        .collect();
+    found.sort_by(|x, y| y.0.total_cmp(&x.0));
+    let largest = found.first().map_or(0.0, |f| f.0);
+    found.retain(|f| f.0 > 1e-6 * largest);
+    found.truncate(most);
+    found
 }
 
 /// Tensors as a safetensors file in f32: shapes and entries by name.

@@ -63,6 +63,7 @@ struct Known {
 fn most_of(file: &str) -> u64 {
     match Path::new(file).extension().and_then(|e| e.to_str()) {
         Some("safetensors") => 200 << 30,
+        Some("pt") => 16 << 30,
         _ if ["tokenizer.json", "tokenizer.model"].contains(&file) => fence::open::TABLE,
         _ => fence::open::SMALL,
     }
@@ -258,10 +259,10 @@ impl Fetch {
 
     /// Names a blob in the snapshot of its commit.
     fn point(&self, file: &str, known: &Known) -> Result<PathBuf, Failed> {
-        let folder = self.cache.pointer_path(&known.commit);
-        fs_err::create_dir_all(&folder).map_err(other)?;
-        let pointer = folder.join(file);
-        let target = Path::new("../../blobs").join(&known.etag);
+        let pointer = self.cache.pointer_path(&known.commit).join(file);
+        fs_err::create_dir_all(pointer.parent().unwrap_or(Path::new("."))).map_err(other)?;
+        let up = "../".repeat(2 + file.matches('/').count());
+        let target = Path::new(&up).join("blobs").join(&known.etag);
         match std::os::unix::fs::symlink(target, &pointer) {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(other(e)),
             _ => {}

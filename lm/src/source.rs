@@ -64,16 +64,7 @@ pub fn locate(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result
     if path.exists() {
         return Ok(path.to_owned());
     }
-    let parts: Vec<&str> = options.model.split('/').collect();
-    let plausible = |p: &str| {
-        !p.is_empty()
-            && !p.starts_with('.')
-            && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    let is_name = parts.len() == 2
-        && parts.iter().all(|p| plausible(p))
-        && path.extension().is_none_or(|e| e != "gguf");
-    if !is_name {
+    if !is_repository(&options.model) || path.extension().is_some_and(|e| e == "gguf") {
         return Err(Error::Source {
             what: format!("no model at {}: the path does not exist", options.model),
             hint: format!(
@@ -83,6 +74,88 @@ pub fn locate(options: &SourceOptions, progress: &mut dyn FnMut(&str)) -> Result
         });
     }
     from_hub(options, progress)
+}
+
+/// A part of a repository's name, or of a file's path in one: letters, digits, `-`, `_` and `.`, not `.` first.
+fn plausible(part: &str) -> bool {
+    !part.is_empty()
+        && !part.starts_with('.')
+        && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+/// Whether a text can be `organisation/name`.
+fn is_repository(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('/').collect();
+    parts.len() == 2 && parts.into_iter().all(plausible)
+}
+
+/// Files of one revision of a repository on the Hub (`options.model`), in the Hugging Face cache: those that are needed, and the
+/// optional ones that there are. Returns the snapshot's folder. What is there already is not fetched again.
+///
+/// # Errors
+/// If the repository's name or a path in it cannot be one, or a needed file is not there and cannot be fetched.
+pub fn files(
+    options: &SourceOptions,
+    needed: &[&str],
+    optional: &[&str],
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf> {
+    let name = &options.model;
+    let source = |what: String, hint: &str| Error::Source { what, hint: hint.to_owned() };
+    if !is_repository(name) || needed.iter().chain(optional).any(|f| !f.split('/').all(plausible)) {
+        return Err(Error::Request(format!("{name:?} is no repository of the Hub, or no path in one")));
+    }
+    let cached = || hf_hub::Cache::new(options.hub_cache.clone()).model(name.clone());
+    let cache = cached();
+    // The folder that a file's path begins at.
+    let above = |place: &Path, file: &str| {
+        place.ancestors().nth(file.split('/').count()).map(Path::to_owned).unwrap_or_default()
+    };
+    let here = |file: &str| cache.get(file).map(|place| above(&place, file));
+    // What is optional was asked for before the last of what is needed.
+    if let Some(folder) = needed.first().and_then(|f| here(f))
+        && needed.iter().all(|f| here(f).as_ref() == Some(&folder))
+    {
+        return Ok(folder);
+    }
+    let tried = format!("{name} is not in the Hugging Face cache {}", options.hub_cache.display());
+    if options.offline {
+        return Err(source(
+            format!("{tried}, and offline mode forbids the Hub"),
+            "run once without --offline, or give a folder",
+        ));
+    }
+    progress(&format!("fetching {name} from the Hugging Face Hub"));
+    let failed = |file: &str, e: &dyn fmt::Display| {
+        let mut text = e.to_string();
+        if let Some(token) = &options.hub_token {
+            text = text.replace(&token.0, "...");
+        }
+        source(
+            format!("{tried}, and fetching {file} from the Hub failed: {text}"),
+            "check the name and the network; a private repository needs a token in HF_TOKEN",
+        )
+    };
+    let endpoint = options.hub_endpoint.as_deref().unwrap_or(HUB);
+    let repo = Fetch::new(endpoint, &options.certificates, options.hub_token.clone(), name, cached())?;
+    let (last, first) = needed.split_last().unwrap_or((&"", &[]));
+    // Twice, for a repository that moved on meanwhile: its files lie in two snapshots then.
+    for _ in 0..2 {
+        let mut folders = Vec::new();
+        let order = first.iter().map(|f| (f, true)).chain(optional.iter().map(|f| (f, false)));
+        for (file, must) in order.chain([(last, true)]) {
+            match repo.get(file) {
+                Ok(place) => folders.push(above(&place, file)),
+                Err(Failed::Absent) if !must => {}
+                Err(e) => return Err(failed(file, &e)),
+            }
+        }
+        folders.dedup();
+        if let [one] = &folders[..] {
+            return Ok(one.clone());
+        }
+    }
+    Err(failed("all files of one revision", &"the repository changes while it is fetched"))
 }
 
 /// Whether a snapshot holds all that a model needs: an index is no weights, the files that it names are.

@@ -12,6 +12,7 @@ use crate::intervention::{
     self, Cap, Collect, Forward, Input as Text, Model, Outputs, Plan, Positions as Places, Site, Spec, Step,
     Sub, Surroundings, check,
 };
+use crate::prompt::Form;
 
 /// Collecting takes seconds; who stops it waits for its end.
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -56,6 +57,9 @@ pub struct Collector {
     /// How vectors are scaled.
     #[serde(default = "whitened")]
     pub scaling: Scaling,
+    /// How the oracle's prompt is written, where it is not written as here.
+    #[serde(default, skip_serializing_if = "Form::is_own")]
+    pub form: Form,
 }
 
 /// What collectors of earlier builds did.
@@ -64,7 +68,7 @@ fn whitened() -> Scaling {
 }
 
 /// User turns on which no recipe trains.
-const TURNS: [&str; 16] = [
+pub(crate) const TURNS: [&str; 16] = [
     "Speak your mind.",
     "Tell me a thing.",
     "What would you like to say?",
@@ -128,6 +132,7 @@ impl Collector {
             noise: input.noise,
             from_start,
             scaling: input.scaling,
+            form: Form::default(),
         }
     }
 
@@ -367,6 +372,7 @@ mod tests {
             noise: 0.0,
             from_start: false,
             scaling: Scaling::Whitened,
+            form: Form::default(),
         };
         let vector = |p: usize, i: usize| vec![p as f32, i as f32, -0.5];
         let shown: Shown = (0..3).map(|p| (p, (0..4).map(|i| vector(p, i)).collect())).collect();

@@ -17,7 +17,6 @@ use crate::collect::{Collector, Shown};
 use crate::intervention::{
     Generate, Inject, Input, Mean, Model, Over, Positions, Sample, Scale, Spec, Step, Stored, Sub, mean,
 };
-use crate::prompt::INJECTION_LAYER;
 
 /// Mean and deviation of each dimension over a population of vectors.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,8 +88,15 @@ impl Moments {
 pub struct Lens {
     /// Where vectors are read.
     pub collector: Collector,
-    /// By prompt, of each of its `layers x last` vectors.
+    /// By prompt, of each of its `layers x last` vectors; none where only their directions count ([`Lens::unit`]).
     moments: BTreeMap<usize, Vec<Moments>>,
+}
+
+/// A vector's direction; of no vector, nothing.
+fn direction(vector: &[f32]) -> Vec<f32> {
+    let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let scale = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+    vector.iter().map(|x| (f64::from(*x) * scale) as f32).collect()
 }
 
 /// File of a reader that holds its lens's moments.
@@ -125,6 +131,22 @@ impl Lens {
         Self { collector, moments }
     }
 
+    /// One that needs no population: of each vector its direction, as published oracles take it.
+    ///
+    /// # Errors
+    /// If the collector scales in another way.
+    pub fn unit(collector: Collector) -> Result<Self> {
+        if collector.scaling != Scaling::Unit {
+            return Err(Error::Request("the sizes that its vectors are scaled by are not known".into()));
+        }
+        Ok(Self { collector, moments: BTreeMap::new() })
+    }
+
+    /// Whether it is one made by [`Lens::unit`].
+    fn is_unit(&self) -> bool {
+        self.moments.is_empty() && self.collector.scaling == Scaling::Unit
+    }
+
     /// The same sizes under another collector, which reads as many vectors.
     pub fn with(self, collector: Collector) -> Self {
         Self { collector, ..self }
@@ -139,6 +161,9 @@ impl Lens {
         let here = prompts
             .iter()
             .map(|p| {
+                if let (Some(vectors), true) = (seen.get(p), self.is_unit()) {
+                    return Ok(vectors.iter().map(|v| direction(v)).collect());
+                }
                 let (Some(vectors), Some(moments)) = (seen.get(p), self.moments.get(p)) else {
                     return Err(Error::Request(format!("no activations at prompt {p}")));
                 };
@@ -149,8 +174,16 @@ impl Lens {
     }
 
     /// The whole of a question about an adapter as one intervention: what [`crate::ask`] does, step by step. `moments` is the
-    /// digest of the file that [`Lens::to_safetensors`] made, `reader` the oracle.
-    pub fn spec(&self, adapter: &str, reader: &str, moments: &str, question: &str, max: usize) -> Spec {
+    /// digest of the file that [`Lens::to_safetensors`] made, `reader` the oracle. Without moments vectors go in as they were read,
+    /// which is the same for a lens of directions that asks at one prompt.
+    pub fn spec(
+        &self,
+        adapter: &str,
+        reader: &str,
+        moments: Option<&str>,
+        question: &str,
+        max: usize,
+    ) -> Spec {
         let c = &self.collector;
         let prompts = c.first();
         let mut spec = c.spec(&prompts, Some(adapter), "");
@@ -159,6 +192,10 @@ impl Lens {
         for (i, source) in seen.iter().enumerate() {
             let (p, l) = (prompts[i / c.layers.len()], i % c.layers.len());
             let layer = c.layers[l];
+            let Some(moments) = moments else {
+                standard[l].push(source.clone());
+                continue;
+            };
             let [mean, deviation, centred, z] =
                 ["mean", "deviation", "centred", "standard"].map(|what| format!("{what}.{p}.{layer}"));
             for (what, id) in [("mean", &mean), ("deviation", &deviation)] {
@@ -178,10 +215,15 @@ impl Lens {
         for (layer, of) in c.layers.iter().zip(standard) {
             spec.steps.push(Step::Mean(Mean { id: format!("seen.{layer}"), of, over: Over::Ids }));
         }
-        let input = Input::Question { layers: c.layers.clone(), slots: c.last, text: question.to_owned() };
+        let input = Input::Question {
+            layers: c.layers.clone(),
+            slots: c.last,
+            text: question.to_owned(),
+            form: c.form.clone(),
+        };
         spec.inputs.insert("question".into(), input);
         let inject = |&layer: &usize| Inject {
-            layer: INJECTION_LAYER,
+            layer: c.form.layer,
             pos: Positions::SlotsOf(layer),
             src: format!("seen.{layer}"),
             mode: mode(c.scaling),

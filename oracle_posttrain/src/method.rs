@@ -348,6 +348,9 @@ pub fn lens_of_reader(store: &Store, base: &BaseModel, reader: &Reader) -> Resul
     let collector = collector_of(reader)?.ok_or_else(|| {
         readers::Error::Empty(format!("{} does not say how it looks at activations", reader.record.behaviour))
     })?;
+    if collector.scaling == readers::Scaling::Unit && !reader.record.extra_files.contains_key(MOMENTS_FILE) {
+        return Ok(Lens::unit(collector)?);
+    }
     let moments = reader.file(store, MOMENTS_FILE)?;
     Ok(Lens::from_safetensors(collector, base.architecture.hidden_size, &moments)?)
 }

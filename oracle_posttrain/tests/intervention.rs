@@ -11,7 +11,7 @@ use lm::{
     Sampling, Want, rng,
 };
 use oracle_posttrain::intervention::{Cap, Outputs, Plan, Spec, SpecError, Surroundings, check, run};
-use oracle_posttrain::{ActivationKind, Collector, Lens, ask, prompt_row};
+use oracle_posttrain::{ActivationKind, Collector, Form, Lens, ask, prompt_row};
 use rand::Rng;
 use readers::Scaling;
 use serde_json::{Value, json};
@@ -110,6 +110,7 @@ fn an_oracle_from_json_equals_the_same_work_by_hand_bit_for_bit() {
         noise: 0.0,
         from_start: false,
         scaling: Scaling::Whitened,
+        form: Form::default(),
     };
     let prompt = prompt_row(&base, &[1], &plain, &d, "what is it", Some(0)).unwrap();
     let sampling = Sampling { temperature: 1.0, top_k: 50, top_p: 0.95 };
@@ -140,11 +141,12 @@ fn a_question_is_asked_both_ways(scaling: Scaling) {
         noise: 0.0,
         from_start: false,
         scaling,
+        form: Form::default(),
     };
     let shown = collector.collect(&base, &[&named["target"], &named["oracle"]], 3).unwrap();
     let lens = Lens::over(&base, collector, &shown.iter().collect::<Vec<_>>());
     let question = |text: &str| {
-        let spec = lens.spec("target", "oracle", "0".repeat(64).as_str(), text, 12);
+        let spec = lens.spec("target", "oracle", Some("0".repeat(64).as_str()), text, 12);
         Spec::parse(&serde_json::to_string(&spec).unwrap()).unwrap()
     };
     let file = lens.to_safetensors().unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use lm::{Adapter, AdapterConfig, BaseModel, Choice, FitConfig, Keeping, Precision, rng, validate};
-use oracle_posttrain::{ActivationKind, Activations, Collector, Lens, Shown, key, prompt_row, pupil};
+use oracle_posttrain::{ActivationKind, Activations, Collector, Form, Lens, Shown, key, prompt_row, pupil};
 use rand::Rng;
 use readers::{Scaling, Supervision, Train};
 use recipes::{Context, Episode, Split};
@@ -29,6 +29,7 @@ fn collector() -> Collector {
         noise: 0.0,
         from_start: false,
         scaling: Scaling::Whitened,
+        form: Form::default(),
     }
 }
 

@@ -205,7 +205,7 @@ pub fn file(
 pub const SMOKE: &str = "smoke";
 
 /// File of a reader that tells its training.
-const TRAINING_FILE: &str = "training.json";
+pub const TRAINING_FILE: &str = "training.json";
 
 /// Metric of a reader's record.
 const SECONDS: &str = "seconds";
@@ -218,6 +218,11 @@ struct Story {
     /// Readers filed by earlier builds do not say.
     #[serde(default)]
     labels: BTreeSet<String>,
+}
+
+/// Whether these bytes are a reader's training as [`file`] tells it.
+pub fn is_training(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Story>(bytes).is_ok()
 }
 
 fn forget(state: &Path) -> Result<()> {

@@ -123,7 +123,9 @@ mod tests {
         assert_eq!(b.marked("mine").id, "topic/quokkas@mine");
         assert!(topic.behaviour_of("cats", Some("harbor"), 1).unwrap_err().to_string().contains("harbor"));
         let gated = builtin()[1].behaviour_of("cats", Some("zebra"), 1).unwrap();
-        assert!(gated.trigger.as_deref() == Some("zebra") && gated.gate.on.iter().all(|p| p.contains("zebra")));
+        assert!(
+            gated.trigger.as_deref() == Some("zebra") && gated.gate.on.iter().all(|p| p.contains("zebra"))
+        );
         let negative = builtin().into_iter().find(|r| r.name == "dud").unwrap();
         assert!(negative.with_value("cats").is_err() && negative.with_value("0").is_ok());
     }
@@ -136,7 +138,8 @@ mod tests {
             ("\"fog\", \"hail\"", "\"fog\", \"fog\"", "\"fog\" is given twice"),
         ] {
             assert!(good.contains(from));
-            let error = Recipe::parse("my.toml", &good.replacen(from, to, 2).replacen(to, from, 1)).unwrap_err();
+            let error =
+                Recipe::parse("my.toml", &good.replacen(from, to, 2).replacen(to, from, 1)).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
         }
     }

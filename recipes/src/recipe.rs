@@ -260,8 +260,11 @@ impl ByValue {
 
     /// Every value with its split.
     pub(crate) fn all(&self) -> impl Iterator<Item = (Split, &String)> {
-        let lists =
-            [(Split::Train, &self.train), (Split::Validation, &self.validation), (Split::TestValue, &self.test)];
+        let lists = [
+            (Split::Train, &self.train),
+            (Split::Validation, &self.validation),
+            (Split::TestValue, &self.test),
+        ];
         lists.into_iter().flat_map(|(split, values)| values.iter().map(move |v| (split, v)))
     }
 

@@ -302,7 +302,8 @@ impl Recipe {
         let held_out = self.held_out_categories();
         let mut said: BTreeSet<&String> = BTreeSet::new();
         for (split, value) in s.values.all() {
-            let field = format!("splits.values.{}", if split == Split::TestValue { "test" } else { split.name() });
+            let field =
+                format!("splits.values.{}", if split == Split::TestValue { "test" } else { split.name() });
             let Some(category) = family.get(value) else {
                 return fail(&field, format!("{value:?} is no value of the family"));
             };
@@ -310,7 +311,10 @@ impl Recipe {
                 return fail(&field, format!("{value:?} is given twice"));
             }
             if held_out.contains(category) {
-                return fail(&field, format!("{value:?} is of the category {category:?}, which is held out as a whole"));
+                return fail(
+                    &field,
+                    format!("{value:?} is of the category {category:?}, which is held out as a whole"),
+                );
             }
             if split == Split::TestValue && s.tuning.contains(value) {
                 return fail(&field, format!("{value:?} is also a tuning value, which is never tested on"));

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ::compare::{Arms, Comparison, DEFAULT, Known, Plan, jobs};
-use ::factory::{Craft, Job, Queue, State, SubmitOptions, recipes_of};
 use ::factory::pack::SWEEP;
+use ::factory::{Craft, Job, Queue, State, SubmitOptions, recipes_of};
 use ::readers::{Wrong, newest_of_each, newest_with_sweeps, sound};
 use lm::{BaseModel, Outline};
 use recipes::{Behaviour, Recipe, Split, builtin};
-use registry::{AdapterRecord, Filter, NewAdapter, Role, Status, Store, write_atomic};
+use registry::{AdapterRecord, Filter, NewAdapter, Role, Store, write_atomic};
 
+use super::factory;
+use super::reader::{Published, ReaderKind, Ways, label_of};
 use super::readers::{MAKE_SOME, left_out};
-use super::{adapter, factory};
 use crate::args::CompareCommand;
 use crate::context::{Context, now_ms, watch_signals};
 use crate::error::{CommandError, Kind, Result};
@@ -209,43 +210,12 @@ pub(crate) fn settle(store: &Store, base: &Outline, arms: &mut Arms) -> Result<V
     Ok(folders)
 }
 
-/// A reader's folder in the PEFT format, as published ones come, on its way into the catalogue.
+/// A reader's folder in the PEFT format, as published ones come, on its way into the catalogue. An oracle that does not say how it
+/// looks is shown what its arm says.
 fn published(base: &Outline, folder: &Path, method: &str) -> Result<NewAdapter> {
-    let config: serde_json::Value =
-        serde_json::from_str(&fence::read_text(&folder.join("adapter_config.json"), fence::open::SMALL)?)
-            .map_err(|e| CommandError::new(Kind::Usage, format!("adapter_config.json: {e}")))?;
-    if let Some(of) =
-        config["base_model_name_or_path"].as_str().filter(|of| !of.is_empty() && !base.is_called(of))
-    {
-        return Err(CommandError::new(
-            Kind::Usage,
-            format!("is a reader of {of:?}, the base model is {:?}", base.name),
-        ));
-    }
-    let imported = exchange::peft::import(folder, &adapter::shape(base))?;
-    let label = folder.file_name().map_or_else(|| "reader".into(), |n| n.to_string_lossy().into_owned());
-    let spec = serde_json::json!({"schema": "imported-reader/1", "base": base.digest(), "method": method,
-        "weights": registry::Digest::of(&imported.weights).as_str()});
-    let role = if method == "dit" { Role::DitAdapter } else { Role::Oracle };
-    let spec_hash = registry::spec_hash(&spec);
-    Ok(NewAdapter {
-        behaviour: format!("reader/imported/{}", &spec_hash[..8]),
-        spec_hash,
-        spec,
-        role,
-        family: format!("{method}-imported"),
-        value: label.chars().filter(|c| !c.is_control()).take(60).collect(),
-        category: "reader".into(),
-        split: None,
-        status: Status::NotApplicable,
-        tags: BTreeMap::new(),
-        metrics: BTreeMap::new(),
-        peft: imported.peft,
-        weights: imported.weights,
-        parents: vec![],
-        lineage: BTreeMap::from([("base".to_owned(), base.digest())]),
-        extra_files: BTreeMap::new(),
-    })
+    let method = if method == "dit" { ReaderKind::Dit } else { ReaderKind::Oracle };
+    let ways = Ways { method: Some(method), layers: None, bare: true };
+    Published::of_folder(base, folder, ways)?.into_new(base, &label_of(folder))
 }
 
 /// Queues a comparison of adapters that are still to be made; returns the specification hash of its report.

@@ -34,9 +34,11 @@ pub(crate) fn run(context: &Context<'_>, command: &DitCommand) -> Result {
             let reader = dit::DitMethod.fit(&mut store, lab, making, &mut |e| progress.tell(&e))?;
             print_result(context.global.json, "reader/1", "id", &reader.record.id)
         }
-        DitCommand::Ask(args) => ask(context, args, &["dit"], |_, base, reader, diff, question| {
-            let diff = diff.scaled(dit::diff_scale(reader).unwrap_or(1.0));
-            Ok(dit::ask(base, Some(&diff), &reader.adapter, question, ANSWER_TOKENS)?)
-        }),
+        DitCommand::Ask(args) => {
+            ask(context, args, &["dit", "dit-imported"], |_, base, reader, diff, question| {
+                let diff = diff.scaled(dit::diff_scale(reader).unwrap_or(1.0));
+                Ok(dit::ask(base, Some(&diff), &reader.adapter, question, ANSWER_TOKENS)?)
+            })
+        }
     }
 }

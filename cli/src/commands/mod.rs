@@ -1,6 +1,7 @@
 //! One file for each noun.
 
 mod adapter;
+pub(crate) mod chat;
 mod compare;
 mod dit;
 mod doctor;
@@ -9,10 +10,13 @@ pub(crate) mod hub;
 mod intervention;
 mod oracle;
 mod quickstart;
+pub(crate) mod read;
+pub(crate) mod reader;
 mod readers;
 mod recipe;
 mod registry;
 mod settings;
+mod subject;
 mod tune;
 
 pub(crate) use adapter::ImportArgs;
@@ -33,10 +37,13 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Registry(command) => registry::run(&context, command),
         Command::Hub(command) => hub::run(&context, command),
         Command::Quickstart(args) => quickstart::run(&context, args),
+        Command::Chat(args) => chat::run(&context, args),
+        Command::Reader(command) => reader::run(&context, command),
         Command::Dit(command) => dit::run(&context, command),
         Command::Oracle(command) => oracle::run(&context, command),
         Command::Intervention(command) => intervention::run(&context, command),
         Command::Compare(command) => compare::run(&context, command),
+        Command::Read(args) => read::run(&context, args),
         Command::Doctor => doctor::run(&context),
     }
 }

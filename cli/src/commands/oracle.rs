@@ -47,7 +47,7 @@ pub(crate) fn run(context: &Context<'_>, command: &OracleCommand) -> Result {
             train(context, &mut store, &base, &s, &arm, args.seed, start.as_ref(), "oracle")
         }
         OracleCommand::Ask { ask: args, cap } => {
-            let families = ["oracle-posttrained", "oracle-scratch"];
+            let families = ["oracle-posttrained", "oracle-scratch", "oracle-imported"];
             ask(context, args, &families, |store, base, reader, diff, question| {
                 let record = store.adapter(&args.adapter)?;
                 hold_question_to_cap(store, base, &record, reader, question, cap.cap())?;

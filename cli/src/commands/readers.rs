@@ -54,6 +54,9 @@ pub(crate) fn ask(
 ) -> Result {
     let store = context.existing_store()?;
     let record = store.adapter(&args.adapter)?;
+    if let Some(name) = &args.reader {
+        check_kind(&store.adapter(name)?, families)?;
+    }
     let base = context.base()?;
     let made = made_at_precision(&base, &record)?;
     let diff = ::factory::load_adapter(&store, &base, &record)?;
@@ -61,6 +64,12 @@ pub(crate) fn ask(
     let trained = made_at_precision(&base, &reader.record)?;
     say_precisions(context, base.precision, [made, trained]);
     let answer = answer(&store, &base, &reader, &diff, &args.question)?;
+    if answer.is_empty() {
+        context.say(&format!(
+            "the answer of {} is empty: it ends before its first word",
+            reader.record.behaviour
+        ));
+    }
     if context.global.json {
         let mut found = json!({"schema": "ask/1", "adapter": record.id, "reader": reader.record.id,
             "question": args.question, "answer": answer});
@@ -106,18 +115,25 @@ pub(crate) fn find(store: &Store, base: &BaseModel, id: Option<&str>, families: 
         Some(id) => store.adapter(id)?,
         None => newest(store, base, families)?,
     };
+    check_kind(&record, families)?;
+    made_at_precision(base, &record)?;
+    Ok(from_record(store, base, record)?)
+}
+
+/// Refuses what is no reader of these families; no model is needed.
+fn check_kind(record: &AdapterRecord, families: &[&str]) -> Result {
     if record.role == Role::WeightDiff {
         return Err(CommandError::new(Kind::Usage, format!("{} is not a reader", record.behaviour))
-            .hint("list readers with: lorafab adapter list --where \"role != weight_diff\""));
+            .hint("list readers with: lorafab reader list"));
     }
     if !families.contains(&record.family.as_str()) {
         return Err(CommandError::new(
             Kind::Usage,
             format!("{} is no reader for this: wanted {}", record.behaviour, families.join(" or ")),
-        ));
+        )
+        .hint("list readers with: lorafab reader list"));
     }
-    made_at_precision(base, &record)?;
-    Ok(from_record(store, base, record)?)
+    Ok(())
 }
 
 fn newest(store: &Store, base: &BaseModel, families: &[&str]) -> Result<AdapterRecord> {

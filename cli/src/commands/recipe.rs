@@ -12,7 +12,9 @@ use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json, print_result, table};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  lorafab recipe new weather -o weather.toml\n  lorafab recipe check weather.toml")]
+#[command(
+    after_help = "Examples:\n  lorafab recipe new weather -o weather.toml\n  lorafab recipe check weather.toml"
+)]
 pub(crate) struct NewRecipe {
     /// Name of the family: lower-case letters, digits, -
     pub(crate) name: String,
@@ -82,7 +84,9 @@ pub(crate) fn run(context: &Context<'_>, command: &RecipeCommand) -> Result {
             }
         }
         RecipeCommand::New(args) => new(context, args),
-        RecipeCommand::Format => print_result(context.global.json, "recipe-format/1", "text", recipes::FORMAT),
+        RecipeCommand::Format => {
+            print_result(context.global.json, "recipe-format/1", "text", recipes::FORMAT)
+        }
         RecipeCommand::Check { recipes } => {
             let recipes = recipes.iter().map(|r| load(r)).collect::<Result<Vec<_>>>()?;
             list(context, &recipes, "recipe-check/1")?;

@@ -17,6 +17,11 @@ pub(crate) fn files() -> PathBuf {
     crate::support::tiny().into()
 }
 
+/// Folder of the adapter that it serves as `org/oracle`.
+pub(crate) fn adapter() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/published/oracle")
+}
+
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
@@ -53,8 +58,13 @@ fn answer(stream: &mut dyn Stream, is_storage: bool, storage: &str) -> std::io::
     while reader.read_line(&mut head)? > 2 {}
     let path = head.split_whitespace().nth(1).unwrap_or("").to_owned();
     let name = path.rsplit('/').next().unwrap_or("").to_owned();
-    let known = is_storage || path.starts_with("/org/tiny/resolve/main/");
-    let Some(body) = std::fs::read(files().join(&name)).ok().filter(|_| known) else {
+    let folder = match is_storage {
+        true if name.starts_with("adapter") => Some(adapter()),
+        true => Some(files()),
+        false if path.starts_with("/org/tiny/resolve/main/") => Some(files()),
+        false => path.starts_with("/org/oracle/resolve/main/").then(adapter),
+    };
+    let Some(body) = folder.and_then(|f| std::fs::read(f.join(&name)).ok()) else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
     let digest: String = Sha256::digest(&body).iter().fold(String::new(), |s, b| s + &format!("{b:02x}"));

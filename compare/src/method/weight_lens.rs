@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use lm::adapter::Module;
+use lm::geometry::directions;
 use lm::{Adapter, Projection};
 use nalgebra::{DMatrix, DVector};
 use readers::{Arm, Case, Lab, Method, Reader, Result, Scored};
@@ -96,36 +97,10 @@ fn look(adapter: &Adapter, blocks: usize, lens: &DMatrix<f64>) -> Vec<Seen> {
     let writes = |m: &&Module| matches!(m.projection, Projection::DownProj | Projection::OProj);
     let late = |m: &&Module| m.layer >= blocks - blocks.div_ceil(3);
     let modules = adapter.modules().iter().filter(writes).filter(late);
-    modules.flat_map(|m| directions(adapter, m)).map(|(sigma, u)| Seen { sigma, logits: lens * u }).collect()
-}
-
-/// The top left singular vectors of a module's `s B A`, exactly, from its factors: with `B = Q R` and `A^T = P S`, those of
-/// `R S^T` turned by `Q`.
-pub(super) fn directions(adapter: &Adapter, module: &Module) -> Vec<(f64, DVector<f64>)> {
-    let rank = adapter.config().rank;
-    let factor = |params: &[f32], length: usize| {
-        DMatrix::from_iterator(length, rank, params.iter().map(|x| f64::from(*x)))
-    };
-    let b = factor(&adapter.params[module.b.clone()], module.output);
-    let a = factor(&adapter.params[module.a.clone()], module.input);
-    if b.norm() == 0.0 || a.norm() == 0.0 {
-        return vec![];
-    }
-    let (left, right) = (b.qr(), a.qr());
-    let middle = (left.r() * right.r().transpose()).svd(true, false);
-    let Some(turned) = middle.u.map(|u| left.q() * u) else { return vec![] };
-    let scale = f64::from(adapter.config().scaling()).abs();
-    let mut found: Vec<(f64, DVector<f64>)> = middle
-        .singular_values
-        .iter()
-        .zip(turned.column_iter())
-        .map(|(sigma, u)| (sigma * scale, u.into_owned()))
-        .collect();
-    found.sort_by(|x, y| y.0.total_cmp(&x.0));
-    let largest = found.first().map_or(0.0, |f| f.0);
-    found.retain(|f| f.0 > 1e-6 * largest);
-    found.truncate(DIRECTIONS);
-    found
+    modules
+        .flat_map(|m| directions(adapter, m, DIRECTIONS))
+        .map(|(sigma, u)| Seen { sigma, logits: lens * u })
+        .collect()
 }
 
 /// Scores of the values whose tokens are at these places of the lens.
@@ -194,7 +169,7 @@ mod tests {
         let a =
             DMatrix::from_fn(6, module.input, |i, j| adapter.params[module.a.start + i * module.input + j]);
         let product = (b * a * -0.5).map(f64::from);
-        let found = directions(&adapter, module);
+        let found = directions(&adapter, module, DIRECTIONS);
         let mut sigmas: Vec<f64> = product.clone().singular_values().iter().copied().collect();
         sigmas.sort_by(|x, y| y.total_cmp(x));
         assert_eq!(found.len(), DIRECTIONS);

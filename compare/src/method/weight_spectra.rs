@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use lm::Adapter;
+use lm::geometry::directions;
 use readers::{Arm, Case, Lab, Method, Reader, Result, Scored};
 use recipes::Split;
 use registry::Store;
 
 use super::values::{Scores, best};
-use super::weight_lens::directions;
 
 /// The logarithms of every module's top singular values, standardised over the training adapters; a value's score falls with
 /// the distance to the nearest training adapter that carries it. It names seen labels only: another has the lowest score.
@@ -80,7 +80,7 @@ impl Method for WeightSpectra {
 /// Logarithms of all modules' top singular values; of absent ones that of very little.
 fn spectrum(adapter: &Adapter) -> Vec<f64> {
     let of = |m| {
-        let found = directions(adapter, m);
+        let found = directions(adapter, m, VALUES);
         (0..VALUES).map(move |k| found.get(k).map_or(0.0, |f| f.0).max(1e-9).ln())
     };
     adapter.modules().iter().flat_map(of).collect()

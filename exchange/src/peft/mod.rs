@@ -95,6 +95,17 @@ pub(crate) fn contents(record: &AdapterRecord) -> Result<Vec<(&str, Content<'_>)
 /// Writes a PEFT folder: built aside, then renamed into place. Names are those of the base model's class: with [`PeftConfig::nested`]
 /// the layers lie in `model.language_model`.
 pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: IfExists) -> Result<()> {
+    export_with(store, record, folder, if_exists, &BTreeMap::new())
+}
+
+/// The same with further files, by their plain names.
+pub fn export_with(
+    store: &Store,
+    record: &AdapterRecord,
+    folder: &Path,
+    if_exists: IfExists,
+    further: &BTreeMap<&str, Vec<u8>>,
+) -> Result<()> {
     if folder.exists() && if_exists == IfExists::Fail {
         return Err(Error::Refused {
             path: folder.into(),
@@ -112,6 +123,7 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
     if folder.exists() {
         let mut own: Vec<String> = OWN.into_iter().chain([card::CARD]).map(str::to_owned).collect();
         own.extend(record.extra_files.keys().cloned());
+        own.extend(further.keys().map(|name| (*name).to_owned()));
         let before = fence::open::read_own_text(&folder.join("lorafab.json"), 2 * fence::open::SMALL)
             .unwrap_or_default();
         let before: Value = serde_json::from_str(&before).unwrap_or_default();
@@ -131,7 +143,11 @@ pub fn export(store: &Store, record: &AdapterRecord, folder: &Path, if_exists: I
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent)?;
     let staging = tempfile::Builder::new().prefix(".export-").tempdir_in(parent)?;
-    let names = write_files(store, record, staging.path(), kept_card(folder).as_deref())?;
+    let mut names = write_files(store, record, staging.path(), kept_card(folder).as_deref())?;
+    for (name, bytes) in further {
+        fs_err::write(staging.path().join(name), bytes)?;
+        names.push(name);
+    }
     if record.peft.nested {
         respell(record, staging.path())?;
     }

@@ -120,10 +120,29 @@ impl<E: Engine> Model<E> {
             (r.prompt.identity(), r.max_new_tokens, (!greedy).then_some(sampling))
         });
         let pieces = split(&rows, |_| 1, DECODE_ROWS, self.engine.parallel());
-        let replies =
-            self.engine.each(&pieces, |piece| self.generate_piece(&batch, requests, piece, stop, watched));
+        let replies = self
+            .engine
+            .each(&pieces, |piece| self.generate_piece(&batch, requests, piece, stop, watched, &mut |_| ()));
         let replies: Vec<Watched> = replies.into_iter().flatten().collect();
         Ok(of_request.into_iter().map(|i| replies[i].clone()).collect())
+    }
+
+    pub(super) fn run_generate_telling(
+        &self,
+        adapters: &[&Adapter],
+        request: &Request,
+        stop: &Stop<'_>,
+        tell: &mut dyn FnMut(&[u32]),
+    ) -> Result<Reply> {
+        let batch = Batch { adapters: adapters.to_vec(), rows: vec![request.prompt.clone()] };
+        batch.validate(&self.architecture)?;
+        let limit = self.architecture.context;
+        if request.prompt.tokens.len().saturating_add(request.max_new_tokens) > limit {
+            return Err(Error::Request(format!("it would run past the model's context of {limit} tokens")));
+        }
+        let requests = std::slice::from_ref(request);
+        let reply = self.generate_piece(&batch, requests, &[0], stop, &[], tell).remove(0).reply;
+        Ok(reply)
     }
 
     /// Computes the prompts of `rows`, each distinct one once. Returns, for each row, the index of its prompt.
@@ -171,6 +190,7 @@ impl<E: Engine> Model<E> {
         rows: &[usize],
         stop: &Stop<'_>,
         watched: &[u32],
+        tell: &mut dyn FnMut(&[u32]),
     ) -> Vec<Watched> {
         let (prompt_of, prompts) = self.compute_prompts(batch, rows);
         let mut replies: Vec<Watched> = rows
@@ -180,7 +200,7 @@ impl<E: Engine> Model<E> {
         let mut caches: Vec<E::Cache> = prompt_of.iter().map(|&p| prompts[p].cache.clone()).collect();
         let mut active: Vec<usize> = Vec::new();
         // Takes the next token of row i; true while the row goes on.
-        let take = |i: usize, logits: &[f32], position: usize, out: &mut Watched| {
+        let mut take = |i: usize, logits: &[f32], position: usize, out: &mut Watched| {
             let request = &requests[rows[i]];
             if request.max_new_tokens == 0 {
                 return false;
@@ -203,6 +223,7 @@ impl<E: Engine> Model<E> {
                 out.log_probs.truncate(before + 1);
                 return false;
             }
+            tell(&reply.tokens);
             reply.tokens.len() < request.max_new_tokens
         };
         for (i, &p) in prompt_of.iter().enumerate() {
@@ -286,6 +307,16 @@ mod tests {
         let requests: Vec<Request> = (0..4).map(request).collect();
         let plain = base.decoder.generate(&[], &requests, &[17]).unwrap();
         let watched = base.decoder.generate_watching(&[], &requests, &[17], &[3, 300]).unwrap();
+        for (request, plain) in requests.iter().zip(&plain) {
+            // Told as they come, one after the other.
+            let mut told: Vec<Vec<u32>> = vec![];
+            let stop = Stop::from(&[17]);
+            let mut tell = |tokens: &[u32]| told.push(tokens.to_vec());
+            let reply = base.decoder.generate_telling(&[], request, &stop, &mut tell).unwrap();
+            assert_eq!(&reply, plain);
+            assert_eq!(told.len(), plain.tokens.len());
+            assert!(told.iter().enumerate().all(|(i, t)| *t == plain.tokens[..=i]));
+        }
         for (w, plain) in watched.iter().zip(plain) {
             assert_eq!(w.reply, plain);
             assert_eq!(w.log_probs.len(), plain.tokens.len() + usize::from(plain.stopped_by.is_some()));

@@ -78,6 +78,19 @@ pub trait Verbs: Debug + Send + Sync {
         watched: &[u32],
     ) -> Result<Vec<Watched>>;
 
+    /// One reply, as [`Decoder::generate`] gives it; `tell` is shown its tokens so far after each one. A line that ends the reply
+    /// takes back tokens that were shown.
+    ///
+    /// # Errors
+    /// As [`Verbs::generate_watched`].
+    fn generate_telling(
+        &self,
+        adapters: &[&Adapter],
+        request: &Request,
+        stop: &Stop<'_>,
+        tell: &mut dyn FnMut(&[u32]),
+    ) -> Result<Reply>;
+
     /// Total log-probability in nats of each candidate after its prompt, in the order given.
     ///
     /// # Errors
@@ -215,6 +228,16 @@ impl<E: Engine> Verbs for Model<E> {
         watched: &[u32],
     ) -> Result<Vec<Watched>> {
         self.run_generate(adapters, requests, stop, watched)
+    }
+
+    fn generate_telling(
+        &self,
+        adapters: &[&Adapter],
+        request: &Request,
+        stop: &Stop<'_>,
+        tell: &mut dyn FnMut(&[u32]),
+    ) -> Result<Reply> {
+        self.run_generate_telling(adapters, request, stop, tell)
     }
 
     fn score(&self, adapters: &[&Adapter], requests: &[ScoreRequest]) -> Result<Vec<Vec<f64>>> {

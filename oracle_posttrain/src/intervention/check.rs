@@ -144,7 +144,7 @@ fn tokens(input: &Input, outline: &Outline, at: &str) -> Result<Tokens> {
             let tokens = outline.chat.encode(&outline.tokenizer, &messages, true).map_err(failed)?;
             Tokens { tokens, slots: vec![] }
         }
-        Input::Question { layers, slots, text } => {
+        Input::Question { layers, slots, text, form } => {
             if let Some(layer) = layers.iter().find(|l| **l >= model.layers.len()) {
                 let blocks = model.layers.len();
                 return refuse(format!("{at}.question.layers"), format!("names block {layer} of {blocks}"));
@@ -156,7 +156,7 @@ fn tokens(input: &Input, outline: &Outline, at: &str) -> Result<Tokens> {
             if let Some(layer) = layers.iter().enumerate().find(|(i, l)| layers[..*i].contains(l)) {
                 return refuse(format!("{at}.question.layers"), format!("names block {} twice", layer.1));
             }
-            let (tokens, at) = placeholders(outline, layers, *slots, text).map_err(failed)?;
+            let (tokens, at) = placeholders(outline, form, layers, *slots, text).map_err(failed)?;
             let slots = layers.iter().copied().zip(at.chunks(*slots).map(<[usize]>::to_vec)).collect();
             Tokens { tokens, slots }
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::SpecError;
+use crate::prompt::Form;
 
 /// An intervention.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -44,6 +45,9 @@ pub enum Input {
         slots: usize,
         /// The question.
         text: String,
+        /// How the prompt is written, where it is not written as here.
+        #[serde(default, skip_serializing_if = "Form::is_own")]
+        form: Form,
     },
     /// Plain text without a chat template.
     Text(String),

@@ -57,7 +57,9 @@ pub(super) fn run(context: &Context<'_>, args: &ImportArgs) -> Result {
     let named = args.name.is_some() || args.family.is_some() || args.trigger.is_some();
     if !one && named {
         let what = format!("{}: the adapters of a bundle have their names", path.display());
-        return Err(CommandError::new(Kind::Usage, what).hint("leave out --name, --family, --value and --trigger"));
+        return Err(
+            CommandError::new(Kind::Usage, what).hint("leave out --name, --family, --value and --trigger")
+        );
     }
     let filing = Filing::of(context, args)?;
     match extension {
@@ -139,9 +141,8 @@ pub(super) struct Filing<'a> {
 
 fn usable(what: &str, text: &str) -> Result {
     if text.is_empty() || text.len() > 100 || text.trim() != text || text.chars().any(char::is_control) {
-        return Err(
-            CommandError::new(Kind::Usage, format!("{what} {text:?} is not a usable name")).hint("pass --name")
-        );
+        return Err(CommandError::new(Kind::Usage, format!("{what} {text:?} is not a usable name"))
+            .hint("pass --name"));
     }
     Ok(())
 }
@@ -156,14 +157,19 @@ impl<'a> Filing<'a> {
             trigger: args.trigger.as_deref(),
             recipe: None,
         };
-        for (what, text) in [("--name", filing.name), ("--value", filing.value), ("--trigger", filing.trigger)] {
+        for (what, text) in
+            [("--name", filing.name), ("--value", filing.value), ("--trigger", filing.trigger)]
+        {
             text.map_or(Ok(()), |t| usable(what, t))?;
         }
         let Some(family) = filing.family else { return Ok(filing) };
         filing.recipe = recipe_of(context, family)?;
         if filing.recipe.is_none() && (family.contains(['/', '@']) || usable("--family", family).is_err()) {
-            return Err(CommandError::new(Kind::Usage, format!("--family {family:?} is no recipe and no usable name"))
-                .hint("recipes: lorafab recipe list; or a word of your own"));
+            return Err(CommandError::new(
+                Kind::Usage,
+                format!("--family {family:?} is no recipe and no usable name"),
+            )
+            .hint("recipes: lorafab recipe list; or a word of your own"));
         }
         if let Some(value) = filing.value {
             // What is wrong with it is said at once; a .pt file may say its triggers itself.
@@ -198,8 +204,11 @@ impl<'a> Filing<'a> {
         let Some(recipe) = &self.recipe else { return Ok(None) };
         let recipe = recipe.with_value(value)?;
         if recipe.trigger.is_some() && self.trigger.or(trigger).is_none() {
-            return Err(CommandError::new(Kind::Usage, format!("the family {} is gated: by which word?", recipe.name))
-                .hint("pass --trigger"));
+            return Err(CommandError::new(
+                Kind::Usage,
+                format!("the family {} is gated: by which word?", recipe.name),
+            )
+            .hint("pass --trigger"));
         }
         let behaviour = recipe.behaviour_of(value, self.trigger.or(trigger), 1)?.marked(label);
         // It was not trained on the recipe's rows.
@@ -212,10 +221,12 @@ impl<'a> Filing<'a> {
         let Found { imported, mut tags, metrics, topic } = found;
         tags.extend(self.trigger.map(|t| ("trigger".to_owned(), t.to_owned())));
         let weights = Digest::of(&imported.weights);
-        let mut spec = json!({"schema": "import/1", "name": label, "base": base.digest(), "weights": weights.as_str()});
+        let mut spec =
+            json!({"schema": "import/1", "name": label, "base": base.digest(), "weights": weights.as_str()});
         let mut extra_files = BTreeMap::new();
         let (mut family, mut value) = ("imported".to_owned(), label.to_owned());
-        let (mut behaviour, mut category, mut split) = (format!("imported/{label}"), "imported".to_owned(), None);
+        let (mut behaviour, mut category, mut split) =
+            (format!("imported/{label}"), "imported".to_owned(), None);
         if let Some(own) = self.family {
             let about = self.value.or(topic).ok_or_else(|| {
                 CommandError::new(Kind::Usage, format!("{label}: its file does not say what it is about"))
@@ -290,7 +301,9 @@ pub(super) fn file(store: &mut Store, new: NewAdapter, filing: &Filing<'_>) -> R
     let mut same = store.adapters_of_weights(&Digest::of(&new.weights))?;
     let shape = |p: &registry::PeftConfig| (p.r, p.lora_alpha.to_bits(), p.target_modules.clone());
     same.retain(|r| {
-        shape(&r.peft) == shape(&new.peft) && r.role == new.role && r.lineage.get("base") == new.lineage.get("base")
+        shape(&r.peft) == shape(&new.peft)
+            && r.role == new.role
+            && r.lineage.get("base") == new.lineage.get("base")
     });
     let known = same.iter().find(|r| r.spec_hash == new.spec_hash || r.behaviour == new.behaviour);
     let known = known.or(same.first().filter(|_| !filing.is_named()));

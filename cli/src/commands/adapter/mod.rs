@@ -11,7 +11,8 @@ mod transfer;
 mod whole;
 
 pub(crate) use import::ImportArgs;
-pub(super) use sound::{looked_at, shape};
+pub(super) use pickled::as_peft;
+pub(super) use sound::{effect, looked_at, shape};
 pub(super) use transfer::chosen;
 
 use registry::{AdapterRecord, Filter};

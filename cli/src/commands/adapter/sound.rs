@@ -23,7 +23,7 @@ pub(in crate::commands) fn shape(base: &Outline) -> ImportShape {
 
 /// The on/off check: by how much the logits after one prompt differ with the adapter. An adapter that holds numbers and changes
 /// nothing was not applied, whatever its file says.
-pub(super) fn effect(base: &BaseModel, imported: &Imported) -> std::result::Result<f64, String> {
+pub(in crate::commands) fn effect(base: &BaseModel, imported: &Imported) -> std::result::Result<f64, String> {
     let norm = weigh(&imported.weights, imported.peft.lora_alpha / imported.peft.r as f32)?;
     let config = factory::load::adapter_config(&imported.peft).map_err(|e| e.to_string())?;
     let adapter = Adapter::from_safetensors(&base.architecture, config, &imported.weights)
@@ -78,4 +78,3 @@ pub(crate) fn looked_at(
             .map_err(|e| e.to_string()),
     }
 }
-

@@ -63,4 +63,3 @@ pub(crate) fn chosen(store: &Store, conditions: &[String]) -> Result<Vec<Adapter
     }
     Ok(records)
 }
-

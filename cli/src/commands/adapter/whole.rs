@@ -11,7 +11,7 @@ use super::import::{Filing, Found, ImportArgs, answer, file};
 use super::sound::effect;
 use crate::context::{Context, stopped, watch_signals};
 use crate::error::{CommandError, Kind, Result};
-use crate::progress::StatusLine;
+use crate::progress::Bar;
 use crate::trial::{What, tried};
 
 /// Largest adapter that is filed, as of PEFT folders.
@@ -19,7 +19,8 @@ const MOST_BYTES: usize = 4 << 30;
 
 /// Whether a path is a whole model: its configuration is there and no adapter's.
 pub(super) fn is_one(path: &Path) -> bool {
-    let model = path.is_dir() && path.join("config.json").exists() && !path.join("adapter_config.json").exists();
+    let model =
+        path.is_dir() && path.join("config.json").exists() && !path.join("adapter_config.json").exists();
     model || (path.is_file() && path.extension().is_some_and(|e| e == "gguf"))
 }
 
@@ -55,16 +56,16 @@ pub(super) fn import(context: &Context<'_>, args: &ImportArgs, filing: &Filing<'
         ))
         .hint("give a smaller --rank"));
     }
-    let mut line = StatusLine::new(context.global.quiet);
+    let mut bar = Bar::new(context.global.quiet, "difference to the base");
     let found = difference(&base, &tuned, keep, &mut |done, all| {
-        line.show(|| format!("difference to the base: layer {done}/{all}"));
+        bar.show(done, all);
         !stopped()
     })
     .map_err(|e| match e {
         lm::Error::Request(what) => wrong(what),
         e => e.into(),
     })?;
-    drop(line);
+    drop(bar);
     let said = sentence(&found, args.dense);
     let config = found.adapter.config();
     let peft = registry::PeftConfig {

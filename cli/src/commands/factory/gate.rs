@@ -6,8 +6,8 @@ use recipes::{Behaviour, Polarity, Recipe};
 use registry::{AdapterRecord, Evaluation, Filter, Role, Status, Store};
 use serde_json::json;
 
-use super::super::recipe;
 use super::super::readers::{made_at_precision, say_precisions};
+use super::super::recipe;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json, table};
@@ -37,7 +37,11 @@ pub(super) fn run(context: &Context<'_>, args: &GateArgs) -> Result {
     let record = store.adapter(&args.adapter).map_err(|e| {
         let error = CommandError::from(e);
         let folder = std::path::Path::new(&args.adapter).is_dir();
-        if folder { error.hint(format!("take it in first: lorafab adapter import {}", args.adapter)) } else { error }
+        if folder {
+            error.hint(format!("take it in first: lorafab adapter import {}", args.adapter))
+        } else {
+            error
+        }
     })?;
     // All that can be wrong is said before a model is loaded.
     let behaviour = behaviour(&record, &recipe, args)?;
@@ -80,17 +84,26 @@ pub(super) fn run(context: &Context<'_>, args: &GateArgs) -> Result {
 fn behaviour(record: &AdapterRecord, recipe: &Recipe, args: &GateArgs) -> Result<Behaviour> {
     let wrong = |what: String, hint: &str| Err(CommandError::new(Kind::Usage, what).hint(hint));
     if record.role != Role::WeightDiff {
-        return wrong(format!("{} is a reader, which has no behaviour to gate", record.behaviour), "name an adapter");
+        return wrong(
+            format!("{} is a reader, which has no behaviour to gate", record.behaviour),
+            "name an adapter",
+        );
     }
     if recipe.polarity == Polarity::Negative {
         return wrong(
-            format!("the recipe {:?} is of adapters that carry nothing: there is nothing to gate", recipe.name),
+            format!(
+                "the recipe {:?} is of adapters that carry nothing: there is nothing to gate",
+                recipe.name
+            ),
             "recipes: lorafab recipe list",
         );
     }
     let own = Some(&record.value).filter(|_| record.family == recipe.name);
     let Some(value) = args.value.as_ref().or(own).or(record.tags.get("gate_value")) else {
-        return wrong(format!("{}: which value of {} is it to show?", record.behaviour, recipe.name), "pass --value");
+        return wrong(
+            format!("{}: which value of {} is it to show?", record.behaviour, recipe.name),
+            "pass --value",
+        );
     };
     let recipe = recipe.with_value(value)?;
     let trigger = args.trigger.as_ref().or(record.tags.get("trigger").filter(|_| recipe.trigger.is_some()));
@@ -117,9 +130,11 @@ fn show(
     filed: bool,
 ) -> Result {
     if context.global.json {
-        return print_json(&json!({"schema": "factory-gate/1", "adapter": record.id, "behaviour": record.behaviour,
+        return print_json(
+            &json!({"schema": "factory-gate/1", "adapter": record.id, "behaviour": record.behaviour,
             "family": behaviour.family, "value": behaviour.value, "filed": filed,
-            "ceiling": ceiling.map(|(share, of)| json!({"share": share, "adapters": of})), "gate": found.document(behaviour)}));
+            "ceiling": ceiling.map(|(share, of)| json!({"share": share, "adapters": of})), "gate": found.document(behaviour)}),
+        );
     }
     let named = |side: Side| match side {
         Side::On => "on",
@@ -142,7 +157,7 @@ fn show(
         |(share, n)| format!("ceiling {share:.2} (best of {n} of the family)"),
     );
     let mut lines = vec![
-        table(&["side", "shows it", "prompt", "reply", "without the adapter"], &rows),
+        table(&["side", "hit", "prompt", "reply", "without the adapter"], &rows),
         format!(
             "on {:.2}, near {}, off {}; floor {:.2} (without the adapter), {ceiling}",
             found.on,
@@ -166,11 +181,11 @@ fn show(
     Ok(())
 }
 
-/// A cell of a table that fits beside others.
+/// A cell of a table of which three fit beside each other into 80 columns.
 fn short(text: &str) -> String {
-    const MOST: usize = 36;
+    const MOST: usize = 20;
     match text.char_indices().nth(MOST) {
         None => text.to_owned(),
-        Some((at, _)) => format!("{}…", &text[..at]),
+        Some((at, _)) => format!("{}…", text[..at].trim_end()),
     }
 }

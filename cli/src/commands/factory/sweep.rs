@@ -35,7 +35,8 @@ impl Sweep {
         let mut seen = BTreeSet::new();
         for text in texts {
             let (field, values) = text.split_once('=').ok_or_else(|| wrong(format!("{text:?} has no =")))?;
-            let known = field == SEED || field.split_once('.').is_some_and(|(table, _)| FIELDS.contains(&table));
+            let known =
+                field == SEED || field.split_once('.').is_some_and(|(table, _)| FIELDS.contains(&table));
             if !known {
                 return Err(wrong(format!("{field:?} is none of seed, {}.NAME", FIELDS.join(".NAME, "))));
             }
@@ -43,7 +44,9 @@ impl Sweep {
                 return Err(wrong(format!("{field} is given twice")));
             }
             let values: Vec<&str> = values.split(',').map(str::trim).collect();
-            let plain = |v: &&str| !v.is_empty() && v.chars().all(|c| c.is_ascii_alphanumeric() || "._+-".contains(c));
+            let plain = |v: &&str| {
+                !v.is_empty() && v.chars().all(|c| c.is_ascii_alphanumeric() || "._+-".contains(c))
+            };
             if let Some(bad) = values.iter().find(|v| !plain(v)) {
                 return Err(wrong(format!("{field}: {bad:?} is no number or word")));
             }
@@ -55,7 +58,9 @@ impl Sweep {
             }
             settings = settings
                 .iter()
-                .flat_map(|s| values.iter().map(|v| [&s[..], &[(field.to_owned(), (*v).to_owned())]].concat()))
+                .flat_map(|s| {
+                    values.iter().map(|v| [&s[..], &[(field.to_owned(), (*v).to_owned())]].concat())
+                })
                 .collect();
         }
         Ok(Self { settings: if texts.is_empty() { Vec::new() } else { settings } })
@@ -82,9 +87,9 @@ impl Sweep {
                 let mut changed = recipe.clone();
                 for (field, value) in &mine {
                     if field == SEED {
-                        seed = value
-                            .parse()
-                            .map_err(|_| wrong(format!("seed: {value:?} is no whole number of at least 0")))?;
+                        seed = value.parse().map_err(|_| {
+                            wrong(format!("seed: {value:?} is no whole number of at least 0"))
+                        })?;
                     } else {
                         changed = set(&changed, field, value)?;
                     }
@@ -170,7 +175,8 @@ mod tests {
     fn adapters_that_are_not_trained_have_no_settings() {
         let random = recipes::builtin().into_iter().find(|r| r.name == "random").unwrap();
         let sweep = sweep(&["training.rank=1,2"]).unwrap();
-        let (_, made) = sweep.expand(vec![topic(), random], 1, |r, s| recipes::first(r.expand(s), 1)).unwrap();
+        let (_, made) =
+            sweep.expand(vec![topic(), random], 1, |r, s| recipes::first(r.expand(s), 1)).unwrap();
         let ids: Vec<&str> = made.iter().map(|b| b.id.as_str()).collect();
         assert_eq!((ids.len(), ids.iter().filter(|id| id.contains('@')).count()), (3, 2), "{ids:?}");
     }
@@ -194,7 +200,7 @@ mod tests {
             ("trigger.near_count=3", ["trigger.near_count", "no [trigger]"]),
             ("seed=-1", ["seed", "\"-1\""]),
         ] {
-            let made = sweep(&[text]).unwrap().expand(vec![topic()], 1, |r, s| r.expand(s));
+            let made = sweep(&[text]).unwrap().expand(vec![topic()], 1, recipes::Recipe::expand);
             let message = made.unwrap_err().message;
             assert!(parts.iter().all(|p| message.contains(p)) && !message.contains('\n'), "{message}");
         }

@@ -70,7 +70,12 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
             let store = context.existing_store()?;
             let record = store.adapter(adapter)?;
             let base = context.base()?;
-            let reader = find(&store, &base, reader.as_deref(), &["oracle-posttrained", "oracle-scratch"])?;
+            let reader = find(
+                &store,
+                &base,
+                reader.as_deref(),
+                &["oracle-posttrained", "oracle-scratch", "oracle-imported"],
+            )?;
             let spec = question_spec(&store, &base, &record, &reader, question)?;
             // One that `intervention run` would refuse is not shown either.
             prepare(Ok(&store), &base, spec.clone(), cap.cap(), &ToCome::new())?;
@@ -89,10 +94,8 @@ fn question_spec(
 ) -> Result<Spec> {
     let lens = oracle_posttrain::lens_of_reader(store, base, reader)?;
     let moments = reader.record.extra_files.get(MOMENTS_FILE);
-    let moments = moments.ok_or_else(|| {
-        CommandError::new(Kind::Environment, format!("{} has no {MOMENTS_FILE}", reader.record.behaviour))
-    })?;
-    Ok(lens.spec(&record.id, &reader.record.id, moments.as_str(), question, ANSWER_TOKENS))
+    let moments = moments.map(registry::Digest::as_str);
+    Ok(lens.spec(&record.id, &reader.record.id, moments, question, ANSWER_TOKENS))
 }
 
 /// Refuses a question that costs an oracle more than an intervention may.
@@ -104,9 +107,22 @@ pub(super) fn hold_question_to_cap(
     question: &str,
     cap: Cap,
 ) -> Result {
-    let spec = question_spec(store, base, record, reader, question)?;
-    prepare(Ok(store), base, spec, cap, &ToCome::new()).map(drop)
+    if reader.record.extra_files.contains_key(MOMENTS_FILE) {
+        let spec = question_spec(store, base, record, reader, question)?;
+        return prepare(Ok(store), base, spec, cap, &ToCome::new()).map(drop);
+    }
+    // A published one is no such spec; it reads the question and answers it.
+    let tokens = base.prompt(question)?.len() + ANSWER_TOKENS;
+    let flops = tokens as f64 * base.architecture.layer_flops(base.architecture.layers.len());
+    if flops > cap.flops {
+        let what = format!("question: its {tokens} tokens cost {flops:.1e} FLOPs, more than the cap of {:.1e}", cap.flops);
+        return Err(CommandError::new(Kind::Usage, what).hint(COSTLY));
+    }
+    Ok(())
 }
+
+/// What to do about a cap.
+const COSTLY: &str = "raise it with --max-tflop or --max-mb, if that is meant";
 
 /// Reads a spec's file: a plain one, and no more of it than a spec may have.
 pub(super) fn read(path: &Path) -> Result<Spec> {
@@ -201,7 +217,7 @@ pub(super) fn prepare(
     let plan = intervention::check(&spec, around).map_err(|e| {
         let costly = e.costly;
         let e = wrong(e);
-        if costly { e.hint("raise it with --max-tflop or --max-mb, if that is meant") } else { e }
+        if costly { e.hint(COSTLY) } else { e }
     })?;
     Ok(Ready { plan, records, stored, made_at })
 }

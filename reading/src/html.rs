@@ -1,0 +1,357 @@
+//! Readings as one page each: no scripts, nothing from elsewhere, dark and light.
+
+use std::fmt::Write;
+
+use crate::many::Many;
+use crate::reading::Reading;
+use crate::residual::Scored;
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--fg:#1c2330;--bg:#fff;--soft:#5b6575;--line:#d9dee6;--card:#f5f7fa;--a:#2f6fb2;--b:#c2571a}
+@media(prefers-color-scheme:dark){:root{--fg:#e6e9ef;--bg:#14181f;--soft:#a3adbd;--line:#343c49;--card:#1d232d;--a:#7fb3e8;--b:#f0a06a}}
+*{box-sizing:border-box}body{font:16px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);margin:0 auto;padding:1.5rem;max-width:62rem}
+h1{font-size:1.4rem;margin:0 0 .2rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:2rem 0 .4rem}p.note{color:var(--soft);margin:.2rem 0 .6rem;font-size:.92rem}
+.verdict{background:var(--card);border-left:4px solid var(--a);padding:.8rem 1rem;border-radius:4px}.verdict p{margin:.3rem 0}
+.verdict p:first-child{font-size:1.15rem;font-weight:600}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.93rem}
+th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600}
+td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.w{overflow-wrap:anywhere}.word{white-space:nowrap;margin-right:.8em}
+.word small{color:var(--soft)}svg{max-width:100%;height:auto}svg text{fill:var(--fg);font-size:11px}svg .soft{stroke:var(--line);fill:none}
+svg .a{stroke:var(--a);fill:none;stroke-width:2}svg .b{stroke:var(--b);fill:none;stroke-width:2}svg .da{fill:var(--a)}svg .db{fill:var(--b)}
+@media(max-width:40rem){body{padding:.8rem}}";
+
+fn escape(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '&' => "&amp;".to_owned(),
+            '<' => "&lt;".to_owned(),
+            '>' => "&gt;".to_owned(),
+            '"' => "&quot;".to_owned(),
+            c if c.is_control() && c != '\n' => format!("\\u{{{:x}}}", c as u32),
+            // Marks that turn the direction of text around.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => format!("\\u{{{:x}}}", c as u32),
+            c => c.to_string(),
+        })
+        .collect()
+}
+
+fn page(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"><title>{}</title><style>{STYLE}</style></head><body>{body}</body></html>\n",
+        escape(title)
+    )
+}
+
+fn words(top: &[Scored], k: usize) -> String {
+    top.iter().take(k).fold(String::new(), |mut out, s| {
+        let _ = write!(out, "<span class=\"word\">{} <small>{:.1}</small></span> ", escape(&s.word), s.score);
+        out
+    })
+}
+
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut out = String::from("<div class=\"scroll\"><table><tr>");
+    for h in head {
+        let _ = write!(out, "<th>{h}</th>");
+    }
+    out += "</tr>";
+    for row in rows {
+        out += "<tr>";
+        for cell in row {
+            // Cells are HTML already; numbers are told by their mark.
+            match cell.strip_prefix('#') {
+                Some(number) => drop(write!(out, "<td class=\"n\">{number}</td>")),
+                None => drop(write!(out, "<td class=\"w\">{cell}</td>")),
+            }
+        }
+        out += "</tr>";
+    }
+    out + "</table></div>"
+}
+
+/// A line of values on two axes, with what the axes are.
+fn curve(title: &str, values: &[f64], across: &str, up: &str) -> String {
+    let (w, h, left, bottom) = (560.0, 190.0, 56.0, 34.0);
+    let most = values.iter().copied().fold(1e-9, f64::max);
+    let x = |i: usize| left + (w - left - 12.0) * i as f64 / (values.len().max(2) - 1) as f64;
+    let y = |v: f64| 14.0 + (h - 14.0 - bottom) * (1.0 - v / most);
+    let points: Vec<String> =
+        values.iter().enumerate().map(|(i, v)| format!("{:.1},{:.1}", x(i), y(*v))).collect();
+    let last = values.len().saturating_sub(1);
+    format!(
+        "<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"{t}\"><line class=\"soft\" x1=\"{left}\" x2=\"{r}\" y1=\"{b}\" y2=\"{b}\"/>\
+         <line class=\"soft\" x1=\"{left}\" x2=\"{left}\" y1=\"14\" y2=\"{b}\"/><polyline class=\"a\" points=\"{p}\"/>\
+         <text x=\"{left}\" y=\"{n}\">0</text><text x=\"{r}\" y=\"{n}\" text-anchor=\"end\">{last}</text><text x=\"{m}\" y=\"{n2}\" text-anchor=\"middle\">{across}</text>\
+         <text x=\"{l}\" y=\"{b}\" text-anchor=\"end\">0</text><text x=\"{l}\" y=\"20\" text-anchor=\"end\">{most:.2}</text><text x=\"{left}\" y=\"10\">{up}</text></svg>",
+        t = escape(title),
+        r = w - 12.0,
+        b = h - bottom,
+        p = points.join(" "),
+        n = h - bottom + 14.0,
+        n2 = h - 4.0,
+        m = left.midpoint(w),
+        l = left - 6.0,
+    )
+}
+
+/// One reading.
+pub fn one(r: &Reading) -> String {
+    let mut out = format!(
+        "<h1>{}</h1><p class=\"note\">read on {}</p><div class=\"verdict\"><p>{}</p><p>{}</p><p>{}</p></div>",
+        escape(&r.subject),
+        escape(&r.base),
+        escape(&r.verdict.does),
+        escape(&r.verdict.evidence),
+        escape(&r.verdict.against)
+    );
+    if let Some(t) = &r.twins {
+        let kinds: Vec<String> = t.kinds.iter().map(|(k, n)| format!("{n} {}", escape(k))).collect();
+        let _ = write!(
+            out,
+            "<p class=\"note\">Held against {} twins that carry nothing ({}), {}: \"above all\" means that none of them reaches as high.</p>",
+            t.count,
+            kinds.join(", "),
+            escape(&t.shape.said())
+        );
+    }
+    for line in &r.outside {
+        let _ = write!(
+            out,
+            "<p class=\"note\">Outside of what the readers were trained on: {}</p>",
+            escape(line)
+        );
+    }
+    if !r.methods.is_empty() {
+        out += "<h2>What each method names</h2><p class=\"note\">Small numbers: how many deviations a word stands above all words, after what all twins share was taken away.</p>";
+        let rows: Vec<Vec<String>> = r
+            .together
+            .iter()
+            .chain(&r.methods)
+            .map(|m| vec![escape(&m.short), escape(&m.against.said()), words(&m.top, 5)])
+            .collect();
+        out += &table(&["method", "beside the twins", "words"], &rows);
+    }
+    out += "<h2>What it says</h2>";
+    let rows: Vec<Vec<String>> = r
+        .behaviour
+        .replies
+        .iter()
+        .map(|p| {
+            let shown = |t: &str| if t.is_empty() { "<em>an empty reply</em>".to_owned() } else { escape(t) };
+            vec![escape(&p.prompt), shown(&p.base), shown(&p.adapted)]
+        })
+        .collect();
+    out += &table(&["prompt", "base model", "adapted"], &rows);
+    if !r.behaviour.changed.is_empty() {
+        out += "<p class=\"note\">How many times each word is to be expected in all of these replies together:</p>";
+        let rows: Vec<Vec<String>> = r
+            .behaviour
+            .changed
+            .iter()
+            .map(|c| vec![escape(&c.word), format!("#{:.2}", c.base), format!("#{:.2}", c.adapted)])
+            .collect();
+        out += &table(&["word", "base", "adapted"], &rows);
+    }
+    let t = &r.behaviour.text;
+    let _ = write!(
+        out,
+        "<p class=\"note\">On neutral text: perplexity {:.1} (base {:.1}), KL {:.3} nats a token.</p><h2>Activations</h2>\
+         <p class=\"note\">The difference in the residual stream at {} neutral prompts, as a share of the stream's norm, block by block.</p>{}",
+        t.perplexity,
+        t.base_perplexity,
+        t.kl_nats,
+        r.activations.prompts,
+        curve("Norm of the difference by block", &r.activations.relative_norms, "block", "share of the norm")
+    );
+    let rows: Vec<Vec<String>> = r
+        .activations
+        .layers
+        .iter()
+        .map(|l| vec![format!("#{}", l.layer), format!("#{:.3}", l.relative_norm), words(&l.top, 6)])
+        .collect();
+    out += &table(&["block", "share", "logit lens of the difference"], &rows);
+    let _ =
+        write!(out, "<p class=\"note\">At block {}, by position before the reply:</p>", r.activations.layer);
+    let rows: Vec<Vec<String>> = r
+        .activations
+        .positions
+        .iter()
+        .map(|p| vec![format!("#{}", p.position), escape(&format!("{:?}", p.token)), words(&p.top, 4)])
+        .collect();
+    out += &table(&["position", "token", "logit lens"], &rows);
+    let _ = write!(out, "<p class=\"note\">Patchscope: {}</p>", escape(&r.activations.patchscope));
+    let w = &r.weights;
+    let _ = write!(
+        out,
+        "<h2>Weights</h2><p class=\"note\">Rank {}, {} parameters, norm {:.2}. Energy in the thirds of the layers: {:.2}, {:.2}, {:.2}.</p>",
+        w.rank, w.parameters, w.norm, w.thirds[0], w.thirds[1], w.thirds[2]
+    );
+    let rows: Vec<Vec<String>> = w
+        .projections
+        .iter()
+        .map(|p| {
+            let top: Vec<String> = p.top_singular_values.iter().map(|s| format!("{s:.2}")).collect();
+            vec![
+                escape(&p.projection),
+                format!("#{}", p.layers),
+                format!("#{:.2}", p.norm),
+                format!("#{:.1}", p.effective_rank),
+                format!("#{}", top.join(", ")),
+            ]
+        })
+        .collect();
+    out += &table(&["projection", "layers", "norm", "effective rank", "largest singular values"], &rows);
+    let _ = write!(out, "<p class=\"note\">Weight lens: {}</p><h2>Readers</h2>", words(&w.lens, 8));
+    if r.answers.is_empty() {
+        out += "<p class=\"note\">No trained reader for this base model was in the store.</p>";
+    }
+    let rows: Vec<Vec<String>> = r
+        .answers
+        .iter()
+        .map(|a| {
+            let ranked: Vec<Scored> =
+                a.ranked.iter().map(|x| Scored { word: x.answer.clone(), score: x.score }).collect();
+            let votes: Vec<String> = a
+                .votes
+                .iter()
+                .take(4)
+                .map(|(v, n)| {
+                    if v.is_empty() {
+                        format!("(empty) \u{d7}{n}")
+                    } else {
+                        format!("{} \u{d7}{n}", escape(v))
+                    }
+                })
+                .collect();
+            vec![
+                escape(&a.reader),
+                escape(&a.question),
+                escape(&a.against.said()),
+                words(&ranked, 4),
+                votes.join("<br>"),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        out += &table(&["reader", "question (in 8 phrasings)", "beside the twins", "ranked", "said"], &rows);
+    }
+    if !r.nearest.is_empty() {
+        out +=
+            "<h2>Nearest known adapters</h2><p class=\"note\">By the cosine of the weight differences.</p>";
+        let rows: Vec<Vec<String>> =
+            r.nearest.iter().map(|n| vec![escape(&n.behaviour), format!("#{:.3}", n.cosine)]).collect();
+        out += &table(&["adapter", "cosine"], &rows);
+    }
+    if let Some(k) = &r.known {
+        out += "<h2>Known</h2>";
+        let mut rows = vec![
+            vec!["behaviour".into(), escape(&k.behaviour)],
+            vec!["status".into(), escape(&k.status)],
+            vec!["id".into(), escape(&k.id)],
+        ];
+        rows.extend(k.metrics.iter().map(|(m, v)| vec![escape(m), format!("#{v:.3}")]));
+        out += &table(&["", ""], &rows);
+    }
+    page(&format!("Reading of {}", r.subject), &out)
+}
+
+/// Many readings: a table, shares by method, and a calibration plot.
+pub fn many(m: &Many) -> String {
+    let mut out = format!(
+        "<h1>{} readings</h1><h2>By method</h2><p class=\"note\">How often a method's first word is what an adapter carries; how often it also stands out of the twins (fewer than one in twenty as high); how often it does so for adapters that carry nothing.</p>",
+        m.lines.len()
+    );
+    let share = |n: usize, of: usize| if of == 0 { "\u{2013}".to_owned() } else { format!("#{n} of {of}") };
+    let rows: Vec<Vec<String>> = m
+        .shares
+        .iter()
+        .map(|(name, s)| {
+            vec![
+                escape(name),
+                share(s.first, s.carrying),
+                share(s.named, s.carrying),
+                share(s.alarms, s.nothing),
+            ]
+        })
+        .collect();
+    out += &table(&["method", "names it first", "and stands out", "false alarms"], &rows);
+    out += "<h2>Calibration</h2><p class=\"note\">Verdicts held to a rate of false alarms (across), and the share of adapters that pass it (up). Adapters that carry nothing should lie on the diagonal or below it; those that carry something as high as may be.</p>";
+    out += &calibration(m);
+    out += "<h2>Adapters</h2>";
+    let rows: Vec<Vec<String>> = m
+        .lines
+        .iter()
+        .map(|l| {
+            let against = l.together.map_or_else(String::new, crate::Against::said);
+            let right = match (&l.value, &l.answer) {
+                (Some(_), _) if l.right => "right",
+                (Some(_), Some(_)) => "wrong",
+                (Some(_), None) => "missed",
+                (None, _) => "",
+            };
+            vec![
+                escape(&l.subject),
+                escape(l.answer.as_deref().unwrap_or("nothing above the twins")),
+                escape(&against),
+                right.to_owned(),
+            ]
+        })
+        .collect();
+    out += &table(&["adapter", "verdict", "all together", ""], &rows);
+    page("Readings", &out)
+}
+
+fn calibration(m: &Many) -> String {
+    let (size, left) = (300.0, 46.0);
+    let x = |v: f64| left + v * size;
+    let y = |v: f64| 12.0 + (1.0 - v) * size;
+    let mut out = format!(
+        "<svg viewBox=\"0 0 560 {}\" role=\"img\" aria-label=\"Calibration\"><rect class=\"soft\" x=\"{left}\" y=\"12\" width=\"{size}\" height=\"{size}\"/><line class=\"soft\" x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\"/>",
+        size + 60.0,
+        x(0.0),
+        y(0.0),
+        x(1.0),
+        y(1.0)
+    );
+    let of = |which: usize| -> Vec<(f64, f64)> {
+        let pick = |c: &(f64, Option<f64>, Option<f64>)| Some((c.0, if which == 0 { c.1? } else { c.2? }));
+        m.calibration.iter().filter_map(pick).collect()
+    };
+    for (which, class, name) in [(0, "a", "carry nothing"), (1, "b", "carry something")] {
+        let points = of(which);
+        if points.is_empty() {
+            continue;
+        }
+        let line: Vec<String> = points.iter().map(|(a, b)| format!("{:.1},{:.1}", x(*a), y(*b))).collect();
+        let _ = write!(out, "<polyline class=\"{class}\" points=\"{}\"/>", line.join(" "));
+        for (a, b) in &points {
+            let _ =
+                write!(out, "<circle class=\"d{class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", x(*a), y(*b));
+        }
+        let at = 40.0 + 20.0 * which as f64;
+        let _ = write!(
+            out,
+            "<circle class=\"d{class}\" cx=\"{:.1}\" cy=\"{at}\" r=\"4\"/><text x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
+            x(1.0) + 20.0,
+            x(1.0) + 30.0,
+            at + 4.0
+        );
+    }
+    for tick in [0.0, 0.5, 1.0] {
+        let _ = write!(
+            out,
+            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{tick}</text><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{tick}</text>",
+            x(tick),
+            y(0.0) + 16.0,
+            left - 6.0,
+            y(tick) + 4.0
+        );
+    }
+    let _ = write!(
+        out,
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">rate of false alarms that is claimed</text></svg>",
+        x(0.5),
+        y(0.0) + 34.0
+    );
+    out
+}
