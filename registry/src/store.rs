@@ -509,6 +509,46 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_look_changes_nothing_and_sees_an_older_store_as_it_would_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = Store::open(folder.path())
+            .unwrap()
+            .commit_adapter(new_adapter("topic/cats", vec![1]))
+            .unwrap()
+            .id;
+        let look = || {
+            let list = |f: &Path| -> Vec<(PathBuf, Vec<u8>)> {
+                let mut all: Vec<PathBuf> =
+                    std::fs::read_dir(f).unwrap().map(|e| e.unwrap().path()).collect();
+                all.retain(|p| p.is_file());
+                all.sort();
+                all.into_iter().map(|p| (p.clone(), std::fs::read(p).unwrap())).collect()
+            };
+            let before = list(folder.path());
+            let mut store = Store::open_to_look(folder.path()).unwrap();
+            let found = store.adapter("topic/cats").map(|r| r.id);
+            // Whether or not it is refused, it is not the store's own catalogue that changes.
+            let _ = store.transaction(|t| t.execute("DELETE FROM adapters", []));
+            drop(store);
+            assert!(list(folder.path()) == before, "a look changed the store");
+            found
+        };
+        assert_eq!(look().unwrap(), id);
+        // As the first lorafab made it.
+        let path = folder.path().join("catalogue.sqlite");
+        std::fs::remove_file(&path).unwrap();
+        let c = Connection::open(&path).unwrap();
+        c.execute_batch(MIGRATIONS[0]).unwrap();
+        c.pragma_update(None, "user_version", 1).unwrap();
+        drop(c);
+        assert!(matches!(look(), Err(Error::NotFound { .. })));
+        assert!(
+            Store::open_to_look(&folder.path().join("none")).is_err() && !folder.path().join("none").exists()
+        );
+        assert_eq!(Store::open(folder.path()).unwrap().rebuild_from_receipts().unwrap(), 1);
+    }
+
+    #[test]
     fn the_log_cannot_be_altered_and_impossible_changes_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(folder.path()).unwrap();

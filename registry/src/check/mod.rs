@@ -414,7 +414,15 @@ mod tests {
         assert!(found[1].contains("topic/cats") && found[1].contains("damaged"), "{found:?}");
         assert!(found[0].contains("its log ends with queued"), "{found:?}");
         assert!(store.weights(&a).unwrap_err().to_string().contains("damaged"));
-        assert_eq!(store.verify(&Filter::all(), &mut |_, _| {}).unwrap().iter().filter(|v| v.problem.is_some()).count(), 1);
+        assert_eq!(
+            store
+                .verify(&Filter::all(), &mut |_, _| {})
+                .unwrap()
+                .iter()
+                .filter(|v| v.problem.is_some())
+                .count(),
+            1
+        );
     }
 
     /// A value of the same shape that is another one.

@@ -159,7 +159,7 @@ fn show(
     let mut lines = vec![
         table(&["side", "hit", "prompt", "reply", "without the adapter"], &rows),
         format!(
-            "on {:.2}, near {}, off {}; floor {:.2} (without the adapter), {ceiling}",
+            "on {:.2}, near {}, off {}\nfloor {:.2} (without the adapter), {ceiling}",
             found.on,
             share(found.near),
             share(found.off),

@@ -115,7 +115,10 @@ pub(super) fn hold_question_to_cap(
     let tokens = base.prompt(question)?.len() + ANSWER_TOKENS;
     let flops = tokens as f64 * base.architecture.layer_flops(base.architecture.layers.len());
     if flops > cap.flops {
-        let what = format!("question: its {tokens} tokens cost {flops:.1e} FLOPs, more than the cap of {:.1e}", cap.flops);
+        let what = format!(
+            "question: its {tokens} tokens cost {flops:.1e} FLOPs, more than the cap of {:.1e}",
+            cap.flops
+        );
         return Err(CommandError::new(Kind::Usage, what).hint(COSTLY));
     }
     Ok(())
