@@ -243,6 +243,26 @@ fn comparisons_use_them() {
     );
     let shown = p.json(&["reader", "show", "theirs"]);
     assert_eq!(shown["runs"], json!(["compare"]));
+
+    // One made here keeps the sizes that it looks through, and the labels that cannot test it.
+    let id = p.json(&["oracle", "posttrain", "--scratch", "--steps", "2"])["id"].as_str().unwrap().to_owned();
+    let folder = p.path("own").display().to_string();
+    p.json(&["reader", "export", &id, &folder]);
+    p.json(&["reader", "add", &folder, "--name", "mine"]);
+    let ask = |reader: &str| {
+        p.json(&["oracle", "ask", "my-weather/rain", "What is it?", "--reader", reader])["answer"].clone()
+    };
+    assert_eq!(ask(&id), ask("mine"));
+    let show = |reader: &str| p.json(&["reader", "show", reader]);
+    assert_eq!(show(&id)["collector"], show("mine")["collector"]);
+    assert_eq!(show(&id)["training"], show("mine")["training"]);
+    assert!(!show("mine")["training"]["labels"].as_array().unwrap().is_empty());
+    // Its moments are those that its record names.
+    let moments = p.path("own/activation_moments.safetensors");
+    let mut bytes = std::fs::read(&moments).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&moments, bytes).unwrap();
+    p.fails(2, &["activation_moments.safetensors", "its digest differs"], &["reader", "add", &folder]);
 }
 
 #[test]

@@ -380,5 +380,9 @@ mod tests {
         assert_eq!(collector.from_bytes(&bytes, 3), Some(shown));
         assert_eq!(collector.from_bytes(&bytes, 4), None);
         assert_eq!(collector.from_bytes(&bytes[..bytes.len() - 1], 3), None);
+        // What is as here is not said, so that readers have the digests that they always had.
+        let own = serde_json::to_value(&collector).unwrap();
+        assert!(own.get("form").is_none() && own.get("from_start").is_none());
+        assert_eq!(serde_json::from_value::<Collector>(own).unwrap(), collector);
     }
 }

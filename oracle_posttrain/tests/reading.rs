@@ -116,6 +116,31 @@ fn a_question_is_given_the_mean_of_its_prompts_each_standardised_over_the_popula
 }
 
 #[test]
+fn a_lens_of_directions_needs_no_population() {
+    let base = tiny();
+    let c = Collector { scaling: Scaling::Unit, ..collector() };
+    let zero = Adapter::zeros(&base.architecture, AdapterConfig::all_linear(1, 1.0)).unwrap();
+    let diff = Collector { kind: ActivationKind::Diff, ..c.clone() };
+    let shown = diff.collect(&base, &[&adapter(&base, "a"), &zero], 3).unwrap();
+    let lens = Lens::unit(diff).unwrap();
+    let norm = |v: &Vec<f32>| v.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let one = lens.look(&shown[0], &[1]).unwrap();
+    for (seen, read) in one.iter().zip(&shown[0][&1]) {
+        assert!((norm(seen) - 1.0).abs() < 1e-5);
+        let along: f32 = seen.iter().zip(read).map(|(a, b)| a * b).sum();
+        assert!((along - norm(read)).abs() < 1e-4 * norm(read));
+    }
+    // Each prompt counts the same, whatever its size; what is nothing stays nothing.
+    let (both, other) = (lens.look(&shown[0], &[1, 2]).unwrap(), lens.look(&shown[0], &[2]).unwrap());
+    for ((b, x), y) in both.iter().flatten().zip(one.iter().flatten()).zip(other.iter().flatten()) {
+        assert!((b - x.midpoint(*y)).abs() < 1e-6);
+    }
+    assert!(lens.look(&shown[1], &[0, 1]).unwrap().iter().flatten().all(|x| *x == 0.0));
+    assert!(lens.look(&shown[0], &[9]).is_err());
+    assert!(Lens::unit(collector()).is_err());
+}
+
+#[test]
 fn a_lens_survives_its_file_and_a_damaged_file_is_refused() {
     let base = tiny();
     let c = collector();
