@@ -2,18 +2,25 @@
 
 mod adapter;
 mod compare;
+mod completions;
 mod dit;
 mod doctor;
 mod factory;
 pub(crate) mod hub;
 mod intervention;
+pub(crate) mod names;
 mod oracle;
 mod quickstart;
 mod readers;
 mod recipe;
 mod registry;
+mod runs;
 mod settings;
 mod tune;
+
+pub(crate) use adapter::ListArgs;
+pub(crate) use completions::CompletionsArgs;
+pub(crate) use runs::ItemsArgs;
 
 use crate::args::{Cli, Command};
 use crate::context::Context;
@@ -34,5 +41,6 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Intervention(command) => intervention::run(&context, command),
         Command::Compare(command) => compare::run(&context, command),
         Command::Doctor => doctor::run(&context),
+        Command::Completions(args) => completions::run(&context, args),
     }
 }
