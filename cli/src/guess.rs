@@ -64,9 +64,9 @@ const GUESSES: &[(&str, &[&str], Means)] = &[
     ("", &["init", "start", "demo", "tutorial"], Is("see the whole once: lorafab quickstart --smoke")),
     (
         "",
-        &["chat", "talk", "generate", "prompt", "run"],
+        &["chat", "talk", "generate", "prompt"],
         Is(
-            "a model with an adapter is written with: lorafab adapter export ADAPTER DIR --merged; what waits in the queue is worked on with: lorafab factory run",
+            "a model with an adapter is written with: lorafab adapter export ADAPTER DIR --merged; a reader is asked with: lorafab dit ask ADAPTER QUESTION",
         ),
     ),
     (
@@ -100,6 +100,7 @@ const GUESSES: &[(&str, &[&str], Means)] = &[
         &["config", "settings", "options"],
         Is("what is set is shown by: lorafab doctor; all options by: lorafab help"),
     ),
+    ("", &["run", "work"], Is("the queue is worked on with: lorafab factory run; methods are compared with: lorafab compare run")),
     ("", &["version"], Runs(&["--version"])),
     ("dit", &["list", "ls", "show"], Runs(&["adapter", "list", "--role", "dit_adapter"])),
     ("oracle", &["list", "ls", "show"], Runs(&["adapter", "list", "--role", "oracle"])),

@@ -39,7 +39,7 @@ pub struct ModuleRelation {
 }
 
 /// Buckets of one side of a fingerprint.
-const SIDE: usize = 32;
+const SIDE: usize = 64;
 /// Entries of a fingerprint.
 pub const FINGERPRINT: usize = SIDE * SIDE;
 

@@ -336,27 +336,26 @@ fn turned(order: Ordering, descending: bool) -> Ordering {
 /// Adapters of one name, each with what it alone has of what differs between them.
 fn told_apart(many: &[AdapterRecord]) -> String {
     const SHOWN: usize = 5;
-    let mut rows: Vec<BTreeMap<String, String>> = many
-        .iter()
-        .map(|r| {
-            let mut row = BTreeMap::new();
+    // Of several families all settings differ: then the name says enough.
+    let one_family = many.iter().all(|r| r.family == many[0].family);
+    let mut keys: Vec<String> = ["rank", "alpha", "seed", "split", "status", "base"].map(str::to_owned).to_vec();
+    let mut rows: Vec<BTreeMap<String, String>> = Vec::new();
+    for r in many {
+        let mut row = BTreeMap::new();
+        if one_family {
             settings(&r.spec, "", &mut row);
-            for key in ["family", "rank", "alpha", "seed", "split", "status", "base", "modules"] {
-                row.extend(r.field(key).map(|v| (key.to_owned(), v)));
-            }
-            row
-        })
-        .collect();
-    let keys: BTreeSet<String> = rows.iter().flat_map(|r| r.keys().cloned()).collect();
-    for key in keys {
-        let first = rows[0].get(&key).cloned();
-        if rows.iter().all(|r| r.get(&key) == first.as_ref()) {
-            rows.iter_mut().for_each(|r| drop(r.remove(&key)));
         }
+        for key in &keys {
+            row.extend(r.field(key).map(|v| (key.clone(), v)));
+        }
+        rows.push(row);
     }
+    let further: BTreeSet<String> = rows.iter().flat_map(|r| r.keys().cloned()).filter(|k| !keys.contains(k)).collect();
+    keys.extend(further);
+    keys.retain(|key| rows.iter().any(|r| r.get(key) != rows[0].get(key)));
     let shown = many.iter().zip(&rows).take(SHOWN).map(|(r, row)| {
         let mut parts = vec![r.behaviour.clone()];
-        parts.extend(row.iter().filter(|(key, _)| *key != "family").take(6).map(|(k, v)| format!("{k} {v}")));
+        parts.extend(keys.iter().filter_map(|key| Some(format!("{key} {}", row.get(key)?))).take(5));
         parts.push(format!("created {}", r.created_at.get(..16).unwrap_or_default().replace('T', " ")));
         format!("{} ({})", short(&r.id), parts.join(", "))
     });

@@ -1,6 +1,7 @@
 //! `adapter diff|similar`: weight differences compared as what they do.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use lm::LowRank;
 use registry::{AdapterRecord, Digest, Filter, Listing, Store};
@@ -116,8 +117,11 @@ pub(super) fn diff(context: &Context<'_>, a: &str, b: &str) -> Result {
 /// Differing fields of specifications that are shown.
 const FIELDS: usize = 40;
 
-/// How many times the wanted number of candidates the fingerprints choose before the exact cosines rank them.
-const CANDIDATES: usize = 5;
+/// Bytes of weights that are read for exact cosines. Where there are more, fingerprints choose: their error is about .016, and adapters
+/// that have nothing in common have cosines of .005, so that the few hundred that fit into this keep what is alike among ten thousand.
+const EXACT_BYTES: u64 = 300_000_000;
+/// What is done within this needs no line about it.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Others of the same shape that say what a cosine is by chance.
 const STRANGERS: usize = 50;
 
@@ -131,10 +135,12 @@ struct Known {
     shape: [String; 3],
     alpha: String,
     weights: Digest,
+    bytes: u64,
 }
 
 impl Known {
-    const FIELDS: [&str; 8] = ["id", "behaviour", "category", "rank", "modules", "base", "alpha", "weights"];
+    const FIELDS: [&str; 9] =
+        ["id", "behaviour", "category", "rank", "modules", "base", "alpha", "weights", "bytes"];
 
     fn of(row: &BTreeMap<String, String>) -> Option<Self> {
         let text = |key: &str| row.get(key).cloned();
@@ -145,6 +151,7 @@ impl Known {
             shape: [text("rank")?, text("modules")?, text("base")?],
             alpha: text("alpha")?,
             weights: Digest::try_from(text("weights")?).ok()?,
+            bytes: text("bytes")?.parse().ok()?,
         })
     }
 
@@ -156,7 +163,7 @@ impl Known {
 
     /// Its fingerprint, remembered by its weights and scale.
     fn fingerprint(&self, store: &Store) -> Result<Vec<f32>> {
-        let key = format!("fingerprint/2/{}/{}/{}", self.weights, self.alpha, self.shape[0]);
+        let key = format!("fingerprint/3/{}/{}/{}", self.weights, self.alpha, self.shape[0]);
         if let Some(bytes) = store.cache_get(&key)? {
             return Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect());
         }
@@ -209,20 +216,32 @@ pub(super) fn similar(context: &Context<'_>, name: &str, conditions: &[String], 
     let own: BTreeMap<String, String> =
         Known::FIELDS.iter().filter_map(|key| Some(((*key).to_owned(), record.field(key)?))).collect();
     let own = Known::of(&own).expect("invariant: every record has these fields");
-    let print_of = own.fingerprint(&store)?;
+    let begin = Instant::now();
     let mut status = StatusLine::new(context.global.quiet);
-    let mut near: Vec<(f32, &Known)> = Vec::new();
-    for (i, other) in others.iter().enumerate() {
-        if i % 64 == 63 {
-            status.show(|| format!("fingerprints: {i} of {} (kept for the next time)", others.len()));
+    let mut near: Vec<(f32, &Known)> = others.iter().map(|other| (0.0, other)).collect();
+    if others.iter().map(|k| k.bytes).sum::<u64>() > EXACT_BYTES {
+        let print_of = own.fingerprint(&store)?;
+        for (i, (about, other)) in near.iter_mut().enumerate() {
+            if begin.elapsed() > AT_ONCE {
+                status.show(|| format!("fingerprints: {i} of {}; they are kept for the next time", others.len()));
+            }
+            *about = cosine(&print_of, &other.fingerprint(&store)?).abs();
         }
-        near.push((cosine(&print_of, &other.fingerprint(&store)?), other));
+        near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.id.cmp(&b.1.id)));
+    }
+    let mut bytes = 0;
+    let mut exact: Vec<(f64, &Known)> = Vec::new();
+    for (_, other) in near {
+        bytes += other.bytes;
+        if bytes > EXACT_BYTES && exact.len() >= 2 * limit {
+            break;
+        }
+        if begin.elapsed() > AT_ONCE {
+            status.show(|| format!("exact cosines: {}", exact.len()));
+        }
+        exact.push((diff.cosine(&other.load(&store)?), other));
     }
     status.clear();
-    near.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()).then_with(|| a.1.id.cmp(&b.1.id)));
-    near.truncate(limit * CANDIDATES);
-    let mut exact: Vec<(f64, &Known)> =
-        near.into_iter().map(|(_, k)| Ok((diff.cosine(&k.load(&store)?), k))).collect::<Result<Vec<_>>>()?;
     exact.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.id.cmp(&b.1.id)));
     exact.truncate(limit);
     let strangers = chance(&store, &own, &diff)?;
@@ -243,7 +262,7 @@ pub(super) fn similar(context: &Context<'_>, name: &str, conditions: &[String], 
                 registry::commit::short(&k.id).to_owned(),
                 k.behaviour.clone(),
                 k.category.clone(),
-                format!("{c:.3}"),
+                format!("{c:.4}"),
                 format!("{above}/{}", strangers.len()),
             ]
         })
@@ -251,7 +270,7 @@ pub(super) fn similar(context: &Context<'_>, name: &str, conditions: &[String], 
     print(&table(&["id", "behaviour", "category", ">cosine", ">above"], &rows))?;
     let (Some(most), Some(median)) = (most, median) else { return Ok(()) };
     print(&format!(
-        "\n{} of the same shape, drawn at random, reach at most {most:.3} (median {median:.3}); above: how many of them are further away",
+        "\n{} of the same shape, drawn at random, reach at most {most:.4} (median {median:.4}); above: of these, how many are further away",
         count(strangers.len(), "other adapter")
     ))
 }
