@@ -74,6 +74,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Make adapters, train the readers, compare them: the whole product once
     Quickstart(QuickstartArgs),
+    /// Ask all readers about an adapter: each by name, with alternatives and how they compare with nothing
+    Ask(crate::commands::ask::AskArgs),
     /// Read an adapter: what it does, by which evidence, and how sure that is
     Read(crate::commands::read::ReadArgs),
     /// Look at recipes: families of behaviours as data
@@ -110,6 +112,8 @@ pub(crate) enum Command {
     Compare(CompareCommand),
     /// Show what this machine and this store offer, and what the model needs; nothing is fetched or loaded
     Doctor,
+    /// Print what completes commands and names in a shell, or write manual pages
+    Completions(crate::commands::CompletionsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -128,6 +132,7 @@ pub(crate) struct QuickstartArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum RecipeCommand {
     /// List the built-in recipes
+    #[command(visible_alias = "ls")]
     List,
     /// Print a recipe's file
     Show {
@@ -154,7 +159,7 @@ pub(crate) enum RecipeCommand {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// First N behaviours only
-        #[arg(long)]
+        #[arg(short = 'n', long)]
         limit: Option<usize>,
     },
 }
@@ -410,13 +415,14 @@ pub(crate) struct SubmitArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AdapterCommand {
     /// List adapters
-    List(ListArgs),
+    #[command(visible_alias = "ls")]
+    List(crate::commands::ListArgs),
     /// Show one adapter
     Show {
-        /// Id (or its beginning), or behaviour
+        /// Behaviour (topic/cats), a value that one adapter alone has (cats), alias, or id (or its beginning)
         adapter: String,
     },
-    /// Compare two adapters: specifications, norms, spectra, principal angles
+    /// Compare two adapters: norms, spectra, principal angles, specifications
     Diff {
         /// Id, alias or behaviour
         a: String,
@@ -428,10 +434,10 @@ pub(crate) enum AdapterCommand {
         /// Id, alias or behaviour
         adapter: String,
         /// Only among adapters for which this holds, as in `adapter list`
-        #[arg(long = "where", value_name = "EXPR")]
+        #[arg(short, long = "where", value_name = "EXPR")]
         conditions: Vec<String>,
         /// So many
-        #[arg(long, default_value_t = 10, value_parser = at_least_one)]
+        #[arg(short = 'n', long, default_value_t = 10, value_parser = at_least_one)]
         limit: usize,
     },
     /// Show what an adapter was made from, and what was made from it
@@ -439,12 +445,11 @@ pub(crate) enum AdapterCommand {
         /// Id, alias or behaviour; or the digest of a base model or recipe
         adapter: String,
     },
-    /// Set tags (key=value) or remove them (key=)
+    /// Show tags, set them (key=value) or remove them (key=)
     Tag {
         /// Id, alias or behaviour
         adapter: String,
-        /// Tags
-        #[arg(required = true)]
+        /// Tags (those that it has are shown if none is given)
         tags: Vec<String>,
     },
     /// List aliases, or make, move or remove one: a name that stands for an adapter
@@ -513,37 +518,6 @@ pub(crate) enum AdapterCommand {
         /// Id or behaviour; all if none is given
         adapter: Option<String>,
     },
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Filters:\n  family = topic and gate_on >= 0.5      numbers compare as numbers\n  value in (cats, dogs) or value like 'b*'\n  not (status = failed) and has note     joined by and, or, not; parentheses group\nKeys are columns (id, behaviour, family, value, category, split, role, status, rank, bytes, spec_hash), tags and metrics."
-)]
-pub(crate) struct ListArgs {
-    /// Only this family
-    #[arg(long)]
-    pub(crate) family: Option<String>,
-    /// Only this gate status
-    #[arg(long, value_parser = ["learned", "weak", "failed", "not_applicable", "untested"])]
-    pub(crate) status: Option<String>,
-    /// Only this role
-    #[arg(long, value_parser = ["weight_diff", "dit_adapter", "oracle"])]
-    pub(crate) role: Option<String>,
-    /// Only this split
-    #[arg(long, value_parser = ["train", "validation", "test_value", "test_category"])]
-    pub(crate) split: Option<String>,
-    /// Condition over columns, tags and metrics, e.g. "value in (cats, dogs) and gate_on >= 0.5"
-    #[arg(long = "where", value_name = "EXPR")]
-    pub(crate) conditions: Vec<String>,
-    /// Sort by these fields, comma-separated; "-" before one for descending, e.g. "-gate_on,value"
-    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
-    pub(crate) sort: Vec<String>,
-    /// Show these fields instead, comma-separated
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) columns: Vec<String>,
-    /// First N only
-    #[arg(long)]
-    pub(crate) limit: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -755,11 +729,24 @@ pub(crate) enum CompareCommand {
         /// File of arms (the default comparison if none is given)
         file: Option<PathBuf>,
     },
-    /// Print a run's report
-    Report {
-        /// Name of the run (the newest if none is given)
+    /// List runs
+    #[command(visible_alias = "ls")]
+    List,
+    /// List what each arm answered, item by item
+    Items(crate::commands::ItemsArgs),
+    /// Remove a run: its report and its answers; adapters and readers stay
+    Rm {
+        #[command(flatten)]
+        run: RunName,
+        /// Say what would go, and change nothing
         #[arg(long)]
-        run: Option<String>,
+        dry_run: bool,
+    },
+    /// Print a run's report
+    #[command(visible_alias = "show")]
+    Report {
+        #[command(flatten)]
+        run: RunName,
         /// Comma-separated values
         #[arg(long, conflicts_with_all = ["html", "json"])]
         csv: bool,
@@ -767,4 +754,21 @@ pub(crate) enum CompareCommand {
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
     },
+}
+
+/// A run by its name: in its place, or as an option.
+#[derive(Debug, Args)]
+pub(crate) struct RunName {
+    /// Name of the run (the newest if none is given)
+    #[arg(value_name = "RUN")]
+    place: Option<String>,
+    /// The same as an option
+    #[arg(long, value_name = "RUN", conflicts_with = "place")]
+    run: Option<String>,
+}
+
+impl RunName {
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.place.as_deref().or(self.run.as_deref())
+    }
 }

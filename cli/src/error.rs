@@ -1,5 +1,6 @@
 //! Errors at the edge: one sentence, its causes, a hint, and a documented exit code.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use fence::shown;
@@ -115,8 +116,15 @@ impl From<registry::Error> for CommandError {
             _ => Kind::Environment,
         };
         let hint = match &e {
-            registry::Error::NotFound { .. } => {
-                Some("list what there is with: lorafab adapter list".to_owned())
+            registry::Error::NotFound { id, suggestion } => Some(if Path::new(id).exists() {
+                format!("{id} is a file or folder; take it in with: lorafab adapter import {id}")
+            } else if suggestion.starts_with("; it is a family") {
+                format!("list them with: lorafab adapter list {}", id.trim_end_matches('/'))
+            } else {
+                "list what there is with: lorafab adapter list".to_owned()
+            }),
+            registry::Error::Ambiguous { .. } => {
+                Some("name one by its id, or by the whole behaviour (family/value)".to_owned())
             }
             registry::Error::Filter { .. } => {
                 Some("for example: --where \"value in (cats, dogs) and gate_on >= 0.5\"".to_owned())

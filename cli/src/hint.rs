@@ -1,25 +1,9 @@
 //! Commands in hints, as this user has to type them.
 
+use clap::CommandFactory;
+
 use crate::args::Global;
 use crate::places::variable;
-
-/// What follows `lorafab` where a command is meant.
-const NOUNS: [&str; 14] = [
-    "quickstart",
-    "recipe",
-    "factory",
-    "adapter",
-    "registry",
-    "read",
-    "chat",
-    "reader",
-    "dit",
-    "oracle",
-    "compare",
-    "doctor",
-    "hub",
-    "intervention",
-];
 
 /// A hint whose commands carry the `--store`, `--model`, `--chat-template` and `--precision` that were given: without them they would speak of another
 /// store or model. What comes from the environment is there for the next command too.
@@ -40,12 +24,13 @@ pub(crate) fn spelled(global: &Global, hint: &str) -> String {
     .filter(|(_, value, name, otherwise)| given(value, name, otherwise))
     .map(|(flag, value, ..)| format!("{flag} {} ", quoted(value)))
     .collect();
+    let command = crate::args::Cli::command();
     let mut parts = hint.split("lorafab ");
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let word: &str = part.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
         out.push_str("lorafab ");
-        if NOUNS.contains(&word) {
+        if command.find_subcommand(word).is_some() {
             out.push_str(&flags.concat());
         }
         out.push_str(part);

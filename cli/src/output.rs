@@ -1,14 +1,54 @@
 //! Answers on stdout.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use fence::{shown, shown_lines};
 
 use crate::error::Result;
 
-/// Prints text for people: what acts on a terminal is shown as an escape, whoever wrote it.
+/// Columns of the terminal that stdout is; nothing where it is none, and there all is printed at its full width.
+pub(crate) fn width() -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
+    Some(usize::from(width.0)).filter(|w| *w > 0)
+}
+
+/// Prints text for people: what acts on a terminal is shown as an escape, whoever wrote it, and no line is wider than the terminal.
 pub(crate) fn print(text: &str) -> Result {
-    print_as_it_is(&shown_lines(text))
+    let text = shown_lines(text);
+    match width() {
+        Some(width) => print_as_it_is(&folded(&text, width)),
+        None => print_as_it_is(&text),
+    }
+}
+
+/// Lines no longer than that, broken at spaces where there are some; what goes on is indented as its line is, and two more.
+pub(crate) fn folded(text: &str, width: usize) -> String {
+    let mut out = Vec::new();
+    for line in text.lines() {
+        let indent = line.chars().take_while(|c| *c == ' ').count();
+        let indent = if indent + 2 < width / 2 { indent + 2 } else { 0 };
+        let mut rest: Vec<char> = line.chars().collect();
+        while rest.len() > width {
+            // Not within the indentation.
+            let at = (indent + 1..=width).rev().find(|i| rest[*i] == ' ').unwrap_or(width);
+            let after: Vec<char> = rest[at..].iter().copied().skip_while(|c| *c == ' ').collect();
+            out.push(rest[..at].iter().collect::<String>().trim_end().to_owned());
+            rest = std::iter::repeat_n(' ', indent).chain(after).collect();
+        }
+        out.push(rest.into_iter().collect());
+    }
+    out.join("\n")
+}
+
+/// Writes an answer to the file that was asked for, else prints it as it is.
+pub(crate) fn deliver(file: Option<&Path>, text: &str) -> Result {
+    match file {
+        Some(path) => {
+            Ok(registry::write_atomic(path, format!("{}\n", text.trim_end_matches('\n')).as_bytes())?)
+        }
+        None => print_as_it_is(text),
+    }
 }
 
 /// Prints a part of a text for people, and no line's end after it.
@@ -63,36 +103,94 @@ pub(crate) fn print_json(value: &serde_json::Value) -> Result {
     print_as_it_is(&plain)
 }
 
-/// A cell at a width for people: every other one is filled up to it.
-fn cut(cell: Cow<'_, str>) -> Cow<'_, str> {
-    const WIDEST: usize = 200;
-    match cell.char_indices().nth(WIDEST) {
-        None => cell,
-        Some((at, _)) => format!("{} ...", &cell[..at]).into(),
+/// A cell at most that wide.
+fn cut(cell: &str, widest: usize) -> Cow<'_, str> {
+    match cell.char_indices().nth(widest) {
+        None => cell.into(),
+        Some(_) if widest < 2 => cell.chars().take(widest).collect::<String>().into(),
+        Some(_) => format!("{}…", cell.chars().take(widest - 1).collect::<String>()).into(),
     }
 }
 
-/// A table without boxes; columns whose header starts with `>` are right-aligned.
+/// A table without boxes, no wider than the terminal; columns whose header starts with `>` are right-aligned.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    table_within(header, rows, width())
+}
+
+/// Widest cell where nothing limits a table: every other one is filled up to it.
+const WIDEST: usize = 200;
+/// What a cell is not cut below.
+const NARROWEST: usize = 6;
+
+pub(crate) fn table_within(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
     // A cell is one line, whatever was written into it.
+    let head: Vec<Cow<'_, str>> = header.iter().map(|h| h.trim_start_matches('>').into()).collect();
     let rows: Vec<Vec<Cow<'_, str>>> =
-        rows.iter().map(|row| row.iter().map(|cell| cut(shown(cell))).collect()).collect();
-    let widths: Vec<usize> = (0..header.len())
-        .map(|c| {
-            rows.iter()
-                .map(|r| r[c].chars().count())
-                .chain([header[c].trim_start_matches('>').len()])
-                .max()
-                .unwrap_or(0)
-        })
+        std::iter::once(head).chain(rows.iter().map(|row| row.iter().map(|c| shown(c)).collect())).collect();
+    let mut widths: Vec<usize> = (0..header.len())
+        .map(|c| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0).min(WIDEST))
         .collect();
-    let line = |cells: &[Cow<'_, str>]| {
+    if let Some(width) = width {
+        // The widest column gives way first. Numbers are never cut.
+        while widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1) > width {
+            let widest =
+                (0..widths.len()).filter(|c| !header[*c].starts_with('>')).max_by_key(|c| widths[*c]);
+            match widest {
+                Some(c) if widths[c] > NARROWEST => widths[c] -= 1,
+                _ => break,
+            }
+        }
+    }
+    let line = |cells: &Vec<Cow<'_, str>>| {
         let cells = cells.iter().enumerate().map(|(c, cell)| {
+            let cell = cut(cell, widths[c]);
             let pad = " ".repeat(widths[c].saturating_sub(cell.chars().count()));
             if header[c].starts_with('>') { format!("{pad}{cell}") } else { format!("{cell}{pad}") }
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    let head: Vec<Cow<'_, str>> = header.iter().map(|h| h.trim_start_matches('>').into()).collect();
-    std::iter::once(line(&head)).chain(rows.iter().map(|r| line(r))).collect::<Vec<_>>().join("\n")
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Rows as comma-separated values (RFC 4180).
+pub(crate) fn csv<'a>(rows: impl Iterator<Item = Vec<Cow<'a, str>>>) -> String {
+    let cell = |c: &Cow<'_, str>| {
+        let c = shown(c);
+        if c.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", c.replace('"', "\"\""))
+        } else {
+            c.into_owned()
+        }
+    };
+    rows.map(|row| row.iter().map(cell).collect::<Vec<_>>().join(",")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_and_lines_are_no_wider_than_the_terminal() {
+        let rows =
+            [vec!["a word that goes on and on".repeat(4), "1234567890".to_owned(), "brown".to_owned()]];
+        let full = table_within(&["text", ">number", "colour"], &rows, None);
+        assert!(full.lines().any(|l| l.chars().count() > 100), "{full}");
+        let narrow = table_within(&["text", ">number", "colour"], &rows, Some(40));
+        assert!(narrow.lines().all(|l| l.chars().count() <= 40), "{narrow}");
+        assert!(
+            narrow.contains("…") && narrow.contains("1234567890") && narrow.contains("brown"),
+            "{narrow}"
+        );
+        let text = format!("  {}\nshort", "seven words of text that are long ".repeat(3));
+        let lines = folded(&text, 30);
+        assert!(lines.lines().all(|l| l.chars().count() <= 30), "{lines}");
+        assert_eq!(lines.split_whitespace().collect::<Vec<_>>(), text.split_whitespace().collect::<Vec<_>>());
+        assert!(folded(&"x".repeat(95), 30).lines().all(|l| l.len() <= 30));
+    }
+
+    #[test]
+    fn comma_separated_values_are_quoted_where_they_must_be() {
+        let rows = [vec!["a,b".into(), "say \"hi\"".into(), "plain".into()]];
+        assert_eq!(csv(rows.into_iter()), "\"a,b\",\"say \"\"hi\"\"\",plain");
+    }
 }

@@ -29,6 +29,37 @@ pub fn title(family: &str, split: &str, context: &str) -> String {
     format!("{family}, {split}{context}")
 }
 
+/// What is to be said of readers that were there before a comparison: made by a smoke run (in one that is none), or shown other
+/// supervision than each other. A reader's specification says what it was shown; one from elsewhere does not.
+pub fn mixed<'a>(
+    readers: impl Iterator<Item = &'a registry::AdapterRecord> + Clone,
+    smoke: bool,
+) -> Vec<String> {
+    let mut out = Vec::new();
+    let few: Vec<&str> = readers
+        .clone()
+        .filter(|r| !smoke && r.tags.contains_key(readers::reader::SMOKE))
+        .map(|r| r.behaviour.as_str())
+        .collect();
+    if !few.is_empty() {
+        out.push(format!("Made by a smoke run, so its numbers mean nothing: {}.", few.join(", ")));
+    }
+    let mut shown: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
+    for r in readers {
+        if let Some(supervision) = r.spec["supervision"].as_str() {
+            shown.entry(supervision).or_default().push(&r.behaviour);
+        }
+    }
+    if shown.len() > 1 {
+        let groups: Vec<String> = shown.values().map(|g| g.join(" and ")).collect();
+        out.push(format!(
+            "These readers were trained on different supervision, so their difference is not one of methods: {}.",
+            groups.join("; ")
+        ));
+    }
+    out
+}
+
 /// The decisive warnings of a comparison.
 pub fn of(c: &Comparison) -> Vec<String> {
     let mut out = Vec::new();

@@ -279,6 +279,15 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
         .iter()
         .map(|(behaviour, what)| format!("WARNING: {behaviour} is left out, it cannot be used: {what}."))
         .collect();
+    // A reader that was named is held against all others; those that were made here may be limited on purpose, by their arms.
+    let named = known.iter().map(|id| store.adapter(id)).collect::<registry::Result<Vec<_>>>()?;
+    let made = used.iter().filter(|id| !known.contains(id)).map(|id| store.adapter(id));
+    let full = made.collect::<registry::Result<Vec<_>>>()?.into_iter().max_by_key(|r| r.parents.len());
+    let held: Vec<&registry::AdapterRecord> =
+        named.iter().chain(full.iter().filter(|_| !named.is_empty())).collect();
+    notes.extend(
+        crate::warnings::mixed(held.into_iter(), spec.smoke).into_iter().map(|w| format!("WARNING: {w}")),
+    );
     for id in &used {
         let reader = from_record(store, lab.base, store.adapter(id)?)?;
         // A tuning run judges on what its own readers are stopped by, and says so; one that was there before must not know it.

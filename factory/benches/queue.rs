@@ -186,7 +186,7 @@ fn main() {
         eprintln!("{expression}: {found} adapters, {:.1} ms", times[4]);
         times[4]
     };
-    let limited = Listing { sort: vec![("gate_on".into(), true)], limit: Some(20) };
+    let limited = Listing { sort: vec![("gate_on".into(), true)], limit: Some(20), ..Listing::default() };
     let tag = query("batch = b17 and status = learned", &Listing::default());
     query("value = value-42 and split = train", &Listing::default());
     query("gate_on >= 0.99 and family = topic", &limited);

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use nalgebra::{DMatrix, DVector};
+use rand::RngCore;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::adapter::Module;
@@ -38,8 +39,10 @@ pub struct ModuleRelation {
     pub read_angles: Vec<f64>,
 }
 
+/// Buckets of one side of a fingerprint.
+const SIDE: usize = 64;
 /// Entries of a fingerprint.
-pub const FINGERPRINT: usize = 256;
+pub const FINGERPRINT: usize = SIDE * SIDE;
 
 impl LowRank {
     /// Reads `adapter_model.safetensors` with PEFT's names.
@@ -131,23 +134,35 @@ impl LowRank {
             .collect()
     }
 
-    /// [`FINGERPRINT`] numbers whose inner products approximate those of the differences themselves: entry k is the sum over
-    /// modules of `u^T (scale B A) v` with fixed Gaussian u and v of module and k, so that the expectation of a product of two
-    /// adapters' entries is their inner product (a Gaussian sketch with rank-one probes).
+    /// [`FINGERPRINT`] numbers whose inner products approximate those of the differences themselves, within about `1 / SIDE` of the
+    /// product of the norms: in every module, rows and columns of `scale * B A` are added up with random signs into [`SIDE`] buckets each
+    /// (a count sketch on either side; Charikar, Chen and Farach-Colton 2002), and the modules' sketches are added. It is computed from
+    /// the factors, in a pass over them.
     pub fn fingerprint(&self) -> Vec<f32> {
-        let mut out = DVector::<f64>::zeros(FINGERPRINT);
+        let mut out = DMatrix::<f64>::zeros(SIDE, SIDE);
         for (name, f) in &self.modules {
             let mut stream = rng::stream(0, "fingerprint", name);
-            let mut probe =
-                |n: usize| DMatrix::from_fn(n, FINGERPRINT, |_, _| f64::from(rng::normal(&mut stream)));
-            let u = probe(f.b.nrows());
-            let v = probe(f.a.ncols());
-            let (left, right) = (f.b.transpose() * u, &f.a * v);
-            for k in 0..FINGERPRINT {
-                out[k] += self.scale * left.column(k).dot(&right.column(k));
+            let mut left = DMatrix::<f64>::zeros(SIDE, f.b.ncols());
+            let mut right = DMatrix::<f64>::zeros(f.a.nrows(), SIDE);
+            let mut draw = || {
+                let n = stream.next_u32() as usize;
+                (n % SIDE, if n & (1 << 31) == 0 { 1.0 } else { -1.0 })
+            };
+            for i in 0..f.b.nrows() {
+                let (bucket, sign) = draw();
+                for k in 0..f.b.ncols() {
+                    left[(bucket, k)] += sign * f.b[(i, k)];
+                }
             }
+            for j in 0..f.a.ncols() {
+                let (bucket, sign) = draw();
+                for k in 0..f.a.nrows() {
+                    right[(k, bucket)] += sign * f.a[(k, j)];
+                }
+            }
+            out += left * right;
         }
-        out.iter().map(|v| (v / (FINGERPRINT as f64).sqrt()) as f32).collect()
+        out.iter().map(|v| (v * self.scale) as f32).collect()
     }
 }
 
@@ -281,6 +296,36 @@ mod tests {
         }
         for (p, q) in x.fingerprint().iter().zip(y.fingerprint()) {
             close(f64::from(*p), f64::from(q), 1e-4);
+        }
+    }
+
+    #[test]
+    fn fingerprints_of_large_modules_are_near_the_exact_cosines_and_those_of_strangers_near_0() {
+        let (input, output) = (300, 200);
+        let make = |seed: u64, share: f32| {
+            let mut modules = BTreeMap::new();
+            for m in 0..8 {
+                let draw = |seed: u64, n: usize| -> Vec<f32> {
+                    let mut stream = rng::stream(seed, "test", &m.to_string());
+                    (0..n).map(|_| rng::normal(&mut stream)).collect()
+                };
+                let mix = |n: usize| -> Vec<f32> {
+                    draw(1, n).iter().zip(draw(seed, n)).map(|(a, b)| a * (1.0 - share) + b * share).collect()
+                };
+                modules.insert(format!("m{m}.lora_A.weight"), (vec![2, input], mix(2 * input)));
+                modules.insert(format!("m{m}.lora_B.weight"), (vec![output, 2], mix(output * 2)));
+            }
+            LowRank::from_safetensors(&to_safetensors(&modules).unwrap(), 1.0).unwrap()
+        };
+        let cosine = |p: &[f32], q: &[f32]| {
+            let d = |p: &[f32], q: &[f32]| p.iter().zip(q).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            d(p, q) / (d(p, p) * d(q, q)).sqrt()
+        };
+        let x = make(2, 0.0);
+        for (seed, share) in [(3, 0.2), (4, 0.5), (5, 1.0), (6, 1.0), (7, 1.0)] {
+            let y = make(seed, share);
+            // Three standard deviations, and some for the sides' own noise.
+            close(cosine(&x.fingerprint(), &y.fingerprint()), x.cosine(&y), 4.0 / SIDE as f64);
         }
     }
 

@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod ask;
 pub mod evidence;
 pub mod html;
 pub mod lexicon;
@@ -21,6 +22,7 @@ pub mod twins;
 pub mod verdict;
 pub mod weights;
 
+pub use ask::{Asked, OfReader};
 pub use evidence::{Bench, Method, nulls, scores};
 pub use lexicon::Lexicon;
 pub use many::Many;

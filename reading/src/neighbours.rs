@@ -72,7 +72,7 @@ fn low_rank(bytes: &[u8], scale: f32) -> Result<LowRank> {
 /// # Errors
 /// If the store refuses or the adapter is damaged.
 pub fn fingerprint(store: &Store, record: &AdapterRecord) -> Result<Vec<f32>> {
-    let key = format!("fingerprint/1/{}/{}/{}", record.weights, record.peft.lora_alpha, record.peft.r);
+    let key = format!("fingerprint/3/{}/{}/{}", record.weights, record.peft.lora_alpha, record.peft.r);
     if let Some(bytes) = store.cache_get(&key)? {
         return Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect());
     }

@@ -256,13 +256,18 @@ pub fn readers_of(store: &Store, base: &BaseModel) -> Result<Vec<AdapterRecord>>
 /// Readers that cannot be asked, and why.
 pub type LeftOut = Vec<(String, String)>;
 
-/// Those readers, ready to be asked; what cannot be used, and why.
+/// Those readers (or the ones of these ids), ready to be asked; what cannot be used, and why.
 ///
 /// # Errors
 /// If the store refuses.
-pub fn panel(store: &Store, base: &BaseModel) -> Result<(Vec<Panelist>, LeftOut)> {
+pub fn panel(store: &Store, base: &BaseModel, only: &[String]) -> Result<(Vec<Panelist>, LeftOut)> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for record in readers_of(store, base)? {
+    let records = if only.is_empty() {
+        readers_of(store, base)?
+    } else {
+        only.iter().map(|id| store.adapter(id)).collect::<registry::Result<_>>()?
+    };
+    for record in records {
         let name = record.behaviour.clone();
         match from_record(store, base, record).and_then(|r| Panelist::new(store, base, r)) {
             Ok(panelist) => good.push(panelist),

@@ -26,7 +26,7 @@ use crate::weights::{Weights, weights};
 pub const SCHEMA: &str = "reading/1";
 
 /// Words of a method that are shown.
-const TOP: usize = 6;
+pub(crate) const TOP: usize = 6;
 /// Neighbours that are shown.
 const NEAREST: usize = 5;
 
@@ -178,14 +178,14 @@ pub type Tell<'a> = &'a mut dyn FnMut(&str, usize, usize);
 /// All that readings on one base model share.
 #[derive(Debug)]
 pub struct Room<'a> {
-    base: &'a BaseModel,
-    lexicon: Lexicon,
+    pub(crate) base: &'a BaseModel,
+    pub(crate) lexicon: Lexicon,
     clean: Clean,
     panel: Vec<Panelist>,
-    questions: Vec<Vec<Question>>,
+    pub(crate) questions: Vec<Vec<Question>>,
     left_out: Vec<(String, String)>,
     /// Families that twins are trained as, with the settings of this model.
-    negatives: Vec<Recipe>,
+    pub(crate) negatives: Vec<Recipe>,
     prompts: Vec<String>,
     base_says: Vec<String>,
     nulls: BTreeMap<Shape, (Vec<Null>, BTreeMap<String, usize>)>,
@@ -203,7 +203,21 @@ impl<'a> Room<'a> {
         negatives: Vec<Recipe>,
         prompts: Option<Vec<String>>,
     ) -> Result<Self> {
-        let (panel, left_out) = panel(store, base)?;
+        Self::open_with(store, base, negatives, prompts, &[])
+    }
+
+    /// The same with the readers of these ids instead of the newest of each kind; none: as [`Room::open`].
+    ///
+    /// # Errors
+    /// As [`Room::open`].
+    pub fn open_with(
+        store: &Store,
+        base: &'a BaseModel,
+        negatives: Vec<Recipe>,
+        prompts: Option<Vec<String>>,
+        only: &[String],
+    ) -> Result<Self> {
+        let (panel, left_out) = panel(store, base, only)?;
         let recipes = recipes_about(store, &panel)?;
         let lexicon = Lexicon::new(base, &recipes)?;
         let clean = Clean::read(base, &lexicon)?;
@@ -233,7 +247,7 @@ impl<'a> Room<'a> {
         &self.panel
     }
 
-    fn bench(&self) -> Bench<'_> {
+    pub(crate) fn bench(&self) -> Bench<'_> {
         Bench { base: self.base, lexicon: &self.lexicon, clean: &self.clean }
     }
 
@@ -453,7 +467,7 @@ impl<'a> Room<'a> {
     }
 
     /// A word, or the one known value that begins so.
-    fn label(&self, place: usize) -> String {
+    pub(crate) fn label(&self, place: usize) -> String {
         match self.lexicon.values(place) {
             [one] => one.clone(),
             _ => self.lexicon.words[place].clone(),

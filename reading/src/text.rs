@@ -9,7 +9,7 @@ use crate::residual::Scored;
 const WIDE: usize = 80;
 
 /// A text in lines of at most [`WIDE`] columns, the later ones indented.
-fn wrapped(text: &str, first: &str, indent: usize) -> String {
+pub(crate) fn wrapped(text: &str, first: &str, indent: usize) -> String {
     let mut out = String::new();
     let mut line = first.to_owned();
     let mut empty = true;

@@ -9,7 +9,8 @@
 //!          | KEY ["not"] "like" PATTERN
 //! ```
 //!
-//! Keys are columns (family, value, category, status, split, role, rank, ...), tags and metrics. Values are words, or text
+//! Keys are columns (family, value, category, status, split, role, rank, created, ...), tags (`tag.KEY` where another field has the
+//! name) and metrics. Values are words, or text
 //! in single or double quotes; in a pattern `*` stands for any text. Numbers compare as numbers where both sides are numbers, in a
 //! list too. An adapter without the field passes only `!=`, `not in`, `not like` and `not`.
 
@@ -93,7 +94,13 @@ impl Filter {
 
     /// Adds `key = value`.
     pub fn equals(self, key: &str, value: &str) -> Self {
-        self.also(Expr::Compare(key.into(), Op::Eq, value.into()))
+        self.also(Expr::Compare(AdapterRecord::filed_as(key).into(), Op::Eq, value.into()))
+    }
+
+    /// Adds that `key` begins with `start`.
+    pub fn begins(self, key: &str, start: &str) -> Self {
+        // A star in it would be any text; no name of ours has one, and a pattern cannot say one.
+        self.also(Expr::Like(AdapterRecord::filed_as(key).into(), format!("{start}*")))
     }
 
     /// Adds a written expression.
@@ -273,6 +280,11 @@ impl Parser<'_> {
         found
     }
 
+    fn key(&mut self) -> Result<String> {
+        let key = self.word("a key")?;
+        Ok(AdapterRecord::filed_as(&key).to_owned())
+    }
+
     fn word(&mut self, what: &str) -> Result<String> {
         match self.tokens.get(self.at).filter(|t| t.kind != Kind::Symbol) {
             Some(t) => {
@@ -314,7 +326,7 @@ impl Parser<'_> {
             }
             if self.is(0, Kind::Word, "has") {
                 self.at += 1;
-                return Ok(Expr::Has(self.word("a key")?));
+                return Ok(Expr::Has(self.key()?));
             }
         }
         if self.took(Kind::Symbol, "(") {
@@ -324,7 +336,7 @@ impl Parser<'_> {
             }
             return Ok(inside);
         }
-        let key = self.word("a key")?;
+        let key = self.key()?;
         let negated = self.took(Kind::Word, "not");
         let wrap = |e: Expr| if negated { Expr::Not(Box::new(e)) } else { e };
         if self.took(Kind::Word, "in") {

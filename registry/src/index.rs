@@ -9,10 +9,10 @@ use crate::filter::number;
 
 /// What is filed under each of a record's keys: text, and the number that it is.
 fn fields(record: &AdapterRecord) -> BTreeMap<String, (String, Option<f64>)> {
-    let filed = |key: &str| {
-        let text = record.field(key)?;
+    let filed = |key: String| {
+        let text = record.field(&key)?;
         let number = number(&text);
-        Some((key.to_owned(), (text, number)))
+        Some((key, (text, number)))
     };
     record.keys().filter_map(filed).collect()
 }

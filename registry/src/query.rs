@@ -1,14 +1,14 @@
 //! Finding adapters: listings, one by its name, counts, lineage.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::OptionalExtension;
-use rusqlite::types::Value as Sql;
 use serde::Serialize;
 
 use crate::commit::{parse, short};
-use crate::{AdapterRecord, Digest, Error, Filter, Result, Store};
+use crate::names::natural;
+use crate::{AdapterRecord, Digest, Error, Filter, Result, Store, names};
 
 /// How a listing is ordered and cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +18,17 @@ pub struct Listing {
     pub sort: Vec<(String, bool)>,
     /// At most so many.
     pub limit: Option<usize>,
+    /// Numbers within text are compared as numbers (`topic/2` before `topic/10`), for people; else text is compared byte by byte.
+    pub natural: bool,
+}
+
+/// Fields of a part of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// How many adapters pass the filter.
+    pub total: usize,
+    /// Fields of the first of them, by name.
+    pub rows: Vec<BTreeMap<String, String>>,
 }
 
 /// Counts over a store.
@@ -48,37 +59,106 @@ pub struct Edge {
     pub parent: String,
 }
 
-/// Fields that a listing can be sorted by at once: SQLite joins some sixty tables at most.
+/// Fields that a listing can be sorted by at once.
 const MOST_SORTED: usize = 16;
 
 /// What a run's name begins with in lineage.
 pub const RUN: &str = "run/";
 
 impl Store {
-    /// Adapters that pass the filter, in the listing's order.
-    pub fn list(&self, filter: &Filter, listing: &Listing) -> Result<Vec<AdapterRecord>> {
-        let mut parameters = Vec::new();
-        let condition = filter.sql(&mut parameters);
-        let (mut joins, mut order) = (String::new(), String::new());
+    /// Ids of all adapters that pass the filter, in the listing's order, without its limit. Only the table of fields is looked at: records
+    /// are long.
+    fn ids(&self, filter: &Filter, listing: &Listing) -> Result<Vec<String>> {
+        struct Row {
+            id: String,
+            behaviour: String,
+            keys: Vec<Option<(Option<f64>, String)>>,
+        }
         if listing.sort.len() > MOST_SORTED {
             return Err(Error::Sort { n: listing.sort.len(), most: MOST_SORTED });
         }
-        for (i, (key, descending)) in listing.sort.iter().enumerate() {
-            parameters.push(Sql::Text(key.clone()));
-            let (n, direction) = (parameters.len(), if *descending { "DESC" } else { "ASC" });
-            let _ = write!(joins, " LEFT JOIN fields s{i} ON s{i}.adapter = a.id AND s{i}.key = ?{n}");
-            for column in ["number", "text"] {
-                let _ = write!(order, "s{i}.{column} {direction} NULLS LAST, ");
-            }
-        }
-        let limit = listing.limit.map_or(-1, |n| n as i64);
+        let mut parameters = Vec::new();
+        let condition = filter.sql(&mut parameters);
         let sql = format!(
-            "SELECT a.record FROM adapters a{joins} WHERE {condition} ORDER BY {order}a.behaviour, a.id LIMIT {limit}"
+            "SELECT a.id, a.behaviour FROM (SELECT adapter AS id, text AS behaviour FROM fields WHERE key = 'behaviour') a WHERE {condition}"
         );
+        let mut rows: Vec<Row> = self.query(|c| {
+            let mut field =
+                c.prepare_cached("SELECT number, text FROM fields WHERE adapter = ?1 AND key = ?2")?;
+            let mut all = c.prepare_cached(&sql)?;
+            let mut found = all.query(rusqlite::params_from_iter(parameters))?;
+            let mut rows = Vec::new();
+            while let Some(row) = found.next()? {
+                let id: String = row.get(0)?;
+                let mut keys = Vec::new();
+                for (key, _) in &listing.sort {
+                    let key = AdapterRecord::filed_as(key);
+                    keys.push(field.query_row([&id, key], |r| Ok((r.get(0)?, r.get(1)?))).optional()?);
+                }
+                rows.push(Row { id, behaviour: row.get(1)?, keys });
+            }
+            Ok(rows)
+        })?;
+        let text = |a: &str, b: &str| if listing.natural { natural(a, b) } else { a.cmp(b) };
+        rows.sort_by(|a, b| {
+            for ((x, y), (_, descending)) in a.keys.iter().zip(&b.keys).zip(&listing.sort) {
+                // What lacks the field, or is no number, comes last in either direction.
+                let order = match (x, y) {
+                    (Some((Some(m), _)), Some((Some(n), _))) => turned(m.total_cmp(n), *descending),
+                    (Some((None, m)), Some((None, n))) => turned(text(m, n), *descending),
+                    (x, y) => {
+                        let rank = |v: &Option<(Option<f64>, String)>| {
+                            v.as_ref().map_or(2, |v| i32::from(v.0.is_none()))
+                        };
+                        rank(x).cmp(&rank(y))
+                    }
+                };
+                if order.is_ne() {
+                    return order;
+                }
+            }
+            text(&a.behaviour, &b.behaviour).then_with(|| a.id.cmp(&b.id))
+        });
+        Ok(rows.into_iter().map(|r| r.id).collect())
+    }
+
+    /// Adapters that pass the filter, in the listing's order.
+    pub fn list(&self, filter: &Filter, listing: &Listing) -> Result<Vec<AdapterRecord>> {
+        let mut ids = self.ids(filter, listing)?;
+        ids.truncate(listing.limit.unwrap_or(usize::MAX));
         let rows: Vec<String> = self.query(|c| {
-            c.prepare_cached(&sql)?.query_map(rusqlite::params_from_iter(parameters), |r| r.get(0))?.collect()
+            let mut record = c.prepare_cached("SELECT record FROM adapters WHERE id = ?1")?;
+            // One that was removed since is no longer among them.
+            ids.iter().filter_map(|id| record.query_row([id], |r| r.get(0)).optional().transpose()).collect()
         })?;
         rows.iter().map(|json| parse(json)).collect()
+    }
+
+    /// The same, these fields of each alone (all if none is named), and how many there are without the limit. No record is read, so that a
+    /// page of many thousands costs milliseconds.
+    pub fn page(&self, filter: &Filter, listing: &Listing, keys: &[&str]) -> Result<Page> {
+        let mut ids = self.ids(filter, listing)?;
+        let total = ids.len();
+        ids.truncate(listing.limit.unwrap_or(usize::MAX));
+        let rows = self.query(|c| {
+            let mut all = c.prepare_cached("SELECT key, text FROM fields WHERE adapter = ?1")?;
+            let mut one = c.prepare_cached("SELECT text FROM fields WHERE adapter = ?1 AND key = ?2")?;
+            ids.iter()
+                .map(|id| {
+                    if keys.is_empty() {
+                        return all.query_map([id], |r| Ok((r.get(0)?, r.get(1)?)))?.collect();
+                    }
+                    let mut row = BTreeMap::new();
+                    for key in keys {
+                        let text =
+                            one.query_row([id, AdapterRecord::filed_as(key)], |r| r.get(0)).optional()?;
+                        row.extend(text.map(|text| ((*key).to_owned(), text)));
+                    }
+                    Ok(row)
+                })
+                .collect()
+        })?;
+        Ok(Page { total, rows })
     }
 
     /// Adapters that pass the filter, by behaviour and then id.
@@ -104,41 +184,64 @@ impl Store {
         })
     }
 
-    /// The one adapter whose alias or behaviour is exactly that, or whose id begins so.
+    /// The one adapter that a name stands for. In this order: a whole id, an alias, a behaviour, the beginning of an id, a value alone where
+    /// only one adapter has it. (What could be both a value and the beginning of an id is a value up to 7 characters: `bed`, `decade`.)
     ///
     /// # Errors
-    /// If there is none (with a near name) or there are several (with candidates).
+    /// If there is none (with near names) or there are several (with what differs between them).
     pub fn adapter(&self, id: &str) -> Result<AdapterRecord> {
         let ask = |sql: &str| -> Result<Vec<AdapterRecord>> {
             let rows: Vec<String> =
                 self.query(|c| c.prepare_cached(sql)?.query_map([id], |r| r.get(0))?.collect())?;
             rows.iter().map(|json| parse(json)).collect()
         };
-        let aliased =
-            ask("SELECT a.record FROM aliases l JOIN adapters a ON a.id = l.adapter WHERE l.name = ?1")?;
-        if let [one] = &aliased[..] {
-            return Ok(one.clone());
-        }
-        let mut found = ask("SELECT record FROM adapters WHERE behaviour = ?1 ORDER BY id LIMIT 6")?;
-        if found.is_empty() && !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()) {
-            found = ask("SELECT record FROM adapters WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 6")?;
-        }
-        match &found[..] {
-            [one] => Ok(one.clone()),
-            [] => Err(Error::NotFound { id: id.into(), suggestion: self.suggestion(id)? }),
-            many => {
-                let names: Vec<String> =
-                    many.iter().take(5).map(|r| format!("{} ({})", short(&r.id), r.behaviour)).collect();
-                Err(Error::Ambiguous { id: id.into(), candidates: names.join(", ") })
+        let hex = !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit());
+        let whole = "SELECT record FROM adapters WHERE id = ?1";
+        let alias = "SELECT a.record FROM aliases l JOIN adapters a ON a.id = l.adapter WHERE l.name = ?1";
+        let behaviour = "SELECT record FROM adapters WHERE behaviour = ?1 ORDER BY id LIMIT 20";
+        let beginning = "SELECT record FROM adapters WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 20";
+        let value = "SELECT a.record FROM fields f JOIN adapters a ON a.id = f.adapter
+                     WHERE f.key = 'value' AND f.text = ?1 ORDER BY a.behaviour, a.id LIMIT 20";
+        let steps: &[&str] = match id.len() {
+            0 => &[],
+            1..8 if hex => &[alias, behaviour, value, beginning],
+            _ if hex => &[whole, alias, behaviour, beginning, value],
+            _ => &[alias, behaviour, value],
+        };
+        for sql in steps {
+            match &ask(sql)?[..] {
+                [] => {}
+                [one] => return Ok(one.clone()),
+                many => return Err(Error::Ambiguous { id: id.into(), candidates: told_apart(many) }),
             }
         }
+        Err(Error::NotFound { id: id.into(), suggestion: self.suggestion(id)? })
     }
 
-    /// A behaviour that was perhaps meant.
+    /// What was perhaps meant: near names, or that it is a family.
     fn suggestion(&self, id: &str) -> Result<String> {
-        let sql = "SELECT behaviour FROM adapters WHERE ?1 <> '' AND (instr(behaviour, ?1) OR instr(?1, substr(behaviour, instr(behaviour, '/') + 1))) LIMIT 1";
-        let near: Option<String> = self.query(|c| c.query_row(sql, [id], |r| r.get(0)).optional())?;
-        Ok(near.map_or(String::new(), |b| format!("; did you mean {b:?}?")))
+        let of_family: i64 = self.query(|c| {
+            let family = id.trim_end_matches('/');
+            c.query_row("SELECT COUNT(*) FROM adapters WHERE family = ?1", [family], |r| r.get(0))
+        })?;
+        if of_family > 0 {
+            return Ok(format!("; it is a family, of {of_family} adapters"));
+        }
+        let names: Vec<String> = self.query(|c| {
+            c.prepare(
+                "SELECT DISTINCT text FROM fields WHERE key = 'behaviour' UNION SELECT name FROM aliases",
+            )?
+            .query_map([], |r| r.get(0))?
+            .collect()
+        })?;
+        let near = names::nearest(id, names.iter().map(String::as_str), 3);
+        let near: Vec<String> = near.into_iter().map(|n| format!("{n:?}")).collect();
+        let part = || {
+            let hit = names.iter().find(|n| id.len() > 2 && n.contains(id))?;
+            Some(vec![format!("{hit:?}")])
+        };
+        let near = if near.is_empty() { part().unwrap_or_default() } else { near };
+        Ok(if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) })
     }
 
     /// The adapters that have exactly this weights file, oldest first.
@@ -239,6 +342,58 @@ impl Store {
     }
 }
 
+fn turned(order: Ordering, descending: bool) -> Ordering {
+    if descending { order.reverse() } else { order }
+}
+
+/// Adapters of one name, each with what it alone has of what differs between them.
+fn told_apart(many: &[AdapterRecord]) -> String {
+    const SHOWN: usize = 5;
+    // Of several families all settings differ: then the name says enough.
+    let one_family = many.iter().all(|r| r.family == many[0].family);
+    let mut keys: Vec<String> =
+        ["rank", "alpha", "seed", "split", "status", "base"].map(str::to_owned).to_vec();
+    let mut rows: Vec<BTreeMap<String, String>> = Vec::new();
+    for r in many {
+        let mut row = BTreeMap::new();
+        if one_family {
+            settings(&r.spec, "", &mut row);
+        }
+        for key in &keys {
+            row.extend(r.field(key).map(|v| (key.clone(), v)));
+        }
+        rows.push(row);
+    }
+    let further: BTreeSet<String> =
+        rows.iter().flat_map(|r| r.keys().cloned()).filter(|k| !keys.contains(k)).collect();
+    keys.extend(further);
+    keys.retain(|key| rows.iter().any(|r| r.get(key) != rows[0].get(key)));
+    let shown = many.iter().zip(&rows).take(SHOWN).map(|(r, row)| {
+        let mut parts = vec![r.behaviour.clone()];
+        parts.extend(keys.iter().filter_map(|key| Some(format!("{key} {}", row.get(key)?))).take(5));
+        parts.push(format!("created {}", r.created_at.get(..16).unwrap_or_default().replace('T', " ")));
+        format!("{} ({})", short(&r.id), parts.join(", "))
+    });
+    let more = many.len().saturating_sub(SHOWN);
+    let rest = (more > 0).then(|| format!("and {more} more"));
+    shown.chain(rest).collect::<Vec<_>>().join("; ")
+}
+
+/// The plain settings of a specification by the last part of their name: what a sweep varies.
+fn settings(value: &serde_json::Value, name: &str, out: &mut BTreeMap<String, String>) {
+    const LONGEST: usize = 24;
+    let hash = |s: &str| s.len() >= 32 && s.bytes().all(|b| b.is_ascii_hexdigit());
+    match value {
+        serde_json::Value::Object(map) => map.iter().for_each(|(k, v)| settings(v, k, out)),
+        serde_json::Value::Number(n) => drop(out.insert(name.into(), n.to_string())),
+        serde_json::Value::Bool(b) => drop(out.insert(name.into(), b.to_string())),
+        serde_json::Value::String(s) if s.len() <= LONGEST && !hash(s) && name != "id" => {
+            out.insert(name.into(), s.clone());
+        }
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +410,7 @@ mod tests {
         }
         let order = |sort: &[(&str, bool)], limit| -> String {
             let sort = sort.iter().map(|(k, d)| ((*k).to_owned(), *d)).collect();
-            let found = store.list(&Filter::all(), &Listing { sort, limit }).unwrap();
+            let found = store.list(&Filter::all(), &Listing { sort, limit, natural: false }).unwrap();
             found.iter().map(|r| r.value.as_str()).collect()
         };
         assert_eq!(order(&[("n", false)], None), "badc");
@@ -264,6 +419,71 @@ mod tests {
         let names = store.field_names().unwrap();
         assert_eq!((names["n"], names["value"]), (true, false));
         assert_eq!(store.field_values("family", 3).unwrap(), ["t"]);
+    }
+
+    #[test]
+    fn pages_hold_fields_by_all_their_names_in_natural_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        for name in ["t/10", "t/2", "u/1"] {
+            store.commit_adapter(new_adapter(name, name.as_bytes().to_vec())).unwrap();
+        }
+        let two = store.adapter("t/2").unwrap();
+        store.tag(&two.id, &[("note", Some("7"))]).unwrap();
+        let listing = Listing { limit: Some(2), natural: true, ..Listing::default() };
+        let page = store
+            .page(&Filter::all().begins("behaviour", "t/"), &listing, &["value", "created_at", "tag.note"])
+            .unwrap();
+        let value = |row: usize, key: &str| page.rows[row].get(key).cloned();
+        assert_eq!((page.total, page.rows.len()), (2, 2));
+        assert_eq!((value(0, "value"), value(1, "value")), (Some("2".into()), Some("10".into())));
+        assert_eq!(
+            (value(0, "created_at"), value(0, "tag.note")),
+            (Some(two.created_at.clone()), Some("7".into()))
+        );
+        assert_eq!(value(1, "tag.note"), None);
+        let all = &store.page(&Filter::all(), &Listing::default(), &[]).unwrap();
+        assert_eq!((all.total, all.rows[0]["value"].as_str()), (3, "10"));
+        for condition in
+            ["tag.note = 7", "note = 7", "created_at >= 2020 and r = 1 and note = 7", "name = t/2"]
+        {
+            let filter = Filter::all().and(condition).unwrap();
+            assert_eq!(store.page(&filter, &listing, &[]).unwrap().total, 1, "{condition}");
+        }
+        assert!(store.tag(&two.id, &[("created_at", Some("x"))]).is_err());
+    }
+
+    #[test]
+    fn names_are_values_where_one_adapter_has_them_and_else_say_what_differs_or_is_near() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        let mut put = |behaviour: &str, seed: u64| {
+            let spec =
+                serde_json::json!({"behaviour": {"id": behaviour, "seed": seed}, "base": "0".repeat(64)});
+            let bytes = format!("{behaviour}{seed}").into_bytes();
+            let peft = crate::PeftConfig::of_rank("m", seed as usize, &["q_proj"]);
+            store.commit_adapter(crate::NewAdapter::of_spec(spec, behaviour, peft, bytes)).unwrap()
+        };
+        let cats = put("topic/cats", 1);
+        put("topic/bees", 1);
+        put("topic/bees", 2);
+        put("gated/bed", 1);
+        put("gated/tea", 1);
+        put("topic/tea", 1);
+        let fails = |name: &str| store.adapter(name).unwrap_err().to_string();
+        assert_eq!(store.adapter("cats").unwrap(), cats);
+        assert_eq!(store.adapter("bed").unwrap().behaviour, "gated/bed");
+        assert_eq!(store.adapter(&cats.id).unwrap(), cats);
+        assert!(fails("topic/cat").ends_with("; did you mean \"topic/cats\"?"), "{}", fails("topic/cat"));
+        assert!(fails("topic/").contains("family, of 4 adapters"), "{}", fails("topic"));
+        let many = fails("bees");
+        assert!(
+            many.contains("rank 1, seed 1, created") && many.contains("rank 2, seed 2, created"),
+            "{many}"
+        );
+        let many = fails("tea");
+        assert!(many.contains("(gated/tea, created") && many.contains("(topic/tea, created"), "{many}");
+        assert!(!fails("zebra").contains("did you mean"));
     }
 
     #[test]

@@ -222,8 +222,8 @@ fn plain_names<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Di
 }
 
 impl AdapterRecord {
-    /// The fields that every adapter has, tags and metrics aside.
-    pub const COLUMNS: [&str; 11] = [
+    /// The fields that every adapter has, tags and metrics aside (`split` and `seed` where there is one).
+    pub const COLUMNS: [&str; 17] = [
         "id",
         "behaviour",
         "family",
@@ -233,21 +233,54 @@ impl AdapterRecord {
         "role",
         "status",
         "rank",
+        "alpha",
+        "modules",
+        "base",
+        "seed",
+        "created",
         "bytes",
+        "weights",
         "spec_hash",
     ];
 
+    /// Other names of columns: those of JSON answers and of PEFT.
+    const ALSO: [(&str, &str); 7] = [
+        ("created_at", "created"),
+        ("weights_bytes", "bytes"),
+        ("lora_alpha", "alpha"),
+        ("r", "rank"),
+        ("base_model", "base"),
+        ("target_modules", "modules"),
+        ("name", "behaviour"),
+    ];
+
+    /// What names a tag beyond doubt: `tag.note` is the tag `note`, also where a column or a metric has that name.
+    pub const TAG: &str = "tag.";
+
+    /// The name under which a field is filed: a column's own where another is given.
+    pub fn filed_as(key: &str) -> &str {
+        Self::ALSO.iter().find(|(also, _)| *also == key).map_or(key, |(_, column)| column)
+    }
+
     /// The names of all its fields that filters can use.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
+    pub fn keys(&self) -> impl Iterator<Item = String> {
+        let plain = |k: &&String| !Self::COLUMNS.contains(&k.as_str()) && Self::filed_as(k) == k.as_str();
         let metrics = self.metrics.keys().filter(|k| !self.tags.contains_key(*k));
-        let own = self.tags.keys().chain(metrics).map(String::as_str).filter(|k| !Self::COLUMNS.contains(k));
-        Self::COLUMNS.into_iter().chain(own)
+        let own = self.tags.keys().chain(metrics).filter(plain).cloned();
+        let tags = self.tags.keys().map(|k| format!("{}{k}", Self::TAG));
+        Self::COLUMNS.into_iter().map(str::to_owned).chain(own).chain(tags)
+    }
+
+    /// The seed of the work that made it, where its specification has one.
+    fn seed(&self) -> Option<String> {
+        let own = [&self.spec["seed"], &self.spec["behaviour"]["seed"]];
+        own.into_iter().find(|v| v.is_number()).map(ToString::to_string)
     }
 
     /// A field by the name filters use: columns, then tags, then metrics.
     pub fn field(&self, key: &str) -> Option<String> {
         let text = |v: serde_json::Value| v.as_str().map(str::to_owned);
-        match key {
+        match Self::filed_as(key) {
             "id" => Some(self.id.clone()),
             "spec_hash" => Some(self.spec_hash.clone()),
             "role" => serde_json::to_value(self.role).ok().and_then(text),
@@ -258,8 +291,19 @@ impl AdapterRecord {
             "category" => Some(self.category.clone()),
             "split" => self.split.clone(),
             "rank" => Some(self.peft.r.to_string()),
+            "alpha" => Some(self.peft.lora_alpha.to_string()),
+            "modules" => {
+                Some(self.peft.target_modules.iter().map(String::as_str).collect::<Vec<_>>().join(","))
+            }
+            "base" => Some(self.peft.base_model.clone()),
+            "seed" => self.seed(),
+            "created" => Some(self.created_at.clone()),
             "bytes" => Some(self.weights_bytes.to_string()),
-            _ => self.tags.get(key).cloned().or_else(|| self.metrics.get(key).map(f64::to_string)),
+            "weights" => Some(self.weights.to_string()),
+            key => match key.strip_prefix(Self::TAG) {
+                Some(tag) => self.tags.get(tag).cloned(),
+                None => self.tags.get(key).cloned().or_else(|| self.metrics.get(key).map(f64::to_string)),
+            },
         }
     }
 }

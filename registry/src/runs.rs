@@ -65,6 +65,33 @@ impl Store {
         failed.map_or(done, Err)
     }
 
+    /// Removes a run: its folder, and what the catalogue has of it. A kill in between leaves what the next `gc` takes away.
+    ///
+    /// # Errors
+    /// If the name is not usable, there is no such run, or its folder is not the store's own.
+    pub fn remove_run(&mut self, run: &str) -> Result<()> {
+        check_name(run)?;
+        let folder = self.root.join("runs").join(run);
+        // A link would have another place emptied.
+        if !std::fs::symlink_metadata(&folder).is_ok_and(|m| m.is_dir()) {
+            let what = "is no folder of a run";
+            return Err(fence::open::error(&folder, std::io::ErrorKind::NotFound, what).into());
+        }
+        let aside = tempfile::Builder::new().prefix("run-").tempdir_in(self.root.join("staging"))?;
+        let mut failed = None;
+        let done = self.transaction(|t| {
+            t.execute("DELETE FROM run_edges WHERE run = ?1", [run])?;
+            fs_err::rename(&folder, aside.path().join(run)).map_err(|e| {
+                failed = Some(e);
+                rusqlite::Error::QueryReturnedNoRows
+            })
+        });
+        match failed {
+            Some(e) => Err(e.into()),
+            None => done.and_then(|()| Ok(aside.close()?)),
+        }
+    }
+
     /// Runs whose adapters are not filed as their files say.
     pub(crate) fn run_problems(&self) -> Result<Vec<Problem>> {
         let root = self.root.clone();
@@ -223,6 +250,17 @@ mod tests {
         let mut store = Store::open(folder.path()).unwrap();
         store.rebuild_from_receipts().unwrap();
         look(&store);
+        // A link and a name that leads elsewhere are no runs.
+        std::os::unix::fs::symlink(folder.path().join("blobs"), folder.path().join("runs/link")).unwrap();
+        assert!(store.remove_run("link").is_err() && store.remove_run("../blobs").is_err());
+        assert!(store.remove_run("none").is_err() && folder.path().join("blobs").is_dir());
+        std::fs::remove_file(folder.path().join("runs/link")).unwrap();
+        store.remove_run("mine").unwrap();
+        assert_eq!(store.lineage(&b.id).unwrap().1, []);
+        assert!(
+            !folder.path().join("runs/mine").exists() && store.check(&|_, _| {}).unwrap().problems.is_empty()
+        );
+        assert_eq!(std::fs::read_dir(folder.path().join("staging")).unwrap().count(), 0);
         // Filed again, it is what it says now.
         store.file_run("mine", &json!({"asked": [a.id], "readers": []}), &[], |_| Ok(true)).unwrap();
         assert_eq!(store.lineage(&b.id).unwrap().1, []);

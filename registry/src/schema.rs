@@ -2,7 +2,7 @@
 //! `user_version`.
 
 /// Migrations in order.
-pub(crate) const MIGRATIONS: &[&str] = &[CATALOGUE_AND_QUEUE, LOG_AND_FIELDS, RUNS];
+pub(crate) const MIGRATIONS: &[&str] = &[CATALOGUE_AND_QUEUE, LOG_AND_FIELDS, RUNS, MORE_FIELDS];
 
 /// Needs of the job `jobs` that have not ended: what its column `deps_left` is derived from.
 pub const NEEDS_LEFT: &str = "(SELECT COUNT(*) FROM job_needs n JOIN jobs p ON p.id = n.needs
@@ -96,3 +96,7 @@ const RUNS: &str = "
 CREATE TABLE run_edges(run TEXT NOT NULL, kind TEXT NOT NULL, adapter TEXT NOT NULL, PRIMARY KEY(run, kind, adapter)) STRICT, WITHOUT ROWID;
 CREATE INDEX run_edges_back ON run_edges(adapter);
 ";
+
+/// All columns of records and tags by their full names are fields since then (what is derived is filed again after any migration), and
+/// values are looked up alone.
+const MORE_FIELDS: &str = "CREATE INDEX adapters_family ON adapters(family);";

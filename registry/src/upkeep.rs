@@ -54,7 +54,8 @@ fn log(t: &rusqlite::Transaction<'_>, what: &str, subject: &str, detail: &str) -
 fn with_tags(mut record: AdapterRecord, tags: &[(&str, Option<&str>)]) -> Result<AdapterRecord> {
     for (key, value) in tags {
         check_name(key)?;
-        let taken = AdapterRecord::COLUMNS.contains(key) || record.metrics.contains_key(*key);
+        let column = AdapterRecord::COLUMNS.contains(key) || AdapterRecord::filed_as(key) != *key;
+        let taken = column || record.metrics.contains_key(*key);
         if taken || value.is_some_and(|v| v.len() > 1000 || v.chars().any(char::is_control)) {
             return Err(Error::BadTag { key: (*key).into(), taken });
         }

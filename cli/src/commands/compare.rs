@@ -1,7 +1,7 @@
-//! `compare run|arms|report`.
+//! `compare run|arms|report`; runs that are there have a file of their own (`runs.rs`).
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ::compare::{Arms, Comparison, DEFAULT, Known, Plan, jobs};
 use ::factory::pack::SWEEP;
@@ -14,6 +14,7 @@ use registry::{AdapterRecord, Filter, NewAdapter, Role, Store, write_atomic};
 use super::factory;
 use super::reader::{Published, ReaderKind, Ways, label_of};
 use super::readers::{MAKE_SOME, left_out};
+use super::runs;
 use crate::args::CompareCommand;
 use crate::context::{Context, now_ms, watch_signals};
 use crate::error::{CommandError, Kind, Result};
@@ -44,6 +45,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             for (i, new) in settle(&store, &outline, &mut arms)? {
                 arms.arms[i].reader = Some(store.commit_adapter(new)?.id);
             }
+            say_mixed(context, &store, &arms, *smoke)?;
             let base = context.base()?;
             let arms = arms.with_seeds(*seeds);
             let arms = if *smoke { arms.smoke() } else { arms };
@@ -66,8 +68,11 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             }
             methods(context)
         }
+        CompareCommand::List => runs::list(context),
+        CompareCommand::Items(args) => runs::items(context, args),
+        CompareCommand::Rm { run, dry_run } => runs::rm(context, run.name(), *dry_run),
         CompareCommand::Report { run, csv, html } => {
-            let comparison = filed(&context.existing_store()?, run.as_deref())?;
+            let comparison = filed(&context.existing_store()?, run.name())?;
             if let Some(file) = html {
                 write_atomic(file, ::compare::to_html(&comparison).as_bytes())?;
                 return print(&file.display().to_string());
@@ -210,6 +215,16 @@ pub(crate) fn settle(store: &Store, base: &Outline, arms: &mut Arms) -> Result<V
     Ok(folders)
 }
 
+/// Says where an arm's reader, named and not made here, was made by a smoke run, or was shown other supervision than another such reader.
+fn say_mixed(context: &Context<'_>, store: &Store, arms: &Arms, smoke: bool) -> Result {
+    let named = arms.known().into_iter().filter_map(|(i, _)| arms.arms[i].reader.clone());
+    let records = named.map(|id| Ok(store.adapter(&id)?)).collect::<Result<Vec<AdapterRecord>>>()?;
+    for warning in ::compare::warnings::mixed(records.iter(), smoke) {
+        context.say(&format!("warning: {warning}"));
+    }
+    Ok(())
+}
+
 /// A reader's folder in the PEFT format, as published ones come, on its way into the catalogue. An oracle that does not say how it
 /// looks is shown what its arm says.
 fn published(base: &Outline, folder: &Path, method: &str) -> Result<NewAdapter> {
@@ -285,37 +300,7 @@ fn job_of(store: &Store, run: &str) -> Option<String> {
 
 /// A run's comparison, as filed.
 pub(crate) fn filed(store: &Store, run: Option<&str>) -> Result<Comparison> {
-    let path = report_of(store, run)?;
+    let path = runs::find(store, run)?.report();
     ::compare::read(&fence::open::read_own_text(&path, fence::open::TABLE)?)
         .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", path.display())))
-}
-
-/// The file of a run's comparison: the one named, or the newest.
-fn report_of(store: &Store, run: Option<&str>) -> Result<PathBuf> {
-    let mut known: Vec<(std::time::SystemTime, String, PathBuf)> = Vec::new();
-    for entry in fs_err::read_dir(store.root().join("runs"))? {
-        let entry = entry?;
-        let path = entry.path().join("comparison.json");
-        if let Ok(meta) = fs_err::metadata(&path) {
-            known.push((meta.modified()?, entry.file_name().to_string_lossy().into_owned(), path));
-        }
-    }
-    known.sort();
-    let names: Vec<&str> = known.iter().map(|(_, name, _)| name.as_str()).collect();
-    let missing = |what: String| {
-        let hint = if names.is_empty() {
-            "make one with: lorafab quickstart, or lorafab compare run".to_owned()
-        } else {
-            format!("there are {}", names.join(", "))
-        };
-        CommandError::new(Kind::NotFound, format!("{what} in {}", store.root().display())).hint(hint)
-    };
-    let chosen = match run {
-        Some(run) => known
-            .iter()
-            .find(|(_, name, _)| name == run)
-            .ok_or_else(|| missing(format!("no comparison {run:?}"))),
-        None => known.last().ok_or_else(|| missing("no comparison".into())),
-    };
-    chosen.map(|(_, _, path)| path.clone())
 }

@@ -1,13 +1,16 @@
 //! One file for each noun.
 
 mod adapter;
+pub(crate) mod ask;
 pub(crate) mod chat;
 mod compare;
+mod completions;
 mod dit;
 mod doctor;
 mod factory;
 pub(crate) mod hub;
 mod intervention;
+pub(crate) mod names;
 mod oracle;
 mod quickstart;
 pub(crate) mod read;
@@ -15,13 +18,17 @@ pub(crate) mod reader;
 mod readers;
 mod recipe;
 mod registry;
+mod runs;
 mod settings;
 mod subject;
 mod tune;
 
 pub(crate) use adapter::ImportArgs;
+pub(crate) use adapter::ListArgs;
+pub(crate) use completions::CompletionsArgs;
 pub(crate) use factory::GateArgs;
 pub(crate) use recipe::NewRecipe;
+pub(crate) use runs::ItemsArgs;
 
 use crate::args::{Cli, Command};
 use crate::context::Context;
@@ -43,7 +50,9 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Oracle(command) => oracle::run(&context, command),
         Command::Intervention(command) => intervention::run(&context, command),
         Command::Compare(command) => compare::run(&context, command),
+        Command::Ask(args) => ask::run(&context, args),
         Command::Read(args) => read::run(&context, args),
         Command::Doctor => doctor::run(&context),
+        Command::Completions(args) => completions::run(&context, args),
     }
 }

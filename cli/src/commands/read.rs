@@ -9,6 +9,7 @@ use recipes::Recipe;
 use registry::{AdapterRecord, Digest, Store, write_atomic};
 
 use super::adapter::chosen;
+use super::readers::say_precisions;
 use super::settings::Settling;
 use super::subject::{Place, Subject};
 use crate::context::{Context, STOP, watch_signals};
@@ -46,7 +47,7 @@ const MOST_PROMPTS: usize = 64;
 
 pub(crate) fn run(context: &Context<'_>, args: &ReadArgs) -> Result {
     watch_signals();
-    let prompts = args.prompts.as_deref().map(own_prompts).transpose()?;
+    let prompts = args.prompts.as_deref().map(|p| lines_of(p, "prompt")).transpose()?;
     // Names are looked up before a model is loaded.
     let subjects: Vec<Subject> = match &args.adapter {
         Some(name) => vec![Subject::find(context, name)?],
@@ -119,17 +120,7 @@ fn one(
     at: &str,
     status: &mut StatusLine,
 ) -> Result<Reading> {
-    let held = subject.load(context, base)?;
-    if let Some(warning) = &held.warning {
-        context.say(&format!("warning: {warning}. If that is another model, this reading means nothing."));
-    }
-    let record = subject.record().cloned();
-    let weights = match (&record, &held.imported) {
-        (Some(record), _) => record.weights.clone(),
-        (None, Some(imported)) => Digest::of(&imported.weights),
-        (None, None) => Digest::of(&held.adapter.to_safetensors()?),
-    };
-    let read = Read { name: subject.name, adapter: held.adapter, record, weights };
+    let read = read_of(context, base, subject)?;
     if !again && let Some(known) = kept(store, &room.digest(&read))? {
         return Ok(room.fresh(store, &read, known)?);
     }
@@ -138,6 +129,22 @@ fn one(
     })?;
     keep(store, &reading)?;
     Ok(reading)
+}
+
+/// A subject, loaded; what is odd about it is said.
+pub(crate) fn read_of(context: &Context<'_>, base: &BaseModel, subject: Subject) -> Result<Read> {
+    let held = subject.load(context, base)?;
+    if let Some(warning) = &held.warning {
+        context.say(&format!("warning: {warning}. If that is another model, this reading means nothing."));
+    }
+    say_precisions(context, base.precision, held.made_at);
+    let record = subject.record().cloned();
+    let weights = match (&record, &held.imported) {
+        (Some(record), _) => record.weights.clone(),
+        (None, Some(imported)) => Digest::of(&imported.weights),
+        (None, None) => Digest::of(&held.adapter.to_safetensors()?),
+    };
+    Ok(Read { name: subject.name, adapter: held.adapter, record, weights })
 }
 
 /// Families that twins are trained as, with the settings of this model.
@@ -154,14 +161,15 @@ fn all(store: &Store, conditions: &[String]) -> Result<Vec<AdapterRecord>> {
     chosen(store, &conditions)
 }
 
-fn own_prompts(path: &Path) -> Result<Vec<String>> {
+/// Lines of a file, each a prompt or a question.
+pub(crate) fn lines_of(path: &Path, noun: &str) -> Result<Vec<String>> {
     let text = fence::read_text(path, fence::open::SMALL)?;
     let prompts: Vec<String> =
         text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
     let wrong = |what: String| CommandError::new(Kind::Usage, format!("{}: {what}", path.display()));
     match prompts.len() {
-        0 => Err(wrong("holds no prompt".into()).hint("one prompt a line")),
-        n if n > MOST_PROMPTS => Err(wrong(format!("holds {n} prompts, more than {MOST_PROMPTS}"))),
+        0 => Err(wrong(format!("holds no {noun}")).hint(format!("one {noun} a line"))),
+        n if n > MOST_PROMPTS => Err(wrong(format!("holds {n} {noun}s, more than {MOST_PROMPTS}"))),
         _ => Ok(prompts),
     }
 }

@@ -63,12 +63,18 @@ pub(crate) enum Block {
     Notes(Vec<String>),
 }
 
+/// What a remark begins with that is to be read first.
+const WARNING: &str = "WARNING: ";
+
 /// The report in order: what was asked, warnings, the primary contrast, sections, negatives, base activations, gates,
 /// what goes with a hit, budgets, trajectories, exploratory contrasts, arms, notes.
 pub(crate) fn blocks(c: &Comparison) -> Vec<Block> {
     let mut out = sections::asked(c);
-    if !c.warnings.is_empty() {
-        out.push(Block::Warnings(c.warnings.clone()));
+    // What decides whether a table means anything stands above the first one, wherever it was found out.
+    let of_readers = c.notes.iter().filter_map(|n| n.strip_prefix(WARNING)).map(str::to_owned);
+    let warnings: Vec<String> = c.warnings.iter().cloned().chain(of_readers).collect();
+    if !warnings.is_empty() {
+        out.push(Block::Warnings(warnings));
     }
     out.extend(sections::primary(c));
     for verdict in &c.verdicts {
@@ -86,7 +92,7 @@ pub(crate) fn blocks(c: &Comparison) -> Vec<Block> {
     if c.warnings.first().is_some_and(|w| w == crate::old::NOTE) {
         notes.clear();
     }
-    notes.extend(c.notes.iter().cloned());
+    notes.extend(c.notes.iter().filter(|n| !n.starts_with(WARNING)).cloned());
     if !notes.is_empty() {
         out.push(Block::Heading("Notes".into(), String::new()));
         out.push(Block::Notes(notes));

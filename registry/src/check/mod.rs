@@ -486,7 +486,7 @@ mod tests {
         store.query(|c| c.pragma_update(None, "foreign_keys", "OFF")).unwrap();
         let mut damages: Vec<String> =
             COLUMNS.iter().map(|c| format!("UPDATE adapters SET {c} = 'x'")).collect();
-        for key in record.keys() {
+        for key in record.keys().filter(|k| record.field(k).is_some()) {
             damages.push(format!("DELETE FROM fields WHERE key = '{key}'"));
             damages.push(format!("UPDATE fields SET text = text || 'x' WHERE key = '{key}'"));
             damages.push(format!("UPDATE fields SET number = COALESCE(number, 0) + 1 WHERE key = '{key}'"));

@@ -1,14 +1,144 @@
 //! `adapter list`.
 
-use registry::{AdapterRecord, Filter, Listing, Store};
-use serde_json::json;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
 
-use crate::args::ListArgs;
+use clap::Args;
+use registry::names::nearest;
+use registry::{AdapterRecord, Filter, Listing, Store};
+use serde_json::{Value, json};
+
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{count, print, print_json, table};
+use crate::output::{count, csv, deliver, print, table};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Filters:\n  family = topic and gate_on >= 0.5      numbers compare as numbers\n  value in (cats, dogs) or value like 'b*'\n  not (status = failed) and has note     joined by and, or, not; parentheses group\n  created >= 2026-01-31                  times as text\nKeys of filters, --sort, --columns and JSON are the same: columns (id, behaviour, family, value, category, split, role, status, rank, alpha, modules, base, seed, created, bytes, weights, spec_hash), tags (tag.KEY) and metrics."
+)]
+pub(crate) struct ListArgs {
+    /// Only this family, or behaviours that begin so, e.g. "topic" or "topic/b"
+    #[arg(value_name = "FAMILY")]
+    pub(crate) of: Option<String>,
+    /// Only this family
+    #[arg(short, long)]
+    pub(crate) family: Option<String>,
+    /// Only this gate status
+    #[arg(long, value_parser = ["learned", "weak", "failed", "not_applicable", "untested"])]
+    pub(crate) status: Option<String>,
+    /// Only this role
+    #[arg(long, value_parser = ["weight_diff", "dit_adapter", "oracle"])]
+    pub(crate) role: Option<String>,
+    /// Only this split
+    #[arg(long, value_parser = ["train", "validation", "test_value", "test_category"])]
+    pub(crate) split: Option<String>,
+    /// Only with this tag, e.g. "reviewed=yes", or "reviewed" with any value
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub(crate) tag: Vec<String>,
+    /// Condition over columns, tags and metrics, e.g. "value in (cats, dogs) and gate_on >= 0.5"
+    #[arg(short, long = "where", value_name = "EXPR")]
+    pub(crate) conditions: Vec<String>,
+    /// Sort by these fields, comma-separated; "-" before one for descending, e.g. "-gate_on,value" or "-created"
+    #[arg(short, long, visible_alias = "sort-by", value_delimiter = ',', allow_hyphen_values = true)]
+    pub(crate) sort: Vec<String>,
+    /// Show these fields instead, comma-separated
+    #[arg(short, long, value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+    /// First N only; 0 for all (a terminal shows 50 without it)
+    #[arg(short = 'n', long)]
+    pub(crate) limit: Option<usize>,
+    /// All, on a terminal too
+    #[arg(short, long, conflicts_with = "limit")]
+    pub(crate) all: bool,
+    /// Comma-separated values
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+    /// JSON lines: one object a line, of all fields or those of --columns
+    #[arg(long, conflicts_with_all = ["csv", "json"])]
+    pub(crate) jsonl: bool,
+    /// Write the answer to this file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// Adapters that a terminal shows if nobody says how many.
+const PAGE: usize = 50;
+
+/// What a table shows, and how its columns are headed.
+const STANDARD: [(&str, &str); 9] = [
+    ("id", "id"),
+    ("behaviour", "behaviour"),
+    ("split", "split"),
+    ("status", "status"),
+    ("rank", ">rank"),
+    ("gate_on", ">on"),
+    ("gate_near", ">near"),
+    ("gate_off", ">off"),
+    ("created", "created"),
+];
+
+/// Fields of one adapter by name.
+type Row = BTreeMap<String, String>;
 
 pub(super) fn run(context: &Context<'_>, args: &ListArgs) -> Result {
+    let store = context.existing_store()?;
+    let filter = filter(&store, args)?;
+    let sort: Vec<(String, bool)> = args
+        .sort
+        .iter()
+        .map(|s| s.strip_prefix('-').map_or((s.clone(), false), |key| (key.to_owned(), true)))
+        .collect();
+    let asked = sort.iter().map(|(key, _)| key).chain(&args.columns).map(String::as_str);
+    check_keys(&store, &filter, asked, args.family.as_deref())?;
+    let people = !(context.global.json || args.jsonl || args.csv);
+    let paged = people && args.output.is_none() && std::io::stdout().is_terminal();
+    let limit = match args.limit {
+        Some(0) => None,
+        Some(n) => Some(n),
+        None => (paged && !args.all).then_some(PAGE),
+    };
+    let standard: Vec<&str> = STANDARD.iter().map(|(key, _)| *key).collect();
+    let columns: Vec<&str> =
+        if args.columns.is_empty() { standard } else { args.columns.iter().map(String::as_str).collect() };
+    // JSON has everything, and needs to know which fields are tags.
+    let keys = if context.global.json || args.jsonl { &[][..] } else { &columns };
+    let page = store.page(&filter, &Listing { sort, limit, natural: true }, keys)?;
+    let file = args.output.as_deref();
+    if context.global.json {
+        let chosen = (!args.columns.is_empty()).then_some(&columns[..]);
+        let items: Vec<Value> = page.rows.iter().map(|r| object(r, chosen)).collect();
+        let answer = json!({"schema": "adapter-list/1", "total": page.total, "adapters": items});
+        return deliver(file, &serde_json::to_string_pretty(&answer).unwrap_or_default());
+    }
+    if args.jsonl {
+        let chosen = (!args.columns.is_empty()).then_some(&columns[..]);
+        let lines: Vec<String> = page.rows.iter().map(|r| object(r, chosen).to_string()).collect();
+        return deliver(file, &lines.join("\n"));
+    }
+    if args.csv {
+        let head = std::iter::once(columns.iter().map(|c| Cow::from(*c)).collect());
+        let cell = |r: &Row, key: &str| Cow::from(r.get(key).cloned().unwrap_or_default());
+        let rows = page.rows.iter().map(|r| columns.iter().map(|key| cell(r, key)).collect());
+        return deliver(file, &csv(head.chain(rows)));
+    }
+    let text =
+        if args.columns.is_empty() { standard_table(&page.rows) } else { chosen_table(&page.rows, &columns) };
+    match file {
+        Some(_) => deliver(file, &fence::shown_lines(&text))?,
+        None => print(&text)?,
+    }
+    let more = page.total - page.rows.len();
+    context.say(&if more > 0 {
+        format!("{} of {}; all with: --all or -n 0", page.rows.len(), count(page.total, "adapter"))
+    } else {
+        count(page.total, "adapter")
+    });
+    Ok(())
+}
+
+fn filter(store: &Store, args: &ListArgs) -> Result<Filter> {
     let mut filter = Filter::all();
     let quick =
         [("family", &args.family), ("status", &args.status), ("role", &args.role), ("split", &args.split)];
@@ -17,34 +147,49 @@ pub(super) fn run(context: &Context<'_>, args: &ListArgs) -> Result {
             filter = filter.equals(key, value);
         }
     }
+    for tag in &args.tag {
+        filter = match tag.split_once('=') {
+            Some((key, value)) => filter.equals(&format!("{}{key}", AdapterRecord::TAG), value),
+            None => filter.begins(&format!("{}{tag}", AdapterRecord::TAG), ""),
+        };
+    }
     for condition in &args.conditions {
         filter = filter.and(condition)?;
     }
-    let sort: Vec<(String, bool)> = args
-        .sort
-        .iter()
-        .map(|s| s.strip_prefix('-').map_or((s.clone(), false), |key| (key.to_owned(), true)))
-        .collect();
-    let store = context.existing_store()?;
-    let asked = sort.iter().map(|(key, _)| key).chain(&args.columns).map(String::as_str);
-    check_keys(&store, &filter, asked, args.family.as_deref())?;
-    let found = store.list(&filter, &Listing { sort, limit: args.limit })?;
-    if context.global.json {
-        return print_json(
-            &json!({"schema": "adapter-list/1", "adapters": found.iter().map(item).collect::<Vec<_>>()}),
-        );
+    let Some(of) = &args.of else { return Ok(filter) };
+    let one = |filter: &Filter| -> Result<bool> {
+        Ok(store.page(filter, &Listing { limit: Some(1), ..Listing::default() }, &["id"])?.total > 0)
+    };
+    // A family, else the beginning of a behaviour, else a value.
+    let choices = [
+        Filter::all().equals("family", of.trim_end_matches('/')),
+        Filter::all().begins("behaviour", of),
+        Filter::all().equals("value", of),
+    ];
+    for (choice, with) in choices.iter().zip([
+        filter.clone().equals("family", of.trim_end_matches('/')),
+        filter.clone().begins("behaviour", of),
+        filter.equals("value", of),
+    ]) {
+        if one(choice)? {
+            return Ok(with);
+        }
     }
-    if args.columns.is_empty() {
-        print(&standard(&found))?;
-    } else {
-        let heads: Vec<&str> = args.columns.iter().map(String::as_str).collect();
-        let cell = |r: &AdapterRecord, key: &str| r.field(key).map_or("–".into(), |v| v.replace('\n', " "));
-        let rows: Vec<Vec<String>> =
-            found.iter().map(|r| heads.iter().map(|key| cell(r, key)).collect()).collect();
-        print(&table(&heads, &rows))?;
+    Err(no_family(store, of)?)
+}
+
+/// The error that no adapter is of a family, with the nearest one.
+fn no_family(store: &Store, family: &str) -> Result<CommandError> {
+    let families = store.field_values("family", 50)?;
+    let error = CommandError::new(Kind::NotFound, format!("no adapter is of family {family:?}"));
+    if std::path::Path::new(family).exists() {
+        return Ok(error.hint(format!(
+            "{family} is a file or folder; take an adapter in with: lorafab adapter import {family}; another store is named with --store DIR"
+        )));
     }
-    context.say(&count(found.len(), "adapter"));
-    Ok(())
+    let near = nearest(family, families.iter().map(String::as_str), 1);
+    let meant = near.first().map_or(String::new(), |n| format!("did you mean {n}? "));
+    Ok(error.hint(format!("{meant}families here: {}", families.join(", "))))
 }
 
 /// What an empty or odd answer may come from: a family or key that no adapter of the store has, numbers compared with a word.
@@ -58,18 +203,26 @@ pub(super) fn check_keys<'a>(
     if known.is_empty() {
         return Ok(());
     }
-    if let Some(family) = family {
-        let families = store.field_values("family", 50)?;
-        if !families.iter().any(|f| f == family) {
-            return Err(CommandError::new(Kind::NotFound, format!("no adapter is of family {family:?}"))
-                .hint(format!("families here: {}", families.join(", "))));
-        }
+    if let Some(family) = family
+        && !store.field_values("family", 1000)?.iter().any(|f| f == family)
+    {
+        return Err(no_family(store, family)?);
     }
+    // A column that no adapter here has a value for is a field all the same.
+    let is_known = |key: &str| {
+        let key = AdapterRecord::filed_as(key);
+        known.contains_key(key) || AdapterRecord::COLUMNS.contains(&key)
+    };
     let mut keys = filter.keys().into_iter().chain(asked);
-    if let Some(key) = keys.find(|k| !known.contains_key(*k)) {
-        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    if let Some(key) = keys.find(|k| !is_known(k)) {
+        let all = known.keys().map(String::as_str).chain(AdapterRecord::COLUMNS);
+        let near = nearest(key, all, 1);
+        let meant = near.first().map_or(String::new(), |n| format!("did you mean {n}? "));
+        // A tag's full name is needed only where something else has its short one.
+        let plain = |k: &&String| k.strip_prefix(AdapterRecord::TAG).is_none_or(|t| !known.contains_key(t));
+        let names: Vec<&str> = known.keys().filter(plain).map(String::as_str).collect();
         return Err(CommandError::new(Kind::Usage, format!("no adapter has a field {key:?}"))
-            .hint(format!("fields: {}", names.join(", "))));
+            .hint(format!("{meant}fields: {}", names.join(", "))));
     }
     if let Some((key, value)) =
         filter.ordered_by_text().iter().find(|(key, _)| known.get(*key) == Some(&true))
@@ -82,27 +235,81 @@ pub(super) fn check_keys<'a>(
     Ok(())
 }
 
-fn item(r: &AdapterRecord) -> serde_json::Value {
-    json!({"id": r.id, "spec_hash": r.spec_hash, "role": r.role, "behaviour": r.behaviour, "family": r.family, "value": r.value, "category": r.category,
-           "split": r.split, "status": r.status, "rank": r.peft.r, "tags": r.tags, "metrics": r.metrics, "weights_bytes": r.weights_bytes, "created_at": r.created_at})
+/// Columns that are numbers in JSON.
+const NUMBERS: [&str; 4] = ["rank", "alpha", "seed", "bytes"];
+
+/// A number as JSON has it: a whole one where it is one.
+fn number(text: &str) -> Value {
+    match (text.parse::<u64>(), text.parse::<f64>()) {
+        (Ok(n), _) => json!(n),
+        (_, Ok(x)) => json!(x),
+        _ => json!(text),
+    }
 }
 
-fn standard(found: &[AdapterRecord]) -> String {
-    let rate = |r: &AdapterRecord, key: &str| r.metrics.get(key).map_or("–".into(), |v| format!("{v:.2}"));
-    let rows: Vec<Vec<String>> = found
-        .iter()
-        .map(|r| {
-            vec![
-                registry::commit::short(&r.id).to_owned(),
-                r.behaviour.clone(),
-                r.split.clone().unwrap_or("–".into()),
-                r.field("status").unwrap_or_default(),
-                r.peft.r.to_string(),
-                rate(r, "gate_on"),
-                rate(r, "gate_near"),
-                rate(r, "gate_off"),
-            ]
+/// A field of an adapter of which all fields are known, typed.
+fn value(row: &Row, key: &str) -> Value {
+    let filed = AdapterRecord::filed_as(key);
+    let Some(text) = row.get(filed) else { return Value::Null };
+    let column = AdapterRecord::COLUMNS.contains(&filed);
+    let tag =
+        filed.starts_with(AdapterRecord::TAG) || row.contains_key(&format!("{}{filed}", AdapterRecord::TAG));
+    match (column, tag) {
+        (true, _) if NUMBERS.contains(&filed) => number(text),
+        (true, _) | (_, true) => json!(text),
+        // As metrics always are in JSON: with a fraction.
+        _ => text.parse::<f64>().map_or_else(|_| json!(text), |x| json!(x)),
+    }
+}
+
+/// An adapter as JSON: the chosen fields, else all columns under all their names in use, tags and metrics.
+fn object(row: &Row, chosen: Option<&[&str]>) -> Value {
+    if let Some(keys) = chosen {
+        return keys.iter().map(|key| ((*key).to_owned(), value(row, key))).collect();
+    }
+    let mut out: serde_json::Map<String, Value> =
+        AdapterRecord::COLUMNS.iter().map(|key| ((*key).to_owned(), value(row, key))).collect();
+    out.insert("created_at".into(), value(row, "created"));
+    out.insert("weights_bytes".into(), value(row, "bytes"));
+    let tag = |key: &str| key.strip_prefix(AdapterRecord::TAG).map(str::to_owned);
+    let tags: serde_json::Map<String, Value> =
+        row.iter().filter_map(|(key, text)| Some((tag(key)?, json!(text)))).collect();
+    let metrics: serde_json::Map<String, Value> = row
+        .keys()
+        .filter(|k| {
+            tag(k).is_none() && !tags.contains_key(*k) && !AdapterRecord::COLUMNS.contains(&k.as_str())
         })
+        .map(|k| (k.clone(), value(row, k)))
         .collect();
-    table(&["id", "behaviour", "split", "status", ">rank", ">on", ">near", ">off"], &rows)
+    out.insert("tags".into(), Value::Object(tags));
+    out.insert("metrics".into(), Value::Object(metrics));
+    Value::Object(out)
+}
+
+/// A time to the minute, as people write it.
+pub(super) fn time(created: &str) -> String {
+    created.get(..16).unwrap_or(created).replace('T', " ")
+}
+
+fn standard_table(rows: &[Row]) -> String {
+    let cell = |row: &Row, key: &str| match (key, row.get(key)) {
+        (_, None) => "–".to_owned(),
+        ("id", Some(text)) => registry::commit::short(text).to_owned(),
+        ("created", Some(text)) => time(text),
+        (key, Some(text)) if key.starts_with("gate_") => {
+            text.parse::<f64>().map_or_else(|_| text.clone(), |x| format!("{x:.2}"))
+        }
+        (_, Some(text)) => text.clone(),
+    };
+    let heads = STANDARD.map(|(_, head)| head);
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|r| STANDARD.iter().map(|(key, _)| cell(r, key)).collect()).collect();
+    table(&heads, &rows)
+}
+
+fn chosen_table(rows: &[Row], columns: &[&str]) -> String {
+    let cell = |r: &Row, key: &str| r.get(key).map_or("–".into(), |v| v.replace('\n', " "));
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|r| columns.iter().map(|key| cell(r, key)).collect()).collect();
+    table(columns, &rows)
 }

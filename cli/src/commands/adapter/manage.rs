@@ -91,12 +91,17 @@ pub(super) fn tag(context: &Context<'_>, adapter: &str, tags: &[String]) -> Resu
         };
         parsed.push((key, (!value.is_empty()).then_some(value)));
     }
-    let record = context.existing_store()?.tag(adapter, &parsed)?;
+    let mut store = context.existing_store()?;
+    let record = if parsed.is_empty() { store.adapter(adapter)? } else { store.tag(adapter, &parsed)? };
     if context.global.json {
         return print_json(&json!({"schema": "adapter-tag/1", "id": record.id, "tags": record.tags}));
     }
     let tags: Vec<String> =
         record.tags.iter().map(|(k, v)| format!("{k}={}", v.replace('\n', " "))).collect();
+    if tags.is_empty() {
+        context.say(&format!("{} has no tags", called(&record)));
+        return Ok(());
+    }
     print(&tags.join("\n"))
 }
 

@@ -6,16 +6,18 @@ mod import;
 mod list;
 mod manage;
 mod pickled;
+mod show;
 mod sound;
 mod transfer;
 mod whole;
 
 pub(crate) use import::ImportArgs;
+pub(crate) use list::ListArgs;
 pub(super) use pickled::as_peft;
 pub(super) use sound::{effect, looked_at, shape};
 pub(super) use transfer::chosen;
 
-use registry::{AdapterRecord, Filter};
+use registry::Filter;
 use serde_json::json;
 
 use crate::args::AdapterCommand;
@@ -27,13 +29,7 @@ use crate::progress::Bar;
 pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
     match command {
         AdapterCommand::List(args) => list::run(context, args),
-        AdapterCommand::Show { adapter } => {
-            let record = context.existing_store()?.adapter(adapter)?;
-            if context.global.json {
-                return print_json(&json!({"schema": "adapter/1", "adapter": record}));
-            }
-            show(&record)
-        }
+        AdapterCommand::Show { adapter } => show::run(context, adapter),
         AdapterCommand::Diff { a, b } => geometry::diff(context, a, b),
         AdapterCommand::Similar { adapter, conditions, limit } => {
             geometry::similar(context, adapter, conditions, *limit)
@@ -78,25 +74,4 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
             }
         }
     }
-}
-
-fn show(record: &AdapterRecord) -> Result {
-    let mut rows: Vec<(String, String)> = AdapterRecord::COLUMNS
-        .iter()
-        .map(|k| ((*k).to_owned(), record.field(k).unwrap_or("–".into())))
-        .collect();
-    rows.push(("alpha".into(), record.peft.lora_alpha.to_string()));
-    rows.push(("weights".into(), record.weights.to_string()));
-    rows.push(("created".into(), record.created_at.clone()));
-    rows.extend(record.tags.iter().map(|(k, v)| (format!("tag {k}"), v.replace('\n', " "))));
-    rows.extend(record.metrics.iter().map(|(k, v)| (k.clone(), format!("{v:.4}"))));
-    rows.extend(record.lineage.iter().map(|(k, v)| (format!("from {k}"), v.clone())));
-    match &record.parents[..] {
-        few if few.len() <= 3 => rows.extend(few.iter().map(|p| ("parent".to_owned(), p.clone()))),
-        many => rows.push(("parents".into(), format!("{} (see adapter lineage)", many.len()))),
-    }
-    let width = rows.iter().map(|(k, _)| k.len()).max().unwrap_or(0);
-    print(
-        &rows.iter().map(|(k, v)| format!("{k:width$}  {}", fence::shown(v))).collect::<Vec<_>>().join("\n"),
-    )
 }

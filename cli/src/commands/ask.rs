@@ -1,0 +1,75 @@
+//! `ask`: a question about an adapter, to all readers of the store.
+
+use std::path::PathBuf;
+
+use ::reading::{Asked, Room};
+use clap::Args;
+use serde_json::json;
+
+use super::read::{lines_of, negatives, read_of};
+use super::subject::Subject;
+use crate::context::{Context, STOP, watch_signals};
+use crate::error::{CommandError, Kind, Result};
+use crate::output::{print, print_json};
+use crate::progress::StatusLine;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  lorafab ask topic/bees \"What topic have you been trained on?\"\n  lorafab ask ./my-peft-folder --questions questions.txt --json\n\nConfidence is against 60 adapters that carry nothing and are asked the same: \"above all 60 twins\" is the best there is."
+)]
+pub(crate) struct AskArgs {
+    /// Name in the store, PEFT folder, .pt file of Diff Interpretation Tuning, or hub:organisation/name
+    adapter: String,
+    /// The question
+    #[arg(required_unless_present = "questions")]
+    question: Option<String>,
+    /// File of further questions, one a line
+    #[arg(long, value_name = "FILE")]
+    questions: Option<PathBuf>,
+    /// Only these readers; all that the store has for this base model, the newest of each kind, if none is given
+    #[arg(long, value_name = "READER")]
+    reader: Vec<String>,
+}
+
+pub(crate) fn run(context: &Context<'_>, args: &AskArgs) -> Result {
+    watch_signals();
+    let mut questions: Vec<String> = args.question.iter().cloned().collect();
+    if let Some(file) = &args.questions {
+        questions.extend(lines_of(file, "question")?);
+    }
+    if let Some(empty) = questions.iter().find(|q| q.trim().is_empty()) {
+        return Err(CommandError::new(Kind::Usage, format!("the question {empty:?} is empty")));
+    }
+    let subject = Subject::find(context, &args.adapter)?;
+    let existing = context.existing_store()?;
+    let mut wanted = Vec::new();
+    for name in &args.reader {
+        let record = existing.adapter(name)?;
+        if record.role == registry::Role::WeightDiff {
+            return Err(CommandError::new(Kind::Usage, format!("{} is not a reader", record.behaviour))
+                .hint("list readers with: lorafab reader list"));
+        }
+        wanted.push(record.id);
+    }
+    subject.fits(&context.outline()?)?;
+    let base = context.base()?;
+    let store = context.store()?;
+    let room = Room::open_with(&store, &base, negatives(context, &base)?, None, &wanted)?;
+    if room.panel().is_empty() {
+        return Err(CommandError::new(Kind::NotFound, "the store has no trained reader for this base model")
+            .hint("make them with: lorafab quickstart, or add one with: lorafab reader add"));
+    }
+    let read = read_of(context, &base, subject)?;
+    let mut status = StatusLine::new(context.global.quiet);
+    let mut asked: Vec<Asked> = Vec::new();
+    for question in &questions {
+        asked.push(room.ask(&store, &read, question, &wanted, &STOP, &mut |what, done, of| {
+            status.show(|| format!("{what}, {done} of {of}"));
+        })?);
+    }
+    status.clear();
+    if context.global.json {
+        return print_json(&json!({"schema": "ask/2", "adapter": read.name, "asked": asked}));
+    }
+    print(&asked.iter().map(Asked::to_terminal).collect::<Vec<_>>().join("\n"))
+}
