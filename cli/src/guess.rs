@@ -70,7 +70,9 @@ const GUESSES: &[(&str, &[&str], Means)] = &[
     (
         "",
         &["query", "question", "interpret", "explain", "reading"],
-        Is("an adapter is read with: lorafab read ADAPTER; its readers are asked with: lorafab ask ADAPTER QUESTION"),
+        Is(
+            "an adapter is read with: lorafab read ADAPTER; its readers are asked with: lorafab ask ADAPTER QUESTION",
+        ),
     ),
     (
         "",

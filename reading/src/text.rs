@@ -13,7 +13,8 @@ pub(crate) fn wrapped(text: &str, first: &str, indent: usize) -> String {
     let mut out = String::new();
     let mut line = first.to_owned();
     let mut empty = true;
-    for word in text.split_whitespace() {
+    // What a terminal would act on is shown as an escape, whose width counts.
+    for word in fence::shown(text).split_whitespace() {
         let word = cut(word, WIDE - indent);
         if !empty && line.chars().count() + 1 + word.chars().count() > WIDE {
             let _ = writeln!(out, "{}", line.trim_end());
@@ -31,8 +32,9 @@ pub(crate) fn wrapped(text: &str, first: &str, indent: usize) -> String {
 }
 
 fn cut(text: &str, most: usize) -> String {
+    let text = fence::shown(text);
     if text.chars().count() <= most {
-        return text.to_owned();
+        return text.into_owned();
     }
     text.chars().take(most.saturating_sub(3)).collect::<String>() + "..."
 }
