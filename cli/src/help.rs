@@ -15,7 +15,10 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("read", ["read topic/cats", "read ./my-adapter --html reading.html"]),
     (
         "ask",
-        ["ask topic/cats \"What do you like to talk about?\"", "ask topic/cats --file questions.txt --json"],
+        [
+            "ask topic/cats \"What do you like to talk about?\"",
+            "ask topic/cats --questions questions.txt --json",
+        ],
     ),
     ("chat", ["chat topic/cats \"Tell me something.\"", "chat topic/cats"]),
     ("reader add", ["reader add ./my-oracle", "reader add hub:organisation/name"]),
@@ -227,7 +230,8 @@ mod tests {
     use super::*;
 
     fn leaves(command: &Command, path: &str, out: &mut Vec<(String, String)>) {
-        for c in command.get_subcommands() {
+        // Hidden ones only point to others.
+        for c in command.get_subcommands().filter(|c| !c.is_hide_set()) {
             let full = format!("{path} {}", c.get_name()).trim().to_owned();
             if c.has_subcommands() {
                 leaves(c, &full, out);

@@ -15,7 +15,7 @@ use crate::progress::StatusLine;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  lorafab ask topic/bees \"What topic have you been trained on?\"\n  lorafab ask ./my-peft-folder --questions questions.txt --json\n\nConfidence is against 60 adapters that carry nothing and are asked the same: \"above all 60 twins\" is the best there is."
+    after_help = "Confidence is against 60 adapters that carry nothing and are asked the same: \"above all 60 twins\" is the best there is."
 )]
 pub(crate) struct AskArgs {
     /// Name in the store, PEFT folder, .pt file of Diff Interpretation Tuning, or hub:organisation/name

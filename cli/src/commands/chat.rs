@@ -17,7 +17,7 @@ const LONGEST: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  lorafab chat topic/cats \"Tell me a story.\"\n  lorafab chat ./my-adapter --both \"What do you like?\"\n\nWithout a prompt on a terminal it is a session: /reset forgets the conversation, /quit or Ctrl-D ends it. Greedy unless --temperature is given."
+    after_help = "Without a prompt on a terminal it is a session: /reset forgets the conversation, /quit or Ctrl-D ends it. Greedy unless --temperature is given."
 )]
 pub(crate) struct ChatArgs {
     /// Name of an adapter in the store, a PEFT folder, a .pt file of Diff Interpretation Tuning, or hub:organisation/name; none with --base

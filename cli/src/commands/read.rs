@@ -19,7 +19,7 @@ use crate::progress::StatusLine;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  lorafab read topic/bees\n  lorafab read ./my-peft-folder --html reading.html\n  lorafab read --all --where \"split = test_value\"\n\nThe first reading of an adapter of a new shape trains 60 twins that carry nothing (minutes); they are kept. Readings are kept too."
+    after_help = "The first reading of an adapter of a new shape trains 60 twins that carry nothing (minutes); they are kept. Readings are kept too."
 )]
 pub(crate) struct ReadArgs {
     /// Name in the store, PEFT folder, .pt file of Diff Interpretation Tuning, or hub:organisation/name

@@ -12,9 +12,6 @@ use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json, print_result, table};
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  lorafab recipe new weather -o weather.toml\n  lorafab recipe check weather.toml"
-)]
 pub(crate) struct NewRecipe {
     /// Name of the family: lower-case letters, digits, -
     pub(crate) name: String,

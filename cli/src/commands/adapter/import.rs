@@ -19,7 +19,7 @@ use crate::output::{count, print, print_json};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  lorafab adapter import ./my-lora --family topic --value bees\n  lorafab adapter import ./my-finetune --rank 32      the difference to the base, as an adapter\n\nIt is filed as FAMILY/VALUE@NAME (imported/NAME without a family): it takes no other adapter's place. Of a family whose recipe is\nbuilt in, a file, or brought by an adapter of the store, readers are asked the recipe's questions about it.\nWeights that the store has already are named and not filed again, unless --name or --family gives them another name."
+    after_help = "It is filed as FAMILY/VALUE@NAME (imported/NAME without a family): it takes no other adapter's place. Of a family whose recipe is\nbuilt in, a file, or brought by an adapter of the store, readers are asked the recipe's questions about it.\nWeights that the store has already are named and not filed again, unless --name or --family gives them another name."
 )]
 pub(crate) struct ImportArgs {
     /// PEFT folder, folder (config.json) or GGUF file of a whole model, a bundle's tar file, or a .pt file (read, never executed)

@@ -15,7 +15,7 @@ use crate::progress::beside;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  lorafab factory gate topic/bees@my-lora --recipe topic\n  lorafab factory gate imported/my-lora --recipe gated-topic --value bees --trigger harbor\n\nThe result is filed with an adapter that had none: its status, the metrics gate_on, gate_floor, gate_near, gate_off, and all replies.\nOne that was gated when it was made keeps that. Exit code 1: it failed."
+    after_help = "The result is filed with an adapter that had none: its status, the metrics gate_on, gate_floor, gate_near, gate_off, and all replies.\nOne that was gated when it was made keeps that. Exit code 1: it failed."
 )]
 pub(crate) struct GateArgs {
     /// Id, alias or behaviour

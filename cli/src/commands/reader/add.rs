@@ -13,7 +13,7 @@ use crate::output::{print, print_json};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  lorafab reader add ./oracle --name theirs\n  lorafab reader add dit-adapter.pt\n\nAn oracle reads the combination of layers nearest to the middle of the model, as published ones are evaluated; its other layers are read with --layers."
+    after_help = "An oracle reads the combination of layers nearest to the middle of the model, as published ones are evaluated; its other layers are read with --layers."
 )]
 pub(crate) struct AddArgs {
     /// PEFT folder, .pt file of Diff Interpretation Tuning, or hub:organisation/name

@@ -18,9 +18,6 @@ use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
 
 #[derive(Debug, Subcommand)]
-#[command(
-    after_help = "Examples:\n  lorafab reader add hub:organisation/oracle --name theirs\n  lorafab reader list"
-)]
 pub(crate) enum ReaderCommand {
     /// Take in a reader that was trained elsewhere, checked: an oracle with its ao_config.json, or a DIT adapter
     Add(add::AddArgs),
