@@ -478,7 +478,8 @@ mod tests {
         assert!(fails("topic/").contains("family, of 4 adapters"), "{}", fails("topic"));
         let many = fails("bees");
         assert!(
-            many.contains("rank 1, seed 1, created") && many.contains("rank 2, seed 2, created"),
+            many.contains("rank 1, alpha 1, seed 1, created")
+                && many.contains("rank 2, alpha 2, seed 2, created"),
             "{many}"
         );
         let many = fails("tea");

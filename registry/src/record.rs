@@ -271,8 +271,11 @@ impl AdapterRecord {
         Self::COLUMNS.into_iter().map(str::to_owned).chain(own).chain(tags)
     }
 
-    /// The seed of the work that made it, where its specification has one.
+    /// The seed of the work that made it: as a sweep gave it, else where its specification has one.
     fn seed(&self) -> Option<String> {
+        if let Some(given) = self.tags.get("seed") {
+            return Some(given.clone());
+        }
         let own = [&self.spec["seed"], &self.spec["behaviour"]["seed"]];
         own.into_iter().find(|v| v.is_number()).map(ToString::to_string)
     }

@@ -99,7 +99,10 @@ fn behaviour(record: &AdapterRecord, recipe: &Recipe, args: &GateArgs) -> Result
         );
     }
     let own = Some(&record.value).filter(|_| record.family == recipe.name);
-    let Some(value) = args.value.as_ref().or(own).or(record.tags.get("gate_value")) else {
+    // What an earlier gate asked for, if that was this recipe's.
+    let of_this = |by: &&String| by.split(' ').next() == Some(recipe.name.as_str());
+    let before = record.tags.get("gated_by").filter(of_this).and_then(|_| record.tags.get("gate_value"));
+    let Some(value) = args.value.as_ref().or(own).or(before) else {
         return wrong(
             format!("{}: which value of {} is it to show?", record.behaviour, recipe.name),
             "pass --value",
