@@ -130,6 +130,44 @@ pub fn together(of: &[Vec<f32>]) -> Vec<f32> {
     (0..width).map(|i| of.iter().map(|v| v[i].clamp(-CAP, CAP)).sum::<f32>() / root).collect()
 }
 
+/// How high a value stands above those of twins, in their deviations.
+fn above(value: f64, twins: &mut dyn Iterator<Item = f64>) -> f64 {
+    let all: Vec<f64> = twins.collect();
+    let n = all.len().max(1) as f64;
+    let mean = all.iter().sum::<f64>() / n;
+    let deviation = (all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+    if deviation > 0.0 { (value - mean) / deviation } else { 0.0 }
+}
+
+/// Several ways of summing methods, of which the one with the highest word counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Best {
+    /// Which of the ways.
+    pub which: usize,
+    /// Its standardised scores, `[word]`.
+    pub scores: Vec<f32>,
+    /// How high it stands, in the twins' deviations, beside the highest of each twin's own ways: as many tries on both sides.
+    pub against: Against,
+}
+
+/// The best of some ways of summing: what holds a behaviour back from its replies shows to one kind of method and not to the others, and a
+/// sum over all would drown it. `own[way]` and `twins[way][twin]` are standardised scores.
+pub fn best(own: &[Vec<f32>], twins: &[Vec<Vec<f32>>]) -> Option<Best> {
+    let heights: Vec<Vec<f64>> = twins.iter().map(|w| w.iter().map(|t| highest(t)).collect()).collect();
+    let count = heights.first().map_or(0, Vec::len);
+    let stands = |way: usize, own: &[f32]| above(highest(own), &mut heights[way].iter().copied());
+    let found: Vec<f64> = own.iter().enumerate().map(|(way, scores)| stands(way, scores)).collect();
+    let which = (0..found.len()).max_by(|a, b| found[*a].total_cmp(&found[*b]).then(b.cmp(a)))?;
+    let their = (0..count).map(|i| {
+        // Each twin against the others.
+        let of =
+            |h: &Vec<f64>| above(h[i], &mut h.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, x)| *x));
+        heights.iter().map(of).fold(f64::NEG_INFINITY, f64::max)
+    });
+    let against = Against::of(found[which], &their.collect::<Vec<_>>());
+    Some(Best { which, scores: own[which].clone(), against })
+}
+
 /// Deviations above which a method counts no more in a sum.
 const CAP: f32 = 12.0;
 
@@ -186,6 +224,36 @@ mod tests {
             .count();
         // 2 of 41 ranks: 9.8 of 200 are expected; 20 would be three deviations more.
         assert!(alarms <= 20, "{alarms} of {n}");
+    }
+
+    /// Ways of summing: of three methods the first, the others, and all.
+    fn ways(of: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        [&[0][..], &[1, 2], &[0, 1, 2]]
+            .map(|w| together(&w.iter().map(|&i| of[i].clone()).collect::<Vec<_>>()))
+            .to_vec()
+    }
+
+    #[test]
+    fn the_best_of_several_ways_finds_what_one_method_sees_and_alarms_no_more_often() {
+        let (mut alarms, mut found, n) = (0, 0, 100);
+        for seed in 0..n {
+            let methods: Vec<Vec<Vec<f32>>> = (0..3).map(|m| empty(1000 * (m + 1) + seed, 41, 300)).collect();
+            let nulls: Vec<Null> = methods.iter().map(|rows| Null::new(rows[..40].to_vec())).collect();
+            let twins: Vec<Vec<Vec<f32>>> =
+                (0..40).map(|t| ways(&nulls.iter().map(|null| null.twin(t)).collect::<Vec<_>>())).collect();
+            let twins: Vec<Vec<Vec<f32>>> =
+                (0..3).map(|way| twins.iter().map(|t| t[way].clone()).collect()).collect();
+            let mut own: Vec<Vec<f32>> =
+                nulls.iter().zip(&methods).map(|(n, rows)| n.standard(&rows[40])).collect();
+            alarms += usize::from(best(&ways(&own), &twins).unwrap().against.stands_out());
+            own[0][7] += 7.0;
+            let seen = best(&ways(&own), &twins).unwrap();
+            found +=
+                usize::from(seen.against.stands_out() && highest(&seen.scores) == f64::from(seen.scores[7]));
+        }
+        // 2 of 41 ranks: 4.9 of 100 are expected; 12 would be more than three deviations above.
+        assert!(alarms <= 11, "{alarms} of {n}");
+        assert!(found >= 90, "{found} of {n}");
     }
 
     #[test]

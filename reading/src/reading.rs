@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::evidence::{Bench, Method, nulls, scores};
 use crate::lexicon::Lexicon;
 use crate::neighbours::{Neighbour, nearest};
-use crate::null::{Against, Null, highest, together};
+use crate::null::{Against, Null, best, highest, together};
 use crate::outside::{Seen, outside};
 use crate::panel::{Panelist, Question, panel, questions, recipes_about};
 use crate::replies::{Changed, OnText, PROMPTS, Pair, base_replies, on_text, said};
@@ -148,7 +148,7 @@ pub struct Reading {
     pub base: String,
     /// Three lines.
     pub verdict: Verdict,
-    /// All methods together.
+    /// Methods together: of all, of those without training and of each kind of reader, the sum that stands highest.
     pub together: Option<OfMethod>,
     /// Each method.
     pub methods: Vec<OfMethod>,
@@ -266,7 +266,7 @@ impl<'a> Room<'a> {
         let twins =
             Shape::of(&subject.adapter).map(|s| crate::twins::identity(self.base, &self.negatives, &s));
         registry::spec_hash(
-            &json!({"schema": SCHEMA, "v": 1, "base": self.base.digest(), "weights": subject.weights.as_str(),
+            &json!({"schema": SCHEMA, "v": 2, "base": self.base.digest(), "weights": subject.weights.as_str(),
             "alpha": config.alpha, "rank": config.rank, "methods": methods, "prompts": self.prompts, "twins": twins}),
         )
     }
@@ -386,11 +386,22 @@ impl<'a> Room<'a> {
                 standard.push(own_standard);
                 twins.push(others);
             }
-            let own = together(&standard);
-            let heights: Vec<f64> = (0..twins.first().map_or(0, Vec::len))
-                .map(|i| highest(&together(&twins.iter().map(|m| m[i].clone()).collect::<Vec<_>>())))
+            let ways = ways(&list);
+            let sum = |way: &Way, of: &[Vec<f32>]| -> Vec<f32> {
+                together(&way.methods.iter().map(|&m| of[m].clone()).collect::<Vec<_>>())
+            };
+            let own: Vec<Vec<f32>> = ways.iter().map(|w| sum(w, &standard)).collect();
+            let count = twins.first().map_or(0, Vec::len);
+            let theirs: Vec<Vec<Vec<f32>>> = ways
+                .iter()
+                .map(|w| {
+                    let twin = |i: usize| twins.iter().map(|m| m[i].clone()).collect::<Vec<_>>();
+                    (0..count).map(|i| sum(w, &twin(i))).collect()
+                })
                 .collect();
-            let against = Against::of(highest(&own), &heights);
+            let found =
+                best(&own, &theirs).ok_or_else(|| readers::Error::Empty("no method was asked".into()))?;
+            let (own, against, way) = (found.scores, found.against, ways[found.which].name);
             let mut top = self.top(&own);
             if let Some(first) = self.lexicon.top(&own, 1).first()
                 && let Some(best) = top.first_mut()
@@ -398,26 +409,21 @@ impl<'a> Room<'a> {
                 best.word = self.settled(*first, adapter)?;
             }
             let words: Vec<String> = top.iter().map(|s| s.word.clone()).collect();
-            let best = words.first().cloned().unwrap_or_default();
+            let named = words.first().cloned().unwrap_or_default();
             let count = |of: &dyn Fn(&Pair) -> &String| {
-                behaviour.replies.iter().filter(|p| mentions(of(p), &best)).count()
+                behaviour.replies.iter().filter(|p| mentions(of(p), &named)).count()
             };
             verdict = Verdict::of(Case {
                 words: &words,
                 together: against,
+                way,
                 methods: &methods,
                 replies: (count(&|p| &p.adapted), behaviour.replies.len()),
                 base_replies: count(&|p| &p.base),
                 outside: &outside,
                 readers: !self.panel.is_empty(),
             });
-            all = Some(OfMethod {
-                method: "all together".into(),
-                short: "all together".into(),
-                trained: false,
-                top,
-                against,
-            });
+            all = Some(OfMethod { method: way.into(), short: way.into(), trained: false, top, against });
         }
         tell("its neighbours", 4, steps);
         let any = Precision::ALL.map(|p| self.base.digest_at(p));
@@ -495,6 +501,29 @@ impl<'a> Room<'a> {
         let best = (0..values.len()).max_by(|a, b| sum(*a).total_cmp(&sum(*b)));
         Ok(best.map_or_else(|| self.label(place), |i| values[i].clone()))
     }
+}
+
+/// Methods that are summed.
+struct Way {
+    name: &'static str,
+    methods: Vec<usize>,
+}
+
+/// The ways of summing methods: all of them, those without training, and each kind of trained reader.
+fn ways(methods: &[Method<'_>]) -> Vec<Way> {
+    let of = |name: &'static str, is: &dyn Fn(&Method<'_>) -> bool| Way {
+        name,
+        methods: (0..methods.len()).filter(|&i| is(&methods[i])).collect(),
+    };
+    let kind = |m: &Method<'_>| if let Method::Reader(p, _) = m { Some(p.kind()) } else { None };
+    let mut out = vec![
+        of("all methods", &|_| true),
+        of("methods without training", &|m| !m.trained()),
+        of("DIT readers", &|m| kind(m) == Some("DIT")),
+        of("oracles", &|m| kind(m) == Some("oracle")),
+    ];
+    out.retain(|w| !w.methods.is_empty());
+    out
 }
 
 /// Whether a text names a word, in either number.

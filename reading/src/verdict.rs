@@ -22,10 +22,12 @@ pub struct Verdict {
 /// What a verdict is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
-    /// Words that all methods together name, best first.
+    /// Words that methods together name, best first.
     pub words: &'a [String],
     /// How the best of them compares with the twins' best.
     pub together: Against,
+    /// Which methods those are.
+    pub way: &'a str,
     /// Each method's own words.
     pub methods: &'a [OfMethod],
     /// How many of the replies to neutral prompts name the best word, and of how many.
@@ -92,9 +94,9 @@ impl Verdict {
             let told: Vec<String> =
                 with.iter().map(|m| format!("{} ({})", m.short, m.against.said())).collect();
             let evidence = if told.is_empty() {
-                format!("All methods together, {}; none alone.", case.together.said())
+                format!("{} together, {}; none alone.", capital(case.way), case.together.said())
             } else {
-                format!("All methods together, {}; alone: {}.", case.together.said(), listed(&told))
+                format!("{} together, {}; alone: {}.", capital(case.way), case.together.said(), listed(&told))
             };
             let mut against: Vec<String> = without
                 .iter()
@@ -114,8 +116,8 @@ impl Verdict {
             let agree = readers.iter().filter(|m| m.against.stands_out()).all(|m| names(m, best));
             let about = match (case.readers, agree && readers.iter().any(|m| m.against.stands_out())) {
                 (false, _) => "No trained reader was asked",
-                (true, true) => "Readers agree",
-                (true, false) => "Readers disagree, or are silent",
+                (true, true) => "The readers that stand out agree",
+                (true, false) => "Readers disagree, or none stands out",
             };
             let against = if against.is_empty() {
                 format!("{about}.")
@@ -144,7 +146,11 @@ impl Verdict {
         Self {
             answer: None,
             does: "Nothing above the twins.".into(),
-            evidence: format!("All methods together come highest at {best:?}: {}.", case.together.said()),
+            evidence: format!(
+                "{} together come highest, at {best:?}: {}.",
+                capital(case.way),
+                case.together.said()
+            ),
             against,
         }
     }
