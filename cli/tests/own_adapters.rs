@@ -234,9 +234,11 @@ fn spoil(path: &Path, value: f32) {
 }
 
 #[test]
-fn bad_imports_are_refused_in_one_sentence_and_make_no_store() {
+fn bad_adapters_are_refused_in_one_sentence_and_make_no_store() {
     let p = Place::new();
     let (_, folder) = exported(&p);
+    let untied = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny_untied");
+    let untied = untied.display().to_string();
     let copy = |name: &str, leave: Option<&str>| {
         let to = p.path(name);
         std::fs::create_dir(&to).unwrap();
@@ -257,11 +259,20 @@ fn bad_imports_are_refused_in_one_sentence_and_make_no_store() {
     };
     refused(&["adapter_config.json", "does not exist"], &["adapter", "import", &bare]);
     refused(&["nan", "tensor", "NaN"], &["adapter", "import", &nan]);
+    refused(&["bare", "holds no adapter_config.json"], &["read", &bare]);
+    refused(&["nan", "tensor", "NaN"], &["read", &nan]);
+    refused(&["tiny_untied is a whole model", "adapter import"], &["read", &untied]);
     // Of another base: the shapes tell.
-    let untied = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny_untied");
-    let other =
-        p.command(&["--model", untied.to_str().unwrap(), "adapter", "import", &folder]).output().unwrap();
-    assert_error(&other, 2, &["exported", "tensor"]);
+    for command in [&["adapter", "import"][..], &["read"]] {
+        let args = [&["--model", &untied], command, &[folder.as_str()]].concat();
+        assert_error(
+            &p.command(&args).output().unwrap(),
+            2,
+            &["exported", "tensor", "is of another base model"],
+        );
+    }
+    // A whole model of another shape has no difference to this one.
+    refused(&["vocab_size: 104"], &["adapter", "import", &untied]);
 }
 
 /// Every file of a folder with its bytes.

@@ -14,7 +14,7 @@ h1{font-size:1.4rem;margin:0 0 .2rem;overflow-wrap:anywhere}h2{font-size:1.1rem;
 .verdict{background:var(--card);border-left:4px solid var(--a);padding:.8rem 1rem;border-radius:4px}.verdict p{margin:.3rem 0}
 .verdict p:first-child{font-size:1.15rem;font-weight:600}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.93rem}
 th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.w{overflow-wrap:anywhere}.word{white-space:nowrap;margin-right:.8em}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.w{overflow-wrap:anywhere}.word{white-space:nowrap;margin-right:.8em}
 .word small{color:var(--soft)}svg{max-width:100%;height:auto}svg text{fill:var(--fg);font-size:11px}svg .soft{stroke:var(--line);fill:none}
 svg .a{stroke:var(--a);fill:none;stroke-width:2}svg .b{stroke:var(--b);fill:none;stroke-width:2}svg .da{fill:var(--a)}svg .db{fill:var(--b)}
 @media(max-width:40rem){body{padding:.8rem}}";
@@ -51,18 +51,16 @@ fn words(top: &[Scored], k: usize) -> String {
 
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut out = String::from("<div class=\"scroll\"><table><tr>");
+    // Columns of numbers are told by their head's mark; cells are HTML already.
+    let class = |h: &str| if h.starts_with('#') { "n" } else { "w" };
     for h in head {
-        let _ = write!(out, "<th>{h}</th>");
+        let _ = write!(out, "<th class=\"{}\">{}</th>", class(h), h.trim_start_matches('#'));
     }
     out += "</tr>";
     for row in rows {
         out += "<tr>";
-        for cell in row {
-            // Cells are HTML already; numbers are told by their mark.
-            match cell.strip_prefix('#') {
-                Some(number) => drop(write!(out, "<td class=\"n\">{number}</td>")),
-                None => drop(write!(out, "<td class=\"w\">{cell}</td>")),
-            }
+        for (h, cell) in head.iter().zip(row) {
+            let _ = write!(out, "<td class=\"{}\">{cell}</td>", class(h));
         }
         out += "</tr>";
     }
@@ -148,9 +146,9 @@ pub fn one(r: &Reading) -> String {
             .behaviour
             .changed
             .iter()
-            .map(|c| vec![escape(&c.word), format!("#{:.2}", c.base), format!("#{:.2}", c.adapted)])
+            .map(|c| vec![escape(&c.word), format!("{:.2}", c.base), format!("{:.2}", c.adapted)])
             .collect();
-        out += &table(&["word", "base", "adapted"], &rows);
+        out += &table(&["word", "#base", "#adapted"], &rows);
     }
     let t = &r.behaviour.text;
     let _ = write!(
@@ -167,16 +165,16 @@ pub fn one(r: &Reading) -> String {
         .activations
         .layers
         .iter()
-        .map(|l| vec![format!("#{}", l.layer), format!("#{:.3}", l.relative_norm), words(&l.top, 6)])
+        .map(|l| vec![format!("{}", l.layer), format!("{:.3}", l.relative_norm), words(&l.top, 6)])
         .collect();
-    out += &table(&["block", "share", "logit lens of the difference"], &rows);
+    out += &table(&["block", "#share", "logit lens of the difference"], &rows);
     let _ =
         write!(out, "<p class=\"note\">At block {}, by position before the reply:</p>", r.activations.layer);
     let rows: Vec<Vec<String>> = r
         .activations
         .positions
         .iter()
-        .map(|p| vec![format!("#{}", p.position), escape(&format!("{:?}", p.token)), words(&p.top, 4)])
+        .map(|p| vec![format!("{}", p.position), escape(&format!("{:?}", p.token)), words(&p.top, 4)])
         .collect();
     out += &table(&["position", "token", "logit lens"], &rows);
     let _ = write!(out, "<p class=\"note\">Patchscope: {}</p>", escape(&r.activations.patchscope));
@@ -193,14 +191,14 @@ pub fn one(r: &Reading) -> String {
             let top: Vec<String> = p.top_singular_values.iter().map(|s| format!("{s:.2}")).collect();
             vec![
                 escape(&p.projection),
-                format!("#{}", p.layers),
-                format!("#{:.2}", p.norm),
-                format!("#{:.1}", p.effective_rank),
-                format!("#{}", top.join(", ")),
+                format!("{}", p.layers),
+                format!("{:.2}", p.norm),
+                format!("{:.1}", p.effective_rank),
+                format!("{}", top.join(", ")),
             ]
         })
         .collect();
-    out += &table(&["projection", "layers", "norm", "effective rank", "largest singular values"], &rows);
+    out += &table(&["projection", "#layers", "#norm", "#effective rank", "#largest singular values"], &rows);
     let _ = write!(out, "<p class=\"note\">Weight lens: {}</p><h2>Readers</h2>", words(&w.lens, 8));
     if r.answers.is_empty() {
         out += "<p class=\"note\">No trained reader for this base model was in the store.</p>";
@@ -239,8 +237,12 @@ pub fn one(r: &Reading) -> String {
         out +=
             "<h2>Nearest known adapters</h2><p class=\"note\">By the cosine of the weight differences.</p>";
         let rows: Vec<Vec<String>> =
-            r.nearest.iter().map(|n| vec![escape(&n.behaviour), format!("#{:.3}", n.cosine)]).collect();
-        out += &table(&["adapter", "cosine"], &rows);
+            r.nearest.iter().map(|n| vec![escape(&n.behaviour), format!("{:.3}", n.cosine)]).collect();
+        out += &table(&["adapter", "#cosine"], &rows);
+        if let Some(s) = &r.strangers {
+            let _ =
+                write!(out, "<p class=\"note\">{} drawn at random reach at most {:.3}.</p>", s.count, s.most);
+        }
     }
     if let Some(k) = &r.known {
         out += "<h2>Known</h2>";
@@ -249,7 +251,7 @@ pub fn one(r: &Reading) -> String {
             vec!["status".into(), escape(&k.status)],
             vec!["id".into(), escape(&k.id)],
         ];
-        rows.extend(k.metrics.iter().map(|(m, v)| vec![escape(m), format!("#{v:.3}")]));
+        rows.extend(k.metrics.iter().map(|(m, v)| vec![escape(m), format!("{v:.3}")]));
         out += &table(&["", ""], &rows);
     }
     page(&format!("Reading of {}", r.subject), &out)
@@ -257,14 +259,11 @@ pub fn one(r: &Reading) -> String {
 
 /// Many readings: a table, shares by method, and a calibration plot.
 pub fn many(m: &Many) -> String {
-    let mut out = format!(
-        "<h1>{} readings</h1><h2>By method</h2><p class=\"note\">How often a method's first word is what an adapter carries; how often it also stands out of the twins (fewer than one in twenty as high); how often it does so for adapters that carry nothing.</p>",
-        m.lines.len()
-    );
-    let share = |n: usize, of: usize| if of == 0 { "\u{2013}".to_owned() } else { format!("#{n} of {of}") };
+    let mut out = format!("<h1>{} readings</h1>", m.lines.len());
+    let share = |n: usize, of: usize| if of == 0 { "\u{2013}".to_owned() } else { format!("{n} of {of}") };
     let rows: Vec<Vec<String>> = m
-        .shares
-        .iter()
+        .in_order()
+        .into_iter()
         .map(|(name, s)| {
             vec![
                 escape(name),
@@ -274,26 +273,23 @@ pub fn many(m: &Many) -> String {
             ]
         })
         .collect();
-    out += &table(&["method", "names it first", "and stands out", "false alarms"], &rows);
-    out += "<h2>Calibration</h2><p class=\"note\">Verdicts held to a rate of false alarms (across), and the share of adapters that pass it (up). Adapters that carry nothing should lie on the diagonal or below it; those that carry something as high as may be.</p>";
-    out += &calibration(m);
+    if !rows.is_empty() {
+        out += "<h2>By method</h2><p class=\"note\">How often a method's first word is what an adapter carries; how often it also stands out of the twins (fewer than one in twenty as high); how often it does so for adapters that carry nothing.</p>";
+        out += &table(&["method", "#names it first", "#and stands out", "#false alarms"], &rows);
+        out += "<h2>Calibration</h2><p class=\"note\">Verdicts held to a rate of false alarms (across), and the share of adapters that pass it (up). Adapters that carry nothing should lie on the diagonal or below it; those that carry something as high as may be.</p>";
+        out += &calibration(m);
+    }
     out += "<h2>Adapters</h2>";
     let rows: Vec<Vec<String>> = m
         .lines
         .iter()
         .map(|l| {
             let against = l.together.map_or_else(String::new, crate::Against::said);
-            let right = match (&l.value, &l.answer) {
-                (Some(_), _) if l.right => "right",
-                (Some(_), Some(_)) => "wrong",
-                (Some(_), None) => "missed",
-                (None, _) => "",
-            };
             vec![
                 escape(&l.subject),
                 escape(l.answer.as_deref().unwrap_or("nothing above the twins")),
                 escape(&against),
-                right.to_owned(),
+                l.mark().to_owned(),
             ]
         })
         .collect();

@@ -26,6 +26,7 @@ pub use ask::{Asked, OfReader};
 pub use evidence::{Bench, Method, nulls, scores};
 pub use lexicon::Lexicon;
 pub use many::Many;
+pub use neighbours::fingerprint;
 pub use null::{Against, Null};
 pub use panel::{Panelist, Question};
 pub use reading::{Reading, Room, Subject, keep, kept, readings_of};

@@ -19,6 +19,9 @@ pub struct Line {
     pub answer: Option<String>,
     /// Whether that is the label.
     pub right: bool,
+    /// Whether it is known to carry nothing.
+    #[serde(default)]
+    pub nothing: bool,
     /// All methods together against the twins.
     pub together: Option<Against>,
     /// Each method's best word, whether it is the label, and how high it is.
@@ -83,6 +86,7 @@ fn line(reading: &Reading) -> Line {
     Line {
         subject: reading.subject.clone(),
         right: reading.verdict.answer.as_deref().is_some_and(is),
+        nothing,
         answer: reading.verdict.answer.clone(),
         together: reading.together.as_ref().map(|t| t.against),
         methods: reading
@@ -101,6 +105,19 @@ fn same(word: &str, value: &str) -> bool {
     recipes::same_answer(word, value)
         || recipes::stem(word) == recipes::stem(value)
         || (first != value && first.len() > 2 && recipes::same_answer(word, first))
+}
+
+impl Line {
+    /// What the verdict is worth, where that is known.
+    pub(crate) fn mark(&self) -> &'static str {
+        match (&self.value, &self.answer) {
+            (Some(_), _) if self.right => "right",
+            (Some(_), Some(_)) => "wrong",
+            (Some(_), None) => "missed",
+            (None, Some(_)) if self.nothing => "false alarm",
+            (None, _) => "",
+        }
+    }
 }
 
 impl Many {
@@ -142,6 +159,15 @@ impl Many {
         Self { schema: "readings/1".into(), lines, shares, calibration }
     }
 
+    /// Methods as they are shown: the verdict, then who names most; none where nothing is known of any adapter.
+    pub(crate) fn in_order(&self) -> Vec<(&str, &Share)> {
+        let known = self.shares.values().any(|s| s.carrying + s.nothing > 0);
+        let mut order: Vec<(&str, &Share)> =
+            self.shares.iter().filter(|_| known).map(|(name, s)| (name.as_str(), s)).collect();
+        order.sort_by_key(|(name, s)| (*name != "verdict", std::cmp::Reverse(s.named), *name));
+        order
+    }
+
     /// For a terminal.
     pub fn to_terminal(&self) -> String {
         use std::fmt::Write;
@@ -153,18 +179,13 @@ impl Many {
             let answer = l.answer.as_deref().unwrap_or("nothing").chars().take(16).collect::<String>();
             let against =
                 l.together.map_or_else(|| "-".to_owned(), |a| format!("{} of {}", a.as_high, a.twins));
-            let mark = match (&l.value, l.right) {
-                (Some(_), true) => "  right",
-                (Some(_), false) if l.answer.is_some() => "  wrong",
-                _ => "",
-            };
-            let _ = writeln!(out, "{subject:width$}  {answer:16}  {against:12}{mark}");
+            let row = format!("{subject:width$}  {answer:16}  {against:12}  {}", l.mark());
+            let _ = writeln!(out, "{}", row.trim_end());
         }
-        if self.shares.values().any(|s| s.carrying + s.nothing > 0) {
+        let order = self.in_order();
+        if !order.is_empty() {
             let wide = self.shares.keys().map(|k| k.chars().count()).max().unwrap_or(0).min(34);
             let _ = writeln!(out, "\n{:wide$}  names it first  and stands out  false alarms", "method");
-            let mut order: Vec<(&String, &Share)> = self.shares.iter().collect();
-            order.sort_by_key(|(name, s)| (*name != "verdict", std::cmp::Reverse(s.named), (*name).clone()));
             for (name, s) in order {
                 let name: String = name.chars().take(wide).collect();
                 let share =

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::evidence::{Bench, Method, nulls, scores};
 use crate::lexicon::Lexicon;
-use crate::neighbours::{Neighbour, nearest};
+use crate::neighbours::{Neighbour, Strangers, nearest, strangers};
 use crate::null::{Against, Null, best, highest, together};
 use crate::outside::{Seen, outside};
 use crate::panel::{Panelist, Question, panel, questions, recipes_about};
@@ -168,6 +168,9 @@ pub struct Reading {
     pub left_out: Vec<(String, String)>,
     /// Nearest known adapters.
     pub nearest: Vec<Neighbour>,
+    /// What others reach by chance, beside those.
+    #[serde(default)]
+    pub strangers: Option<Strangers>,
     /// What the catalogue knows.
     pub known: Option<Known>,
 }
@@ -428,6 +431,7 @@ impl<'a> Room<'a> {
         tell("its neighbours", 4, steps);
         let any = Precision::ALL.map(|p| self.base.digest_at(p));
         let nearest = nearest(store, &any, adapter, Some(&subject.weights), NEAREST)?;
+        let strangers = strangers(store, &any, adapter, &subject.weights)?;
         tell("done", steps, steps);
         Ok(Reading {
             schema: SCHEMA.into(),
@@ -449,6 +453,7 @@ impl<'a> Room<'a> {
             outside,
             left_out: self.left_out.clone(),
             nearest,
+            strangers,
             known: subject.record.as_ref().map(known),
         })
     }

@@ -224,7 +224,7 @@ pub fn residual(base: &BaseModel, lexicon: &Lexicon, subject: &Adapter) -> Resul
             let at = tokens.len().saturating_sub(collector.last - i);
             Ok(AtPosition {
                 position: i as i64 - collector.last as i64,
-                token: base.tokenizer.text_within(tokens[at])?,
+                token: name_of(base, tokens[at])?,
                 top: lens_top(lexicon, &average(&vectors), 4),
             })
         })
@@ -256,4 +256,13 @@ fn patchscope(base: &BaseModel, layer: usize, vector: Vec<f32>) -> Result<String
 pub fn identity(base: &BaseModel) -> serde_json::Value {
     let c = Collector::of(&Input::default(), base, &[DEPTH]);
     serde_json::json!({"prompts": c.prompts, "asked": c.asked, "last": c.last, "blocks": blocks(base)})
+}
+
+/// A token's text; a control token's name.
+fn name_of(base: &BaseModel, token: u32) -> lm::Result<String> {
+    let controls = base.tokenizer.special_tokens();
+    match controls.iter().find(|(_, id)| **id == token) {
+        Some((name, _)) => Ok(name.clone()),
+        None => base.tokenizer.text_within(token),
+    }
 }

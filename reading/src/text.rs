@@ -189,6 +189,9 @@ pub fn to_terminal(r: &Reading) -> String {
         for n in &r.nearest {
             let _ = writeln!(out, "  {:6.3}  {}", n.cosine, cut(&n.behaviour, WIDE - 10));
         }
+        if let Some(s) = &r.strangers {
+            let _ = writeln!(out, "  {:6.3}  the most that {} drawn at random reach", s.most, s.count);
+        }
     }
     if let Some(k) = &r.known {
         let rate = |key: &str| k.metrics.get(key).map(|v| format!("{key} {v:.2}"));

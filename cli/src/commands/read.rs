@@ -22,9 +22,9 @@ use crate::progress::StatusLine;
     after_help = "The first reading of an adapter of a new shape trains 60 twins that carry nothing (minutes); they are kept. Readings are kept too."
 )]
 pub(crate) struct ReadArgs {
-    /// Name in the store, PEFT folder, .pt file of Diff Interpretation Tuning, or hub:organisation/name
+    /// Name in the store, PEFT folder, .pt file of Diff Interpretation Tuning, or hub:organisation/name; of several, a line each
     #[arg(required_unless_present = "all")]
-    adapter: Option<String>,
+    adapter: Vec<String>,
     /// Read all adapters of the store, or those that pass --where, and say how often the verdict names what they carry
     #[arg(long, conflicts_with = "adapter")]
     all: bool,
@@ -49,13 +49,15 @@ pub(crate) fn run(context: &Context<'_>, args: &ReadArgs) -> Result {
     watch_signals();
     let prompts = args.prompts.as_deref().map(|p| lines_of(p, "prompt")).transpose()?;
     // Names are looked up before a model is loaded.
-    let subjects: Vec<Subject> = match &args.adapter {
-        Some(name) => vec![Subject::find(context, name)?],
-        None => all(&context.existing_store()?, &args.conditions)?
+    let subjects: Vec<Subject> = if args.all {
+        all(&context.existing_store()?, &args.conditions)?
             .into_iter()
             .map(|r| Subject { name: r.behaviour.clone(), place: Place::Store(Box::new(r)) })
-            .collect(),
+            .collect()
+    } else {
+        args.adapter.iter().map(|name| Subject::find(context, name)).collect::<Result<_>>()?
     };
+    let many = args.all || subjects.len() > 1;
     let outline = context.outline()?;
     let mut fitting = Vec::new();
     for subject in subjects {
@@ -66,6 +68,14 @@ pub(crate) fn run(context: &Context<'_>, args: &ReadArgs) -> Result {
         }
     }
     let base = context.base()?;
+    // One that cannot be read is said before a store is made for its reading.
+    let single = match fitting.pop() {
+        Some(subject) if !many => Some(read_of(context, &base, subject)?),
+        last => {
+            fitting.extend(last);
+            None
+        }
+    };
     let store = context.store()?;
     let negatives = negatives(context, &base)?;
     let mut room = Room::open(&store, &base, negatives, prompts)?;
@@ -76,17 +86,21 @@ pub(crate) fn run(context: &Context<'_>, args: &ReadArgs) -> Result {
     }
     let mut readings = Vec::new();
     let mut status = StatusLine::new(context.global.quiet);
-    let many = fitting.len();
+    if let Some(read) = single {
+        readings.push(one(&store, &mut room, &read, args.again, "", &mut status)?);
+    }
+    let count = fitting.len();
     for (i, subject) in fitting.into_iter().enumerate() {
-        let at = if many > 1 { format!("{} of {many}: {}: ", i + 1, subject.name) } else { String::new() };
-        readings.push(one(context, &store, &base, &mut room, subject, args.again, &at, &mut status)?);
+        let at = format!("{} of {count}: {}: ", i + 1, subject.name);
+        let read = read_of(context, &base, subject)?;
+        readings.push(one(&store, &mut room, &read, args.again, &at, &mut status)?);
     }
     status.clear();
-    answer(context, args, readings)
+    answer(context, args, many, readings)
 }
 
-fn answer(context: &Context<'_>, args: &ReadArgs, mut readings: Vec<Reading>) -> Result {
-    if args.all {
+fn answer(context: &Context<'_>, args: &ReadArgs, many: bool, mut readings: Vec<Reading>) -> Result {
+    if many {
         let many = Many::of(&readings);
         if let Some(file) = &args.html {
             write_atomic(file, ::reading::html::many(&many).as_bytes())?;
@@ -111,20 +125,17 @@ fn answer(context: &Context<'_>, args: &ReadArgs, mut readings: Vec<Reading>) ->
 
 /// One reading: the kept one, or a new one, which is kept.
 fn one(
-    context: &Context<'_>,
     store: &Store,
-    base: &BaseModel,
     room: &mut Room<'_>,
-    subject: Subject,
+    read: &Read,
     again: bool,
     at: &str,
     status: &mut StatusLine,
 ) -> Result<Reading> {
-    let read = read_of(context, base, subject)?;
-    if !again && let Some(known) = kept(store, &room.digest(&read))? {
-        return Ok(room.fresh(store, &read, known)?);
+    if !again && let Some(known) = kept(store, &room.digest(read))? {
+        return Ok(room.fresh(store, read, known)?);
     }
-    let reading = room.read(store, &read, &STOP, &mut |what, done, of| {
+    let reading = room.read(store, read, &STOP, &mut |what, done, of| {
         status.show(|| if of > 0 { format!("{at}{what}, {done} of {of}") } else { format!("{at}{what}") });
     })?;
     keep(store, &reading)?;

@@ -108,6 +108,13 @@ impl Subject {
             let what = format!("{} is neither a folder nor a .pt file", path.display());
             return Err(CommandError::new(Kind::Usage, what).hint(FORMS));
         }
+        if path.join("config.json").exists() && !path.join("adapter_config.json").exists() {
+            let what = format!("{} is a whole model, not an adapter", path.display());
+            return Err(CommandError::new(Kind::Usage, what).hint(format!(
+                "take its difference to the base model in with: lorafab adapter import {}",
+                path.display()
+            )));
+        }
         if !path.join("adapter_config.json").exists() {
             let what = format!("{} holds no adapter_config.json, so it is no adapter", path.display());
             return Err(CommandError::new(Kind::Usage, what).hint(FORMS));

@@ -400,14 +400,26 @@ fn factors(
         expected.insert(format!("{name}.lora_B.weight"), [output, module.rank]);
     }
     let mut tensors: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-    for (name, view) in file.tensors() {
+    let mut found = file.tensors();
+    // The same file is refused for the same tensor.
+    found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    for (name, view) in found {
         // Saved with or without the wrapper's prefix and the adapter's name.
         let standard = spelling.standard(&name);
-        let Some(shape) = expected.get(&standard) else {
+        let Some(here) = expected.get(&standard) else {
             return Err(refuse(format!("tensor {name:?} belongs to no target module of the model")));
         };
-        if view.shape() != shape {
-            return Err(refuse(format!("tensor {name:?} has shape {:?}, expected {shape:?}", view.shape())));
+        if view.shape() != here {
+            // Factor A ends in what goes in, factor B begins with what comes out; the other dimension is the rank.
+            let side = usize::from(standard.ends_with("lora_A.weight"));
+            let why = match view.shape().get(side) {
+                Some(size) if *size == here[side] => String::new(),
+                _ => format!(" on {}: it is of another base model", shape.base_model),
+            };
+            return Err(refuse(format!(
+                "tensor {name:?} has shape {:?}, expected {here:?}{why}",
+                view.shape()
+            )));
         }
         let values = to_f32(view.dtype(), view.data()).ok_or_else(|| {
             refuse(format!("tensor {name:?} is {:?}; F32, F16 and BF16 are read", view.dtype()))

@@ -163,13 +163,8 @@ impl Known {
 
     /// Its fingerprint, remembered by its weights and scale.
     fn fingerprint(&self, store: &Store) -> Result<Vec<f32>> {
-        let key = format!("fingerprint/3/{}/{}/{}", self.weights, self.alpha, self.shape[0]);
-        if let Some(bytes) = store.cache_get(&key)? {
-            return Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect());
-        }
-        let made = self.load(store)?.fingerprint();
-        store.cache_put(&key, &made.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
-        Ok(made)
+        let (alpha, rank) = (self.alpha.parse().unwrap_or(1.0), self.shape[0].parse().unwrap_or(1));
+        Ok(reading::fingerprint(store, &self.weights, alpha, rank)?)
     }
 }
 

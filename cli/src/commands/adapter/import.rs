@@ -11,6 +11,7 @@ use registry::{AdapterRecord, Digest, Filter, NewAdapter, Role, Status, Store};
 use serde_json::json;
 
 use super::super::recipe;
+use super::super::subject::of_another_base;
 use super::sound::{effect, shape};
 use super::{pickled, transfer, whole};
 use crate::context::Context;
@@ -82,15 +83,11 @@ fn peft(context: &Context<'_>, path: &Path, filing: &Filing<'_>) -> Result {
     let mut tags = BTreeMap::from([("source".to_owned(), imported.source.to_string())]);
     tags.extend(imported.base.clone().map(|b| ("source_base".to_owned(), b)));
     tags.extend(imported.revision.clone().map(|r| ("source_revision".to_owned(), r)));
-    let named = imported.base.as_deref().filter(|b| !base.is_called(b));
-    let dated = imported.revision.as_deref().filter(|r| !base.is_at(r));
-    let warning = (named.is_some() || dated.is_some()).then(|| {
-        let at = imported.revision.as_ref().map_or_else(String::new, |r| format!(" at {r:?}"));
+    let warning = of_another_base(&base, &imported).map(|named| {
         let own = base.revision.as_ref().map_or_else(String::new, |r| format!(" at {r:?}"));
         format!(
-            "{} says that it is for {:?}{at}; it is filed as one for {}{own}. If that is another model, what it does here means nothing.",
+            "{} says that it is for {named}; it is filed as one for {}{own}. If that is another model, what it does here means nothing.",
             path.display(),
-            imported.base.as_deref().unwrap_or("a model"),
             base.name
         )
     });
