@@ -138,7 +138,7 @@ impl Asked {
                 "no twins: the adapter changes nothing".to_owned()
             } else {
                 format!(
-                    "{:?} is {}",
+                    "{:?} first, {}",
                     a.answers.ranked.first().map_or("", |r| r.answer.as_str()),
                     a.answers.against.said()
                 )

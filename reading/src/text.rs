@@ -66,11 +66,11 @@ pub fn to_terminal(r: &Reading) -> String {
         out += &wrapped(line, "outside   ", 10);
     }
     if !r.methods.is_empty() {
-        out += "\nWhat each method names, in deviations above all words\n";
+        out += "\nWhat each method names: twins as high, and words, in deviations above all words\n";
         let width = r.methods.iter().map(|m| m.short.chars().count()).max().unwrap_or(0).clamp(12, 32);
         for m in r.together.iter().chain(&r.methods) {
             let name = cut(&m.short, width);
-            let head = format!("  {name:width$}  {:22}  ", m.against.said());
+            let head = format!("  {name:width$}  {:>2} of {}  ", m.against.as_high, m.against.twins);
             out += &wrapped(
                 &one_line(&words(&m.top, 3), WIDE - head.chars().count()),
                 &head,
