@@ -118,8 +118,8 @@ pub(super) fn diff(context: &Context<'_>, a: &str, b: &str) -> Result {
 const FIELDS: usize = 40;
 
 /// Bytes of weights that are read for exact cosines. Where there are more, fingerprints choose: their error is about .016, and adapters
-/// that have nothing in common have cosines of .005, so that the few hundred that fit into this keep what is alike among ten thousand.
-const EXACT_BYTES: u64 = 300_000_000;
+/// that have nothing in common have cosines of .005, so that the hundred that fit into this keep what is alike among ten thousand.
+const EXACT_BYTES: u64 = 150_000_000;
 /// What is done within this needs no line about it.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// Others of the same shape that say what a cosine is by chance.
