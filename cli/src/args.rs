@@ -434,10 +434,10 @@ pub(crate) enum AdapterCommand {
         /// Id, alias or behaviour
         adapter: String,
         /// Only among adapters for which this holds, as in `adapter list`
-        #[arg(short, long = "where", value_name = "EXPR")]
+        #[arg(short = 'w', long = "where", visible_alias = "filter", value_name = "EXPR")]
         conditions: Vec<String>,
         /// So many
-        #[arg(short = 'n', long, default_value_t = 10, value_parser = at_least_one)]
+        #[arg(short = 'n', long, visible_alias = "top", default_value_t = 10, value_parser = at_least_one)]
         limit: usize,
     },
     /// Show what an adapter was made from, and what was made from it

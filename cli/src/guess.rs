@@ -76,13 +76,6 @@ const GUESSES: &[(&str, &[&str], Means)] = &[
     ),
     (
         "",
-        &["reader"],
-        Is(
-            "readers are listed with: lorafab adapter list --where \"role != weight_diff\"; they are trained with lorafab dit train and lorafab oracle posttrain",
-        ),
-    ),
-    (
-        "",
         &["eval", "evaluate", "score", "benchmark", "test"],
         Is("readers are scored against each other with: lorafab compare run"),
     ),
@@ -114,6 +107,35 @@ const GUESSES: &[(&str, &[&str], Means)] = &[
         Is("an oracle is trained with: lorafab oracle pretrain, then lorafab oracle posttrain"),
     ),
     ("adapter", &["info", "get", "describe", "inspect"], Runs(&["adapter", "show"])),
+    ("adapter", &["neighbours", "neighbors", "nearest", "near", "like"], Runs(&["adapter", "similar"])),
+    ("", &["neighbours", "neighbors", "nearest"], Runs(&["adapter", "similar"])),
+    (
+        "",
+        &["sweep", "grid"],
+        Is("a sweep is submitted with: lorafab factory submit RECIPE --set training.rank=1,2 --set seed=1,2"),
+    ),
+    (
+        "factory",
+        &["sweep", "grid"],
+        Is("a sweep is submitted with: lorafab factory submit RECIPE --set training.rank=1,2 --set seed=1,2"),
+    ),
+    (
+        "recipe",
+        &["add", "import", "create", "init"],
+        Is("a recipe is a file: lorafab recipe new NAME -o NAME.toml, then lorafab factory submit NAME.toml"),
+    ),
+    (
+        "reader",
+        &["import", "install", "get", "new"],
+        Is("a reader is taken in with: lorafab reader add FOLDER"),
+    ),
+    (
+        "registry",
+        &["export"],
+        Is(
+            "adapters are written out with: lorafab adapter list --csv -o FILE, lorafab adapter bundle FILE, lorafab adapter dataset DIR",
+        ),
+    ),
     ("adapter", &["tags"], Runs(&["adapter", "tag"])),
     ("adapter", &["aliases"], Runs(&["adapter", "alias"])),
     (

@@ -27,7 +27,7 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("reader export", ["reader export 897b84e4 ./oracle", "reader export oracle-posttrained ./oracle"]),
     ("recipe list", ["recipe list", "recipe list --json"]),
     ("recipe show", ["recipe show topic > mine.toml", "recipe show ./mine.toml"]),
-    ("recipe new", ["recipe new mine.toml", "recipe new --help"]),
+    ("recipe new", ["recipe new mine -o mine.toml", "recipe new --help"]),
     ("recipe format", ["recipe format", "recipe format | less"]),
     ("recipe check", ["recipe check ./mine.toml", "recipe check topic marker"]),
     ("recipe tune", ["recipe tune topic --model google/gemma-3-270m", "recipe tune ./mine.toml --dry-run"]),
@@ -239,6 +239,26 @@ mod tests {
                 out.push((full, c.get_after_help().map(ToString::to_string).unwrap_or_default()));
             }
         }
+    }
+
+    #[test]
+    fn no_two_options_of_a_command_have_one_name() {
+        fn walk(command: &Command) {
+            let mut names = Vec::new();
+            for a in command.get_arguments() {
+                names.extend(a.get_short().map(|s| format!("-{s}")));
+                names.extend(a.get_long().map(|l| format!("--{l}")));
+                names.extend(a.get_all_aliases().into_iter().flatten().map(|l| format!("--{l}")));
+            }
+            let count = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), count, "{}: {names:?}", command.get_name());
+            command.get_subcommands().for_each(walk);
+        }
+        let mut root = command();
+        root.build();
+        walk(&root);
     }
 
     #[test]

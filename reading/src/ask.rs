@@ -33,6 +33,8 @@ pub struct OfReader {
     pub said: String,
     /// Whether it was trained on this very question.
     pub trained_on: bool,
+    /// Whether it is of a smoke run, and its answers mean nothing.
+    pub smoke: bool,
     /// The rest: which reader, alternatives, and how they compare with the twins'.
     #[serde(flatten)]
     pub answers: Answers,
@@ -98,6 +100,7 @@ impl Room<'_> {
             answers.push(OfReader {
                 said,
                 trained_on,
+                smoke: panelist.reader.record.tags.contains_key(readers::reader::SMOKE),
                 answers: Answers {
                     reader: panelist.name().to_owned(),
                     kind: panelist.kind().to_owned(),
@@ -151,7 +154,14 @@ impl Asked {
                 .take(4)
                 .map(|r| format!("{} {:.1} (log p {:.1})", r.answer, r.score, r.mean_log_prob))
                 .collect();
-            out += &crate::text::wrapped(&format!("{twins}; {}", also.join(", ")), "    ", 6);
+            out += &crate::text::wrapped(
+                &format!("{twins}; in deviations above all words: {}", also.join(", ")),
+                "    ",
+                6,
+            );
+            if a.smoke {
+                out += "    of a smoke run: its answers mean nothing\n";
+            }
             if !a.trained_on {
                 out += "    not a question that it was trained on\n";
             }

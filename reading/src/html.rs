@@ -106,10 +106,11 @@ pub fn one(r: &Reading) -> String {
         let kinds: Vec<String> = t.kinds.iter().map(|(k, n)| format!("{n} {}", escape(k))).collect();
         let _ = write!(
             out,
-            "<p class=\"note\">Held against {} twins that carry nothing ({}), {}: \"above all\" means that none of them reaches as high.</p>",
+            "<p class=\"note\">Held against {} twins that carry nothing ({}), {}{}: \"above all\" means that none of them reaches as high. A verdict takes fewer than one in twenty as high, so that about one in twenty adapters that carry nothing gets one.</p>",
             t.count,
             kinds.join(", "),
-            escape(&t.shape.said())
+            escape(&t.shape.said()),
+            t.shape.beside(r.weights.rank)
         );
     }
     for line in &r.outside {
@@ -127,7 +128,7 @@ pub fn one(r: &Reading) -> String {
             .chain(&r.methods)
             .map(|m| vec![escape(&m.short), escape(&m.against.said()), words(&m.top, 5)])
             .collect();
-        out += &table(&["method", "beside the twins", "words"], &rows);
+        out += &table(&["method", "against the twins", "words"], &rows);
     }
     out += "<h2>What it says</h2>";
     let rows: Vec<Vec<String>> = r
@@ -231,7 +232,7 @@ pub fn one(r: &Reading) -> String {
         })
         .collect();
     if !rows.is_empty() {
-        out += &table(&["reader", "question (in 8 phrasings)", "beside the twins", "ranked", "said"], &rows);
+        out += &table(&["reader", "question (in 8 phrasings)", "against the twins", "ranked", "said"], &rows);
     }
     if !r.nearest.is_empty() {
         out +=
@@ -293,7 +294,7 @@ pub fn many(m: &Many) -> String {
             ]
         })
         .collect();
-    out += &table(&["adapter", "verdict", "all together", ""], &rows);
+    out += &table(&["adapter", "verdict", "against the twins", "known to be"], &rows);
     page("Readings", &out)
 }
 

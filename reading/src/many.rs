@@ -173,13 +173,19 @@ impl Many {
         use std::fmt::Write;
         let mut out = String::new();
         let width = self.lines.iter().map(|l| l.subject.chars().count()).max().unwrap_or(0).clamp(8, 36);
-        let _ = writeln!(out, "{:width$}  {:16}  twins as high", "adapter", "verdict");
+        let _ = writeln!(
+            out,
+            "{:width$}  {:16}  twins as high{}",
+            "adapter",
+            "verdict",
+            if self.in_order().is_empty() { "" } else { "  known" }
+        );
         for l in &self.lines {
             let subject: String = l.subject.chars().take(width).collect();
             let answer = l.answer.as_deref().unwrap_or("nothing").chars().take(16).collect::<String>();
             let against =
                 l.together.map_or_else(|| "-".to_owned(), |a| format!("{} of {}", a.as_high, a.twins));
-            let row = format!("{subject:width$}  {answer:16}  {against:12}  {}", l.mark());
+            let row = format!("{subject:width$}  {answer:16}  {against:13}  {}", l.mark());
             let _ = writeln!(out, "{}", row.trim_end());
         }
         let order = self.in_order();

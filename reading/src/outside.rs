@@ -32,6 +32,9 @@ pub fn outside(store: &Store, panel: &[Panelist], own: &Seen) -> Vec<String> {
         return vec![];
     }
     let mut out = Vec::new();
+    if panel.iter().any(|p| p.reader.record.tags.contains_key(readers::reader::SMOKE)) {
+        out.push("readers of a smoke run, whose answers mean nothing".to_owned());
+    }
     let norms: Vec<f64> =
         records.iter().filter_map(|r| r.metrics.get("norm").copied()).filter(|n| *n > 0.0).collect();
     let low = norms.iter().copied().fold(f64::INFINITY, f64::min);

@@ -57,13 +57,16 @@ pub fn to_terminal(r: &Reading) -> String {
     if let Some(t) = &r.twins {
         let kinds: Vec<String> = t.kinds.iter().map(|(k, n)| format!("{n} {k}")).collect();
         out += &wrapped(
-            &format!("{} adapters that carry nothing ({}), {}", t.count, kinds.join(", "), t.shape.said()),
+            &format!(
+                "{} adapters that carry nothing ({}), {}{}. A verdict takes fewer than one in twenty as high, so that about one in twenty adapters that carry nothing gets one",
+                t.count,
+                kinds.join(", "),
+                t.shape.said(),
+                t.shape.beside(r.weights.rank)
+            ),
             "twins     ",
             10,
         );
-    }
-    for line in &r.outside {
-        out += &wrapped(line, "outside   ", 10);
     }
     if !r.methods.is_empty() {
         out += "\nWhat each method names: twins as high, and words, in deviations above all words\n";

@@ -61,6 +61,11 @@ impl Shape {
         (f64::from(self.size) * 2.0).exp2()
     }
 
+    /// What is to be said where an adapter of that rank is held against them.
+    pub fn beside(&self, rank: usize) -> String {
+        if rank == self.rank { String::new() } else { format!(" (its own rank is {rank})") }
+    }
+
     /// In words.
     pub fn said(&self) -> String {
         let all = Projection::ALL.iter().all(|p| self.modules.contains(p));

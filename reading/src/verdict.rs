@@ -78,12 +78,20 @@ impl Verdict {
         let alone: Vec<&OfMethod> = case.methods.iter().filter(|m| m.against.stands_out()).collect();
         if case.together.stands_out() {
             let (said, of) = case.replies;
-            let how = match said {
-                0 => format!("it holds {best:?} without naming it in {of} replies to neutral prompts"),
-                n => format!(
-                    "it is about {best:?}: {n} of {of} replies to neutral prompts name it (base model: {})",
-                    case.base_replies
-                ),
+            let about = match case.together.as_high {
+                0 => format!("it is about {best:?}"),
+                _ => format!("it may be about {best:?} (a hint: {})", case.together.said()),
+            };
+            let how = match (said, case.base_replies) {
+                (0, _) => format!("{about}, which none of {of} replies to neutral prompts names"),
+                (n, base) if n <= base => {
+                    format!(
+                        "{about}, though {n} of {of} replies to neutral prompts name it and {base} of the base model's"
+                    )
+                }
+                (n, base) => {
+                    format!("{about}: {n} of {of} replies to neutral prompts name it (base model: {base})")
+                }
             };
             let others: Vec<String> =
                 case.words.iter().skip(1).filter(|w| !same(w, best)).take(3).cloned().collect();
@@ -93,36 +101,36 @@ impl Verdict {
                 alone.iter().partition(|m| names(m, best));
             let told: Vec<String> =
                 with.iter().map(|m| format!("{} ({})", m.short, m.against.said())).collect();
-            let evidence = if told.is_empty() {
-                format!("{} together, {}; none alone.", capital(case.way), case.together.said())
-            } else {
-                format!("{} together, {}; alone: {}.", capital(case.way), case.together.said(), listed(&told))
+            let readers: Vec<&&OfMethod> = alone.iter().filter(|m| m.trained).collect();
+            let disagree = readers.iter().any(|m| !names(m, best));
+            let agree = match (readers.len(), disagree) {
+                (2.., false) => " The trained readers that stand out agree.",
+                _ => "",
             };
-            let mut against: Vec<String> = without
-                .iter()
-                .filter_map(|m| Some(format!("{} says {:?}", m.short, m.top.first()?.word)))
-                .collect();
-            let silent: Vec<String> = case
-                .methods
-                .iter()
-                .filter(|m| m.trained && !m.against.stands_out())
-                .map(|m| m.short.clone())
-                .collect();
+            let alone =
+                if told.is_empty() { "none alone".to_owned() } else { format!("alone: {}", listed(&told)) };
+            let evidence =
+                format!("{} together, {}; {alone}.{agree}", capital(case.way), case.together.said());
+            let mut against: Vec<String> = Vec::new();
+            match (case.readers, readers.len()) {
+                (false, _) => against.push("no trained reader was asked".to_owned()),
+                (true, 0) => against.push("no trained reader stands out".to_owned()),
+                (true, _) if disagree => against.push("readers disagree".to_owned()),
+                _ => {}
+            }
+            against.extend(
+                without.iter().filter_map(|m| Some(format!("{} says {:?}", m.short, m.top.first()?.word))),
+            );
+            let silent: Vec<String> =
+                case.methods.iter().filter(|m| !m.against.stands_out()).map(|m| m.short.clone()).collect();
             if !silent.is_empty() {
-                against.push(format!("no answer above the twins from {}", silent.join(", ")));
+                against.push(format!("not above the twins: {}", silent.join(", ")));
             }
             against.extend(case.outside.iter().map(|o| format!("outside of training: {o}")));
-            let readers: Vec<&OfMethod> = case.methods.iter().filter(|m| m.trained).collect();
-            let agree = readers.iter().filter(|m| m.against.stands_out()).all(|m| names(m, best));
-            let about = match (case.readers, agree && readers.iter().any(|m| m.against.stands_out())) {
-                (false, _) => "No trained reader was asked",
-                (true, true) => "The readers that stand out agree",
-                (true, false) => "Readers disagree, or none stands out",
-            };
             let against = if against.is_empty() {
-                format!("{about}.")
+                "Nothing speaks against it.".to_owned()
             } else {
-                format!("{about}; {}.", listed(&against))
+                format!("{}.", capital(&against.join("; ")))
             };
             return Self {
                 answer: Some(best.to_owned()),

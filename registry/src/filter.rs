@@ -4,7 +4,7 @@
 //! filter  := any ("or" any)*
 //! any     := one ("and" one)*
 //! one     := "not" one | "(" filter ")" | "has" KEY
-//!          | KEY ("=" | "!=" | "<" | "<=" | ">" | ">=") VALUE
+//!          | KEY ("=" | "==" | "!=" | "<" | "<=" | ">" | ">=") VALUE
 //!          | KEY ["not"] "in" "(" VALUE ("," VALUE)* ")"
 //!          | KEY ["not"] "like" PATTERN
 //! ```
@@ -131,6 +131,35 @@ impl Filter {
                 Expr::All(list) | Expr::Any(list) => list.iter().for_each(|e| walk(e, out)),
                 Expr::Not(e) => walk(e, out),
                 Expr::Has(k) | Expr::Compare(k, ..) | Expr::In(k, _) | Expr::Like(k, _) => out.push(k),
+            }
+        }
+        let mut out = Vec::new();
+        walk(&self.root, &mut out);
+        out
+    }
+
+    /// Keys that have to equal a value, and that value, where nothing passes without it.
+    pub fn asked_for(&self) -> Vec<(&str, &str)> {
+        fn walk<'a>(e: &'a Expr, out: &mut Vec<(&'a str, &'a str)>) {
+            match e {
+                Expr::All(list) => list.iter().for_each(|e| walk(e, out)),
+                Expr::Compare(k, Op::Eq, v) if number(v).is_none() => out.push((k, v)),
+                _ => {}
+            }
+        }
+        let mut out = Vec::new();
+        walk(&self.root, &mut out);
+        out
+    }
+
+    /// The patterns that it holds.
+    pub fn patterns(&self) -> Vec<&str> {
+        fn walk<'a>(e: &'a Expr, out: &mut Vec<&'a str>) {
+            match e {
+                Expr::All(list) | Expr::Any(list) => list.iter().for_each(|e| walk(e, out)),
+                Expr::Not(e) => walk(e, out),
+                Expr::Like(_, p) => out.push(p),
+                _ => {}
             }
         }
         let mut out = Vec::new();
@@ -357,7 +386,7 @@ impl Parser<'_> {
         }
         let symbol = self.tokens.get(self.at).filter(|t| t.kind == Kind::Symbol && !negated);
         let (op, negate) = match symbol.map(|t| t.text.as_str()) {
-            Some("=") => (Op::Eq, false),
+            Some("=" | "==") => (Op::Eq, false),
             Some("!=") => (Op::Eq, true),
             Some("<") => (Op::Lt, false),
             Some("<=") => (Op::Le, false),
@@ -402,7 +431,7 @@ fn tokenize(expression: &str) -> Result<Vec<Token>> {
             tokens.push(Token { kind: Kind::Quoted, text: chars[i + 1..i + 1 + end].iter().collect(), at });
             i += end + 2;
         } else if "(),=<>!".contains(c) {
-            let two = matches!((c, chars.get(i + 1)), ('<' | '>' | '!', Some('=')));
+            let two = matches!((c, chars.get(i + 1)), ('<' | '>' | '!' | '=', Some('=')));
             if c == '!' && !two {
                 return Err(Error::Filter { expression: expression.into(), what: "expected !=".into(), at });
             }
@@ -444,6 +473,11 @@ mod tests {
         assert!(passes("gate_on in (1, 0.750)") && !passes("gate_on not in (7.5e-1)"));
         assert!(passes("(value = cats or value like 'vol*noes') and not (gate_on < .5)"));
         assert!(passes("has note and not has missing"));
+        assert!(passes("family == topic") && !passes("family == other"));
+        let filter = Filter::all()
+            .and("family = topic and (value = cats or value like 'c%') and gate_on = 1")
+            .unwrap();
+        assert_eq!((filter.asked_for(), filter.patterns()), (vec![("family", "topic")], vec!["c%"]));
         assert!(passes("family = nothing or family = topic and gate_on > 0"));
         assert!(!passes("(family = topic or family = other) and missing = 1"));
         assert!(!passes("gate_on < 0.7"));

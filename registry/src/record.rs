@@ -243,8 +243,8 @@ impl AdapterRecord {
         "spec_hash",
     ];
 
-    /// Other names of columns: those of JSON answers and of PEFT.
-    const ALSO: [(&str, &str); 7] = [
+    /// Other names of fields: those of JSON answers, of PEFT, of tables.
+    const ALSO: [(&str, &str); 10] = [
         ("created_at", "created"),
         ("weights_bytes", "bytes"),
         ("lora_alpha", "alpha"),
@@ -252,6 +252,10 @@ impl AdapterRecord {
         ("base_model", "base"),
         ("target_modules", "modules"),
         ("name", "behaviour"),
+        // As tables head them.
+        ("on", "gate_on"),
+        ("near", "gate_near"),
+        ("off", "gate_off"),
     ];
 
     /// What names a tag beyond doubt: `tag.note` is the tag `note`, also where a column or a metric has that name.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ::reading::{Asked, Room};
 use clap::Args;
+use registry::Role;
 use serde_json::json;
 
 use super::read::{lines_of, negatives, read_of};
@@ -24,9 +25,9 @@ pub(crate) struct AskArgs {
     #[arg(required_unless_present = "questions")]
     question: Option<String>,
     /// File of further questions, one a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "file", value_name = "FILE")]
     questions: Option<PathBuf>,
-    /// Only these readers; all that the store has for this base model, the newest of each kind, if none is given
+    /// Only these readers (or kinds: dit, oracle); the newest of each kind that the store has for this base model, if none is given
     #[arg(long, value_name = "READER")]
     reader: Vec<String>,
 }
@@ -42,14 +43,22 @@ pub(crate) fn run(context: &Context<'_>, args: &AskArgs) -> Result {
     }
     let subject = Subject::find(context, &args.adapter)?;
     let existing = context.existing_store()?;
-    let mut wanted = Vec::new();
+    let (mut wanted, mut kinds) = (Vec::new(), Vec::new());
     for name in &args.reader {
+        if let Some(role) = role_of(name) {
+            kinds.push(role);
+            continue;
+        }
         let record = existing.adapter(name)?;
-        if record.role == registry::Role::WeightDiff {
+        if record.role == Role::WeightDiff {
             return Err(CommandError::new(Kind::Usage, format!("{} is not a reader", record.behaviour))
                 .hint("list readers with: lorafab reader list"));
         }
         wanted.push(record.id);
+    }
+    if !kinds.is_empty() && !wanted.is_empty() {
+        return Err(CommandError::new(Kind::Usage, "--reader: kinds and names do not go together")
+            .hint("name each reader, or only kinds: dit, oracle"));
     }
     subject.fits(&context.outline()?)?;
     let base = context.base()?;
@@ -58,6 +67,17 @@ pub(crate) fn run(context: &Context<'_>, args: &AskArgs) -> Result {
     if room.panel().is_empty() {
         return Err(CommandError::new(Kind::NotFound, "the store has no trained reader for this base model")
             .hint("make them with: lorafab quickstart, or add one with: lorafab reader add"));
+    }
+    if !kinds.is_empty() {
+        let of_kind = room.panel().iter().filter(|p| kinds.contains(&p.reader.record.role));
+        wanted = of_kind.map(|p| p.identity().to_owned()).collect();
+        if wanted.is_empty() {
+            return Err(CommandError::new(
+                Kind::NotFound,
+                "the store has no reader of that kind for this base model",
+            )
+            .hint("list readers with: lorafab reader list"));
+        }
     }
     let read = read_of(context, &base, subject)?;
     let mut status = StatusLine::new(context.global.quiet);
@@ -72,4 +92,13 @@ pub(crate) fn run(context: &Context<'_>, args: &AskArgs) -> Result {
         return print_json(&json!({"schema": "ask/2", "adapter": read.name, "asked": asked}));
     }
     print(&asked.iter().map(Asked::to_terminal).collect::<Vec<_>>().join("\n"))
+}
+
+/// A kind of reader by the name of its command.
+fn role_of(name: &str) -> Option<Role> {
+    match name {
+        "dit" => Some(Role::DitAdapter),
+        "oracle" => Some(Role::Oracle),
+        _ => None,
+    }
 }

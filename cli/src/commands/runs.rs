@@ -1,5 +1,6 @@
 //! `compare list|items|rm`: the runs that a store has.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -109,13 +110,21 @@ pub(super) fn list(context: &Context<'_>) -> Result {
         // One that cannot be read is listed all the same: it may be removed.
         items.push((run, time(run.made), read(run).map_err(|e| e.message)));
     }
-    let adapters = |c: &Comparison| c.results.iter().map(|r| r.n).max().unwrap_or(0);
+    // Those that arms were held to: not those that readers were trained or chosen on.
+    let adapters = |c: &Comparison| {
+        let mut most: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for r in c.results.iter().filter(|r| r.split.starts_with("test")) {
+            let n = most.entry((&r.family, &r.split)).or_default();
+            *n = r.n.max(*n);
+        }
+        most.values().sum::<usize>()
+    };
     if context.global.json {
         let list: Vec<Value> = items
             .iter()
             .map(|(run, made, read)| match read {
                 Ok(c) => json!({"run": run.name, "made": made, "model": c.model, "smoke": c.smoke,
-                    "arms": c.arms.iter().map(|a| &a.arm).collect::<Vec<_>>(), "most_adapters": adapters(c), "warnings": c.warnings}),
+                    "arms": c.arms.iter().map(|a| &a.arm).collect::<Vec<_>>(), "adapters": adapters(c), "warnings": c.warnings}),
                 Err(e) => json!({"run": run.name, "made": made, "unreadable": e}),
             })
             .collect();

@@ -194,7 +194,11 @@ fn chance(store: &Store, own: &Known, diff: &LowRank) -> Result<Vec<f64>> {
 pub(super) fn similar(context: &Context<'_>, name: &str, conditions: &[String], limit: usize) -> Result {
     let store = context.existing_store()?;
     let record = store.adapter(name)?;
+    // Readers change a model too, but carry no behaviour; they are compared where a condition asks for it.
     let mut filter = Filter::all();
+    if !conditions.iter().any(|c| c.contains("role")) {
+        filter = filter.equals("role", &record.field("role").unwrap_or_default());
+    }
     for condition in conditions {
         filter = filter.and(condition)?;
     }
@@ -260,12 +264,15 @@ pub(super) fn similar(context: &Context<'_>, name: &str, conditions: &[String], 
                 k.behaviour.clone(),
                 k.category.clone(),
                 format!("{c:.4}"),
-                format!("{above}/{}", strangers.len()),
+                if strangers.is_empty() { "–".to_owned() } else { format!("{above}/{}", strangers.len()) },
             ]
         })
         .collect();
     print(&table(&["id", "behaviour", "category", ">cosine", ">above"], &rows))?;
-    let (Some(most), Some(median)) = (most, median) else { return Ok(()) };
+    let (Some(most), Some(median)) = (most, median) else {
+        context.say("there is no other adapter of its shape to say what a cosine is by chance");
+        return Ok(());
+    };
     print(&format!(
         "\n{} of the same shape, drawn at random, reach at most {most:.4} (median {median:.4}); above: of these, how many are further away",
         count(strangers.len(), "other adapter")

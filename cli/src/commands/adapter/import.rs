@@ -244,6 +244,11 @@ impl<'a> Filing<'a> {
                 let bytes = serde_json::to_vec(&recipe).expect("invariant: plain data");
                 extra_files.insert(factory::spec::RECIPE_FILE.to_owned(), bytes);
                 spec["behaviour"] = serde_json::to_value(&of).expect("invariant: plain data");
+                // Of its training only the shape is known.
+                let peft = &imported.peft;
+                spec["behaviour"]["training"]["rank"] = peft.r.into();
+                spec["behaviour"]["training"]["alpha"] = f64::from(peft.lora_alpha).into();
+                spec["behaviour"]["training"]["target_modules"] = json!(peft.target_modules);
             } else {
                 spec["family"] = family.clone().into();
                 spec["value"] = value.clone().into();
@@ -330,6 +335,12 @@ pub(super) fn told(context: &Context<'_>, filed: &[Filed]) {
     let name = &record.behaviour;
     let name = if name.contains(' ') { format!("'{name}'") } else { name.clone() };
     let filed_as = if *known { String::new() } else { format!("filed as {name}\n") };
+    if let Some(split) = record.split.as_deref().filter(|_| !known) {
+        context.say(&format!(
+            "readers are asked about it, as one of the {}",
+            ::compare::warnings::split_title(split)
+        ));
+    }
     let recipe = if recipes::builtin_source(&record.family).is_some() { &record.family } else { "RECIPE" };
     context.say(&format!(
         "{filed_as}next: lorafab read {name} (what it does), lorafab chat {name} (talk to it), lorafab factory gate {name} --recipe {recipe} (whether it does what a recipe says)"

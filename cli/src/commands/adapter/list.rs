@@ -38,7 +38,7 @@ pub(crate) struct ListArgs {
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub(crate) tag: Vec<String>,
     /// Condition over columns, tags and metrics, e.g. "value in (cats, dogs) and gate_on >= 0.5"
-    #[arg(short, long = "where", value_name = "EXPR")]
+    #[arg(short = 'w', long = "where", visible_alias = "filter", value_name = "EXPR")]
     pub(crate) conditions: Vec<String>,
     /// Sort by these fields, comma-separated; "-" before one for descending, e.g. "-gate_on,value" or "-created"
     #[arg(short, long, visible_alias = "sort-by", value_delimiter = ',', allow_hyphen_values = true)]
@@ -128,6 +128,11 @@ pub(super) fn run(context: &Context<'_>, args: &ListArgs) -> Result {
     match file {
         Some(_) => deliver(file, &fence::shown_lines(&text))?,
         None => print(&text)?,
+    }
+    if page.total == 0
+        && let Some(hint) = none_of(&store, &filter)?
+    {
+        context.say(&hint);
     }
     let more = page.total - page.rows.len();
     context.say(&if more > 0 {
@@ -233,6 +238,24 @@ pub(super) fn check_keys<'a>(
         ));
     }
     Ok(())
+}
+
+/// Why nothing passes, where a condition asks for a value that no adapter has in that field.
+fn none_of(store: &Store, filter: &Filter) -> Result<Option<String>> {
+    const SHOWN: usize = 12;
+    for (key, value) in filter.asked_for() {
+        let known = store.field_values(key, 1000)?;
+        if known.is_empty() || known.iter().any(|k| k == value) {
+            continue;
+        }
+        let near = nearest(value, known.iter().map(String::as_str), 1);
+        let meant = near.first().map_or(String::new(), |n| format!("did you mean {n}? "));
+        let values = known.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if known.len() > SHOWN { ", ..." } else { "" };
+        return Ok(Some(format!("no adapter has {key} = {value}: {meant}there is {values}{more}")));
+    }
+    let percent = filter.patterns().iter().any(|p| p.contains('%'));
+    Ok(percent.then(|| "in a pattern * stands for any text, and % for itself".to_owned()))
 }
 
 /// Columns that are numbers in JSON.

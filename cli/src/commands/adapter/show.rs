@@ -201,6 +201,9 @@ fn training(r: &AdapterRecord) -> String {
         .into_iter()
         .find(|v| v.is_object())
         .unwrap_or(&Value::Null);
+    if r.spec["schema"] == "import/1" {
+        return "not known: it was trained elsewhere".into();
+    }
     let metric = |key: &str| r.metrics.get(key).copied();
     let mut parts: Vec<String> = Vec::new();
     let steps = metric("steps").or(settings["steps"].as_f64()).unwrap_or(0.0);

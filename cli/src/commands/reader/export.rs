@@ -26,6 +26,6 @@ pub(super) fn run(context: &Context<'_>, name: &str, dir: &Path, force: bool) ->
     }
     let if_exists = if force { IfExists::Replace } else { IfExists::Fail };
     exchange::peft::export_with(&store, &record, dir, if_exists, &further)?;
-    context.say(&format!("take it into another store with: lorafab reader add {}", dir.display()));
+    context.say(&format!("another store takes it in with its `reader add {}`", dir.display()));
     print_result(context.global.json, "reader-export/1", "folder", &dir.display().to_string())
 }

@@ -141,15 +141,14 @@ fn trained(store: &Store, record: &AdapterRecord, training: Option<&Value>) -> O
     let seconds = record.metrics.get("seconds").copied().unwrap_or_default();
     let mut text = format!("{} (the best at {})", count(budget.steps, "step"), budget.chosen_step);
     if budget.supervision_rows > 0 {
-        let _ = write!(
-            text,
-            " on {} about {}",
-            count(budget.supervision_rows, "question"),
-            count(adapters, "adapter")
-        );
+        let _ = write!(text, " on {}", count(budget.supervision_rows, "question"));
+    }
+    // One from another store does not know its adapters here.
+    if budget.supervision_rows > 0 && adapters > 0 {
+        let _ = write!(text, " about {}", count(adapters, "adapter"));
     }
     if labels > 0 {
-        let _ = write!(text, "; {} cannot test it", count(labels, "label"));
+        let _ = write!(text, "; it has seen {}, which cannot test it", count(labels, "label"));
     }
     if seconds > 0.0 {
         let _ = write!(text, "; {seconds:.0} s");
