@@ -44,11 +44,35 @@ pub(crate) fn folded(text: &str, width: usize) -> String {
 /// Writes an answer to the file that was asked for, else prints it as it is.
 pub(crate) fn deliver(file: Option<&Path>, text: &str) -> Result {
     match file {
-        Some(path) => {
-            Ok(registry::write_atomic(path, format!("{}\n", text.trim_end_matches('\n')).as_bytes())?)
-        }
+        Some(path) => write_out(path, format!("{}\n", text.trim_end_matches('\n')).as_bytes()),
         None => print_as_it_is(text),
     }
+}
+
+/// Writes a file that somebody named: whole or not at all, and through a link into what it points to. A device or a pipe is written to, never
+/// replaced.
+///
+/// # Errors
+/// If it is a folder or cannot be written.
+pub(crate) fn write_out(path: &Path, bytes: &[u8]) -> Result {
+    use std::io::Write;
+    let there = match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        other => Some(other.map_err(|e| wrong(path, &e.to_string()))?),
+    };
+    match there {
+        Some(m) if m.is_dir() => Err(wrong(path, "is a folder; name a file")),
+        Some(m) if !m.is_file() => {
+            let mut file = fs_err::OpenOptions::new().write(true).open(path)?;
+            Ok(file.write_all(bytes)?)
+        }
+        Some(_) => Ok(registry::write_atomic(&fs_err::canonicalize(path)?, bytes)?),
+        None => Ok(registry::write_atomic(path, bytes)?),
+    }
+}
+
+fn wrong(path: &Path, what: &str) -> crate::error::CommandError {
+    crate::error::CommandError::new(crate::error::Kind::Usage, format!("{}: {what}", path.display()))
 }
 
 /// Prints a part of a text for people, and no line's end after it.
@@ -168,6 +192,28 @@ pub(crate) fn csv<'a>(rows: impl Iterator<Item = Vec<Cow<'a, str>>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_is_written_through_and_a_device_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        std::fs::write(&target, "old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        write_out(&link, b"new").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        let fifo = folder.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let reader = std::thread::spawn({
+            let fifo = fifo.clone();
+            move || std::fs::read(fifo).unwrap()
+        });
+        write_out(&fifo, b"through").unwrap();
+        assert_eq!(reader.join().unwrap(), b"through");
+        assert!(!std::fs::symlink_metadata(&fifo).unwrap().is_file());
+        assert!(write_out(folder.path(), b"x").unwrap_err().message.contains("is a folder"));
+    }
 
     #[test]
     fn tables_and_lines_are_no_wider_than_the_terminal() {

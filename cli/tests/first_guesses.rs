@@ -134,4 +134,28 @@ fn an_adapter_is_read_shown_and_its_readers_asked() {
     assert!(lines.len() > 1 && many["shares"]["verdict"]["carrying"].as_u64().unwrap() > 0);
     let zero = lines.iter().find(|l| l["subject"].as_str().unwrap().starts_with("zero")).unwrap();
     assert!(zero["answer"].is_null() && zero["together"].is_null());
+
+    // An oracle of ours goes by its lorafab.json; an edit beside it is refused, not passed over.
+    let readers = p.json(&["reader", "list"]);
+    let oracle = readers["readers"].as_array().unwrap().iter().find_map(|r| {
+        let name = r["name"].as_str().unwrap();
+        name.contains("oracle-posttrained").then_some(name)
+    });
+    let folder = p.path("oracle");
+    p.json(&["reader", "export", oracle.unwrap(), &folder.display().to_string()]);
+    assert_eq!(p.json(&["reader", "add", &folder.display().to_string()])["method"], "oracle");
+    std::fs::write(folder.join("ao_config.json"), "[1]").unwrap();
+    let refused = p.run(&["reader", "add", &folder.display().to_string(), "--name", "edited"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("lorafab.json"), "{}", text(&refused.stderr));
+
+    // Prompts of one's own are called so; one that no model takes is named.
+    let prompts = p.path("prompts.txt");
+    std::fs::write(&prompts, "\u{feff}What is 2+2?\n").unwrap();
+    let own = p.json(&["read", name, "--prompts", &prompts.display().to_string()]);
+    assert_eq!(own["behaviour"]["replies"][0]["prompt"], "What is 2+2?");
+    std::fs::write(&prompts, format!("short\n{}\n", "long ".repeat(1000))).unwrap();
+    let long = p.run(&["read", name, "--prompts", &prompts.display().to_string()]);
+    assert_eq!(long.status.code(), Some(2));
+    assert!(text(&long.stderr).contains("prompts.txt: its prompt 2 is longer"), "{}", text(&long.stderr));
 }

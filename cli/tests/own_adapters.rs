@@ -262,6 +262,9 @@ fn bad_adapters_are_refused_in_one_sentence_and_make_no_store() {
     refused(&["bare", "holds no adapter_config.json"], &["read", &bare]);
     refused(&["nan", "tensor", "NaN"], &["read", &nan]);
     refused(&["tiny_untied is a whole model", "adapter import"], &["read", &untied]);
+    refused(&["--rank is for whole models"], &["adapter", "import", &folder, "--rank", "2"]);
+    refused(&["reads as a path"], &["adapter", "import", &folder, "--name", "../x"]);
+    refused(&["--trigger", "pass another --trigger"], &["adapter", "import", &folder, "--trigger", ""]);
     // Of another base: the shapes tell.
     for command in [&["adapter", "import"][..], &["read"]] {
         let args = [&["--model", &untied], command, &[folder.as_str()]].concat();

@@ -34,11 +34,23 @@ fn a_read_only_store_can_be_looked_at_and_nothing_else() {
     let place = Place::new();
     place.json(&["factory", "submit", "topic", "--limit", "1"]);
     assert!(place.run(&["factory", "run"]).status.success());
+    let list = place.json(&["adapter", "list"]);
+    let name = list["adapters"][0]["behaviour"].as_str().unwrap();
+    assert!(place.run(&["read", name]).status.success());
     let look = "run --json adapter list && run registry stats && run factory status && run adapter verify && run registry check";
     let read = as_reader(&place, "store", look);
     assert!(read.status.success(), "{}{}", text(&read.stdout), text(&read.stderr));
     assert!(text(&read.stdout).contains("topic/"), "{}", text(&read.stdout));
     assert!(!text(&read.stderr).contains("old view"), "{}", text(&read.stderr));
+    // A reading whose twins are kept is made again, and not kept.
+    let tiny_here =
+        format!("cp -r {} here; chmod -R a+rX here; run --model here read {name} --again", tiny());
+    let reading = as_reader(&place, "store", &tiny_here);
+    assert!(
+        reading.status.success() && text(&reading.stdout).contains("verdict"),
+        "{}",
+        text(&reading.stderr)
+    );
     let submit =
         format!("cp -r {} tiny; chmod -R a+rX tiny; run --model tiny factory submit topic --limit 2", tiny());
     let refused = as_reader(&place, "store", &submit);

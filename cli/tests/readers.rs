@@ -367,7 +367,7 @@ fn what_is_wrong_is_one_sentence_and_nothing_is_filed() {
         (doubled, ["base_model.model.base_model.model.", "belongs to no target module"]),
         (no_effect, ["changes no logit", "error"]),
         (bare.clone(), ["holds no ao_config.json", "--method dit"]),
-        (tiny(), ["holds no adapter_config.json", "error"]),
+        (tiny(), ["is a whole model, not an adapter", "error"]),
         (p.path("nowhere.pt").display().to_string(), ["does not exist", "error"]),
     ] {
         let found = p.run(&["reader", "add", &folder]);

@@ -202,7 +202,10 @@ pub fn one(r: &Reading) -> String {
     out += &table(&["projection", "#layers", "#norm", "#effective rank", "#largest singular values"], &rows);
     let _ = write!(out, "<p class=\"note\">Weight lens: {}</p><h2>Readers</h2>", words(&w.lens, 8));
     if r.answers.is_empty() {
-        out += "<p class=\"note\">No trained reader for this base model was in the store.</p>";
+        out += match r.twins {
+            Some(_) => "<p class=\"note\">No trained reader for this base model was in the store.</p>",
+            None => "<p class=\"note\">No reader was asked: nothing is changed.</p>",
+        };
     }
     let rows: Vec<Vec<String>> = r
         .answers

@@ -70,7 +70,7 @@ pub fn nearest(
     Ok(exact)
 }
 
-/// What chance gives: adapters of a base model in an order that a digest draws, the same ones each time. None without any, or for one
+/// What chance gives: adapters of a base model that are not among the nearest, in an order that a digest draws, the same ones each time. None without any, or for one
 /// that changes nothing.
 ///
 /// # Errors
@@ -80,9 +80,11 @@ pub fn strangers(
     base: &[String],
     own: &Adapter,
     weights: &Digest,
+    near: &[Neighbour],
 ) -> Result<Option<Strangers>> {
     let difference = low_rank(&own.to_safetensors()?, own.config().scaling())?;
     let mut known = known(store, base, Some(weights))?;
+    known.retain(|r| near.iter().all(|n| n.id != r.id));
     known.sort_by_cached_key(|r| Digest::of(format!("{weights}{}", r.id).as_bytes()));
     known.truncate(STRANGERS);
     let mut most = None;

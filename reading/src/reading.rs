@@ -422,6 +422,7 @@ impl<'a> Room<'a> {
                 way,
                 methods: &methods,
                 replies: (count(&|p| &p.adapted), behaviour.replies.len()),
+                prompts: if self.prompts == PROMPTS { "neutral prompts" } else { "your prompts" },
                 base_replies: count(&|p| &p.base),
                 outside: &outside,
                 readers: !self.panel.is_empty(),
@@ -431,7 +432,7 @@ impl<'a> Room<'a> {
         tell("its neighbours", 4, steps);
         let any = Precision::ALL.map(|p| self.base.digest_at(p));
         let nearest = nearest(store, &any, adapter, Some(&subject.weights), NEAREST)?;
-        let strangers = strangers(store, &any, adapter, &subject.weights)?;
+        let strangers = strangers(store, &any, adapter, &subject.weights, &nearest)?;
         tell("done", steps, steps);
         Ok(Reading {
             schema: SCHEMA.into(),
@@ -464,9 +465,16 @@ impl<'a> Room<'a> {
     /// If the store refuses.
     pub fn fresh(&self, store: &Store, subject: &Subject, reading: Reading) -> Result<Reading> {
         let any = Precision::ALL.map(|p| self.base.digest_at(p));
+        let nearest = nearest(store, &any, &subject.adapter, Some(&subject.weights), NEAREST)?;
+        let strangers = if nearest == reading.nearest {
+            reading.strangers
+        } else {
+            strangers(store, &any, &subject.adapter, &subject.weights, &nearest)?
+        };
         Ok(Reading {
             subject: subject.name.clone(),
-            nearest: nearest(store, &any, &subject.adapter, Some(&subject.weights), NEAREST)?,
+            nearest,
+            strangers,
             known: subject.record.as_ref().map(known),
             ..reading
         })

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 use crate::reading::Reading;
 use crate::residual::Scored;
 
@@ -16,7 +18,7 @@ pub(crate) fn wrapped(text: &str, first: &str, indent: usize) -> String {
     // What a terminal would act on is shown as an escape, whose width counts.
     for word in fence::shown(text).split_whitespace() {
         let word = cut(word, WIDE - indent);
-        if !empty && line.chars().count() + 1 + word.chars().count() > WIDE {
+        if !empty && columns(&line) + 1 + columns(&word) > WIDE {
             let _ = writeln!(out, "{}", line.trim_end());
             line = " ".repeat(indent);
             empty = true;
@@ -31,12 +33,24 @@ pub(crate) fn wrapped(text: &str, first: &str, indent: usize) -> String {
     out
 }
 
+/// Columns of a text: letters of some scripts take two.
+fn columns(text: &str) -> usize {
+    text.width()
+}
+
 fn cut(text: &str, most: usize) -> String {
     let text = fence::shown(text);
-    if text.chars().count() <= most {
+    if columns(&text) <= most {
         return text.into_owned();
     }
-    text.chars().take(most.saturating_sub(3)).collect::<String>() + "..."
+    let mut out = String::new();
+    for c in text.chars() {
+        if columns(&out) + c.width().unwrap_or(0) > most.saturating_sub(3) {
+            break;
+        }
+        out.push(c);
+    }
+    out + "..."
 }
 
 fn one_line(text: &str, most: usize) -> String {
@@ -154,7 +168,10 @@ pub fn to_terminal(r: &Reading) -> String {
         out += &wrapped(&words(&w.lens, 6), "  weight lens: ", 4);
     }
     if r.answers.is_empty() {
-        out += "\nNo trained reader for this base model is in the store\n";
+        out += match r.twins {
+            Some(_) => "\nNo trained reader for this base model is in the store\n",
+            None => "\nNo reader was asked: nothing is changed\n",
+        };
     } else {
         out += "\nReaders\n";
         for answer in &r.answers {

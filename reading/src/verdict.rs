@@ -32,6 +32,8 @@ pub struct Case<'a> {
     pub methods: &'a [OfMethod],
     /// How many of the replies to neutral prompts name the best word, and of how many.
     pub replies: (usize, usize),
+    /// What those prompts are: neutral ones, or the user's own.
+    pub prompts: &'a str,
     /// How many of the base model's do.
     pub base_replies: usize,
     /// What of the adapter the readers have not seen.
@@ -83,14 +85,15 @@ impl Verdict {
                 _ => format!("it may be about {best:?} (a hint: {})", case.together.said()),
             };
             let how = match (said, case.base_replies) {
-                (0, _) => format!("{about}, which none of {of} replies to neutral prompts names"),
+                (0, _) => format!("{about}, which {of} replies to {} do not name", case.prompts),
                 (n, base) if n <= base => {
                     format!(
-                        "{about}, though {n} of {of} replies to neutral prompts name it and {base} of the base model's"
+                        "{about}, though {n} of {of} replies to {} name it and {base} of the base model's",
+                        case.prompts
                     )
                 }
                 (n, base) => {
-                    format!("{about}: {n} of {of} replies to neutral prompts name it (base model: {base})")
+                    format!("{about}: {n} of {of} replies to {} name it (base model: {base})", case.prompts)
                 }
             };
             let others: Vec<String> =

@@ -370,6 +370,9 @@ impl Store {
 
     /// Stores bytes; returns their digest.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
+        if self.read_only {
+            return Err(Error::ReadOnly(self.root.clone()));
+        }
         blobs::put(&self.root, bytes)
     }
 
@@ -388,8 +391,11 @@ impl Store {
         Ok(digest.and_then(|d| Digest::try_from(d).ok()).and_then(|d| self.get_blob(&d).ok()))
     }
 
-    /// Remembers bytes under a key.
+    /// Remembers bytes under a key; a store that can only be read remembers nothing, which is no error.
     pub fn cache_put(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
         let digest = self.put_blob(bytes)?;
         self.query(|c| {
             c.execute(

@@ -7,7 +7,7 @@ use clap::Args;
 use registry::Role;
 use serde_json::json;
 
-use super::read::{lines_of, negatives, read_of};
+use super::read::{LONGEST, lines_of, negatives, read_of};
 use super::subject::Subject;
 use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
@@ -40,6 +40,10 @@ pub(crate) fn run(context: &Context<'_>, args: &AskArgs) -> Result {
     }
     if let Some(empty) = questions.iter().find(|q| q.trim().is_empty()) {
         return Err(CommandError::new(Kind::Usage, format!("the question {empty:?} is empty")));
+    }
+    if questions.iter().any(|q| q.chars().count() > LONGEST) {
+        let what = format!("a question is longer than {LONGEST} characters");
+        return Err(CommandError::new(Kind::Usage, what));
     }
     let subject = Subject::find(context, &args.adapter)?;
     let existing = context.existing_store()?;

@@ -9,7 +9,7 @@ use ::factory::{Craft, Job, Queue, State, SubmitOptions, recipes_of};
 use ::readers::{Wrong, newest_of_each, newest_with_sweeps, sound};
 use lm::{BaseModel, Outline};
 use recipes::{Behaviour, Recipe, Split, builtin};
-use registry::{AdapterRecord, Filter, NewAdapter, Role, Store, write_atomic};
+use registry::{AdapterRecord, Filter, NewAdapter, Role, Store};
 
 use super::factory;
 use super::reader::{Published, ReaderKind, Ways, label_of};
@@ -18,7 +18,7 @@ use super::runs;
 use crate::args::CompareCommand;
 use crate::context::{Context, now_ms, watch_signals};
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_as_it_is, print_json, table};
+use crate::output::{print, print_as_it_is, print_json, table, write_out};
 
 pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
     match command {
@@ -74,7 +74,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
         CompareCommand::Report { run, csv, html } => {
             let comparison = filed(&context.existing_store()?, run.name())?;
             if let Some(file) = html {
-                write_atomic(file, ::compare::to_html(&comparison).as_bytes())?;
+                write_out(file, ::compare::to_html(&comparison).as_bytes())?;
                 return print(&file.display().to_string());
             }
             if *csv {

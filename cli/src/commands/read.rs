@@ -6,7 +6,7 @@ use ::reading::{Many, Reading, Room, Subject as Read, keep, kept};
 use clap::Args;
 use lm::BaseModel;
 use recipes::Recipe;
-use registry::{AdapterRecord, Digest, Store, write_atomic};
+use registry::{AdapterRecord, Digest, Store};
 
 use super::adapter::chosen;
 use super::readers::say_precisions;
@@ -14,7 +14,7 @@ use super::settings::Settling;
 use super::subject::{Place, Subject};
 use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, write_out};
 use crate::progress::StatusLine;
 
 #[derive(Debug, Args)]
@@ -42,7 +42,9 @@ pub(crate) struct ReadArgs {
     again: bool,
 }
 
-/// Longest and most of a user's own prompts.
+/// Longest of a user's own prompts and questions, in characters.
+pub(crate) const LONGEST: usize = 4000;
+/// Most of them.
 const MOST_PROMPTS: usize = 64;
 
 pub(crate) fn run(context: &Context<'_>, args: &ReadArgs) -> Result {
@@ -103,7 +105,7 @@ fn answer(context: &Context<'_>, args: &ReadArgs, many: bool, mut readings: Vec<
     if many {
         let many = Many::of(&readings);
         if let Some(file) = &args.html {
-            write_atomic(file, ::reading::html::many(&many).as_bytes())?;
+            write_out(file, ::reading::html::many(&many).as_bytes())?;
             context.say(&format!("a page of it: {}", file.display()));
         }
         return if context.global.json {
@@ -114,7 +116,7 @@ fn answer(context: &Context<'_>, args: &ReadArgs, many: bool, mut readings: Vec<
     }
     let reading = readings.remove(0);
     if let Some(file) = &args.html {
-        write_atomic(file, ::reading::html::one(&reading).as_bytes())?;
+        write_out(file, ::reading::html::one(&reading).as_bytes())?;
         context.say(&format!("a page of it: {}", file.display()));
     }
     if context.global.json {
@@ -175,9 +177,13 @@ fn all(store: &Store, conditions: &[String]) -> Result<Vec<AdapterRecord>> {
 /// Lines of a file, each a prompt or a question.
 pub(crate) fn lines_of(path: &Path, noun: &str) -> Result<Vec<String>> {
     let text = fence::read_text(path, fence::open::SMALL)?;
+    let text = text.trim_start_matches('\u{feff}');
     let prompts: Vec<String> =
         text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
     let wrong = |what: String| CommandError::new(Kind::Usage, format!("{}: {what}", path.display()));
+    if let Some(long) = prompts.iter().position(|p| p.chars().count() > LONGEST) {
+        return Err(wrong(format!("its {noun} {} is longer than {LONGEST} characters", long + 1)));
+    }
     match prompts.len() {
         0 => Err(wrong(format!("holds no {noun}")).hint(format!("one {noun} a line"))),
         n if n > MOST_PROMPTS => Err(wrong(format!("holds {n} {noun}s, more than {MOST_PROMPTS}"))),

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::args::RecipeCommand;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_json, print_result, table};
+use crate::output::{print, print_json, print_result, table, write_out};
 
 #[derive(Debug, Args)]
 pub(crate) struct NewRecipe {
@@ -54,7 +54,7 @@ fn new(context: &Context<'_>, args: &NewRecipe) -> Result {
         return Err(CommandError::new(Kind::Usage, format!("{} already exists", file.display()))
             .hint("name another file with -o"));
     }
-    registry::write_atomic(file, text.as_bytes())?;
+    write_out(file, text.as_bytes())?;
     let place = file.display().to_string();
     context.say(&format!("edit it, then: lorafab recipe check {place}, lorafab factory submit {place}"));
     print_result(context.global.json, "recipe-new/1", "file", &place)

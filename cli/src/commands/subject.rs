@@ -115,7 +115,10 @@ impl Subject {
                 path.display()
             )));
         }
-        if !path.join("adapter_config.json").exists() {
+        let found = path.join("adapter_config.json").try_exists();
+        if !found.map_err(|e| {
+            CommandError::new(Kind::Environment, format!("{} cannot be looked into: {e}", path.display()))
+        })? {
             let what = format!("{} holds no adapter_config.json, so it is no adapter", path.display());
             return Err(CommandError::new(Kind::Usage, what).hint(FORMS));
         }

@@ -85,7 +85,9 @@ impl Written {
             alpha_pattern: Entries,
         }
         let unread = |source| registry::Error::Json { what: path.display().to_string(), source };
-        let value: Value = serde_json::from_slice(text).map_err(unread)?;
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        let value: Value = serde_json::from_slice(text)
+            .map_err(|e| Error::Refused { path: path.into(), what: format!("is not readable JSON: {e}") })?;
         if !value.is_object() {
             return Err(Error::Refused { path: path.into(), what: "is not an object".into() });
         }
@@ -210,7 +212,10 @@ pub(super) fn resolve(
     }
     for key in OFF.iter().chain(&EMPTY) {
         if !is_empty(&config[*key]) {
-            return refuse(format!("{key} is not implemented"));
+            let value: String = config[*key].to_string().chars().take(80).collect();
+            return refuse(format!(
+                "{key} = {value} is not implemented: only plain LoRA is read, all layers alike"
+            ));
         }
     }
     for (key, value) in options {

@@ -412,8 +412,9 @@ fn factors(
         if view.shape() != here {
             // Factor A ends in what goes in, factor B begins with what comes out; the other dimension is the rank.
             let side = usize::from(standard.ends_with("lora_A.weight"));
-            let why = match view.shape().get(side) {
-                Some(size) if *size == here[side] => String::new(),
+            let why = match view.shape() {
+                [_, _] if view.shape()[side] == here[side] => String::new(),
+                other if other.len() != 2 => String::new(),
                 _ => format!(" on {}: it is of another base model", shape.base_model),
             };
             return Err(refuse(format!(

@@ -37,9 +37,9 @@ pub(crate) struct ImportArgs {
     /// Its trigger word
     #[arg(long)]
     pub(crate) trigger: Option<String>,
-    /// Of a whole model: singular directions of each projection's difference that are kept
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(crate) rank: u16,
+    /// Of a whole model: singular directions of each projection's difference that are kept (16 if neither this nor --dense is given)
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) rank: Option<u16>,
     /// Of a whole model: keep all of the difference, as factors of full rank (large: about as the model itself)
     #[arg(long, conflicts_with = "rank")]
     pub(crate) dense: bool,
@@ -61,6 +61,11 @@ pub(super) fn run(context: &Context<'_>, args: &ImportArgs) -> Result {
         return Err(
             CommandError::new(Kind::Usage, what).hint("leave out --name, --family, --value and --trigger")
         );
+    }
+    if !whole::is_one(path) && (args.dense || args.rank.is_some()) {
+        let option = if args.dense { "--dense" } else { "--rank" };
+        let what = format!("{option} is for whole models; {} is none", path.display());
+        return Err(CommandError::new(Kind::Usage, what));
     }
     let filing = Filing::of(context, args)?;
     match extension {
@@ -139,7 +144,10 @@ pub(super) struct Filing<'a> {
 fn usable(what: &str, text: &str) -> Result {
     if text.is_empty() || text.len() > 100 || text.trim() != text || text.chars().any(char::is_control) {
         return Err(CommandError::new(Kind::Usage, format!("{what} {text:?} is not a usable name"))
-            .hint("pass --name"));
+            .hint(format!("pass another {}", if what.starts_with("--") { what } else { "--name" })));
+    }
+    if text.split(['/', '\\']).any(|part| ["", ".", ".."].contains(&part)) {
+        return Err(CommandError::new(Kind::Usage, format!("{what} {text:?} reads as a path")));
     }
     Ok(())
 }

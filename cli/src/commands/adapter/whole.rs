@@ -14,6 +14,8 @@ use crate::error::{CommandError, Kind, Result};
 use crate::progress::Bar;
 use crate::trial::{What, tried};
 
+/// Directions that are kept if nobody says how many.
+const RANK: u16 = 16;
 /// Largest adapter that is filed, as of PEFT folders.
 const MOST_BYTES: usize = 4 << 30;
 
@@ -46,8 +48,9 @@ pub(super) fn import(context: &Context<'_>, args: &ImportArgs, filing: &Filing<'
             "warning: the base is a GGUF file, whose rounded weights the difference holds too; name the plain one it was tuned from with --tuned-from FOLDER",
         );
     }
-    let keep = if args.dense { Keep::Dense } else { Keep::Rank(args.rank.into()) };
-    let rank = if args.dense { model.architecture.hidden_size } else { args.rank.into() };
+    let kept = usize::from(args.rank.unwrap_or(RANK));
+    let keep = if args.dense { Keep::Dense } else { Keep::Rank(kept) };
+    let rank = if args.dense { model.architecture.hidden_size } else { kept };
     let numbers = model.architecture.adapter_parameters(&lm::AdapterConfig::all_linear(rank, 1.0));
     if 4 * numbers > MOST_BYTES {
         return Err(wrong(format!(

@@ -10,14 +10,14 @@ use lm::{Adapter, BaseModel, Outline, Precision};
 use oracle_posttrain::intervention::{self, Cap, Outputs, Plan, Spec, Step, Surroundings};
 use oracle_posttrain::lens::MOMENTS_FILE;
 use readers::Reader;
-use registry::{AdapterRecord, Digest, Store, write_atomic};
+use registry::{AdapterRecord, Digest, Store};
 use serde_json::{Value, json};
 
 use super::readers::{ANSWER_TOKENS, find, made_at_precision, say_precisions};
 use crate::args::{CapArgs, InterventionCommand};
 use crate::context::{Context, STOP, watch_signals};
 use crate::error::{CommandError, Kind, Result};
-use crate::output::{print, print_as_it_is, print_json, table};
+use crate::output::{print, print_as_it_is, print_json, table, write_out};
 use crate::progress::beside;
 
 pub(super) use job::{Intervening, job};
@@ -61,7 +61,7 @@ pub(crate) fn run(context: &Context<'_>, command: &InterventionCommand) -> Resul
             let run = || ready.run(store.as_ref(), &base, &STOP);
             let outputs = beside(context.global.quiet, "running the intervention", run)?;
             if let Some(file) = vectors {
-                write_atomic(file, &to_safetensors(&outputs)?)?;
+                write_out(file, &to_safetensors(&outputs)?)?;
             }
             let found = to_json(&outline, &ready, &outputs)?;
             if context.global.json { print_json(&found) } else { print(&to_text(&found)) }

@@ -131,7 +131,17 @@ impl Published {
                 card.as_ref().filter(|c| c.extra_files.contains_key(MOMENTS_FILE) && ways.layers.is_none());
             collector = match (ours, &ao) {
                 // One made here looks through the sizes that it was trained with.
-                (Some(card), _) => Some(own_collector(base, folder, card, &mut files)?),
+                (Some(card), text) => {
+                    // The card says all; an edit beside it would change nothing.
+                    let own = card.extra_files.get(AO_CONFIG);
+                    if text.as_ref().is_some_and(|t| own.is_some_and(|own| *own != Digest::of(t))) {
+                        let what =
+                            format!("is not the {AO_CONFIG} that lorafab.json beside it was written with");
+                        return Err(wrong(&folder.join(AO_CONFIG), what)
+                            .hint("remove lorafab.json to take the oracle in as this file has it"));
+                    }
+                    Some(own_collector(base, folder, card, &mut files)?)
+                }
                 (None, Some(text)) => {
                     let choice = ways.layers.map_or(Choice::Middle, Choice::Layers);
                     let config = AoConfig::read(text, base, choice)
