@@ -2,94 +2,17 @@
 
 use std::fmt::Write;
 
+use page::{curve, document as page, escape, table};
+
 use crate::many::Many;
 use crate::reading::Reading;
 use crate::residual::Scored;
-
-const STYLE: &str = "
-:root{color-scheme:light dark;--fg:#1c2330;--bg:#fff;--soft:#5b6575;--line:#d9dee6;--card:#f5f7fa;--a:#2f6fb2;--b:#c2571a}
-@media(prefers-color-scheme:dark){:root{--fg:#e6e9ef;--bg:#14181f;--soft:#a3adbd;--line:#343c49;--card:#1d232d;--a:#7fb3e8;--b:#f0a06a}}
-*{box-sizing:border-box}body{font:16px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);margin:0 auto;padding:1.5rem;max-width:62rem}
-h1{font-size:1.4rem;margin:0 0 .2rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:2rem 0 .4rem}p.note{color:var(--soft);margin:.2rem 0 .6rem;font-size:.92rem}
-.verdict{background:var(--card);border-left:4px solid var(--a);padding:.8rem 1rem;border-radius:4px}.verdict p{margin:.3rem 0}
-.verdict p:first-child{font-size:1.15rem;font-weight:600}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.93rem}
-th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.w{overflow-wrap:anywhere}.word{white-space:nowrap;margin-right:.8em}
-.word small{color:var(--soft)}svg{max-width:100%;height:auto}svg text{fill:var(--fg);font-size:11px}svg .soft{stroke:var(--line);fill:none}
-svg .a{stroke:var(--a);fill:none;stroke-width:2}svg .b{stroke:var(--b);fill:none;stroke-width:2}svg .da{fill:var(--a)}svg .db{fill:var(--b)}
-@media(max-width:40rem){body{padding:.8rem}}";
-
-fn escape(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '&' => "&amp;".to_owned(),
-            '<' => "&lt;".to_owned(),
-            '>' => "&gt;".to_owned(),
-            '"' => "&quot;".to_owned(),
-            c if c.is_control() && c != '\n' => format!("\\u{{{:x}}}", c as u32),
-            // Marks that turn the direction of text around.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => format!("\\u{{{:x}}}", c as u32),
-            c => c.to_string(),
-        })
-        .collect()
-}
-
-fn page(title: &str, body: &str) -> String {
-    format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"><title>{}</title><style>{STYLE}</style></head><body>{body}</body></html>\n",
-        escape(title)
-    )
-}
 
 fn words(top: &[Scored], k: usize) -> String {
     top.iter().take(k).fold(String::new(), |mut out, s| {
         let _ = write!(out, "<span class=\"word\">{} <small>{:.1}</small></span> ", escape(&s.word), s.score);
         out
     })
-}
-
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let mut out = String::from("<div class=\"scroll\"><table><tr>");
-    // Columns of numbers are told by their head's mark; cells are HTML already.
-    let class = |h: &str| if h.starts_with('#') { "n" } else { "w" };
-    for h in head {
-        let _ = write!(out, "<th class=\"{}\">{}</th>", class(h), h.trim_start_matches('#'));
-    }
-    out += "</tr>";
-    for row in rows {
-        out += "<tr>";
-        for (h, cell) in head.iter().zip(row) {
-            let _ = write!(out, "<td class=\"{}\">{cell}</td>", class(h));
-        }
-        out += "</tr>";
-    }
-    out + "</table></div>"
-}
-
-/// A line of values on two axes, with what the axes are.
-fn curve(title: &str, values: &[f64], across: &str, up: &str) -> String {
-    let (w, h, left, bottom) = (560.0, 190.0, 56.0, 34.0);
-    let most = values.iter().copied().fold(1e-9, f64::max);
-    let x = |i: usize| left + (w - left - 12.0) * i as f64 / (values.len().max(2) - 1) as f64;
-    let y = |v: f64| 14.0 + (h - 14.0 - bottom) * (1.0 - v / most);
-    let points: Vec<String> =
-        values.iter().enumerate().map(|(i, v)| format!("{:.1},{:.1}", x(i), y(*v))).collect();
-    let last = values.len().saturating_sub(1);
-    format!(
-        "<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"{t}\"><line class=\"soft\" x1=\"{left}\" x2=\"{r}\" y1=\"{b}\" y2=\"{b}\"/>\
-         <line class=\"soft\" x1=\"{left}\" x2=\"{left}\" y1=\"14\" y2=\"{b}\"/><polyline class=\"a\" points=\"{p}\"/>\
-         <text x=\"{left}\" y=\"{n}\">0</text><text x=\"{r}\" y=\"{n}\" text-anchor=\"end\">{last}</text><text x=\"{m}\" y=\"{n2}\" text-anchor=\"middle\">{across}</text>\
-         <text x=\"{l}\" y=\"{b}\" text-anchor=\"end\">0</text><text x=\"{l}\" y=\"20\" text-anchor=\"end\">{most:.2}</text><text x=\"{left}\" y=\"10\">{up}</text></svg>",
-        t = escape(title),
-        r = w - 12.0,
-        b = h - bottom,
-        p = points.join(" "),
-        n = h - bottom + 14.0,
-        n2 = h - 4.0,
-        m = left.midpoint(w),
-        l = left - 6.0,
-    )
 }
 
 /// One reading.
