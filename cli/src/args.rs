@@ -110,6 +110,8 @@ pub(crate) enum Command {
     /// Score readers against each other, with controls
     #[command(subcommand)]
     Compare(CompareCommand),
+    /// Show the store in a browser: adapters, queue, comparisons and their answers; for reading alone
+    Serve(crate::commands::serve::ServeArgs),
     /// Show what this machine and this store offer, and what the model needs; nothing is fetched or loaded
     Doctor,
     /// Print what completes commands and names in a shell, or write manual pages

@@ -61,6 +61,12 @@ impl Context<'_> {
 
     /// The store, for commands that have nothing to do where there is none.
     pub(crate) fn existing_store(&self) -> Result<Store> {
+        self.existing_root()?;
+        self.store()
+    }
+
+    /// The folder of a store that is there.
+    pub(crate) fn existing_root(&self) -> Result<PathBuf> {
         let path = self.store_path();
         // A store whose catalogue is lost still has its receipts.
         if !path.join("catalogue.sqlite").exists() && !path.join("done").exists() {
@@ -70,7 +76,7 @@ impl Context<'_> {
             )
             .hint("name another with --store DIR, or make one with: lorafab factory submit topic"));
         }
-        self.store()
+        Ok(path)
     }
 
     pub(crate) fn cache_path() -> PathBuf {

@@ -151,6 +151,7 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ),
     ("compare rm", ["compare rm mine --dry-run", "compare rm mine"]),
     ("compare report", ["compare report quickstart", "compare report --html report.html"]),
+    ("serve", ["serve", "serve --port 0"]),
     ("doctor", ["doctor", "doctor --model google/gemma-3-270m"]),
     (
         "completions",

@@ -17,6 +17,7 @@ mod old;
 pub mod permutation;
 pub mod progress;
 pub mod report;
+pub mod runs;
 pub mod scores;
 pub mod strata;
 pub mod verdict;

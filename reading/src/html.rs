@@ -17,14 +17,26 @@ fn words(top: &[Scored], k: usize) -> String {
 
 /// One reading.
 pub fn one(r: &Reading) -> String {
-    let mut out = format!(
-        "<h1>{}</h1><p class=\"note\">read on {}</p><div class=\"verdict\"><p>{}</p><p>{}</p><p>{}</p></div>",
+    let out = format!(
+        "<h1>{}</h1><p class=\"note\">read on {}</p>{}{}",
         escape(&r.subject),
         escape(&r.base),
-        escape(&r.verdict.does),
-        escape(&r.verdict.evidence),
-        escape(&r.verdict.against)
+        verdict(r),
+        body(r)
     );
+    page(&format!("Reading of {}", r.subject), &out)
+}
+
+/// The three lines of its verdict.
+pub fn verdict(r: &Reading) -> String {
+    let lines = [&r.verdict.does, &r.verdict.evidence, &r.verdict.against];
+    let lines: String = lines.map(|l| format!("<p>{}</p>", escape(l))).concat();
+    format!("<div class=\"verdict\">{lines}</div>")
+}
+
+/// All of it below the verdict, for a page that has a heading.
+pub fn body(r: &Reading) -> String {
+    let mut out = String::new();
     if let Some(t) = &r.twins {
         let kinds: Vec<String> = t.kinds.iter().map(|(k, n)| format!("{n} {}", escape(k))).collect();
         let _ = write!(
@@ -181,7 +193,7 @@ pub fn one(r: &Reading) -> String {
         rows.extend(k.metrics.iter().map(|(m, v)| vec![escape(m), format!("{v:.3}")]));
         out += &table(&["", ""], &rows);
     }
-    page(&format!("Reading of {}", r.subject), &out)
+    out
 }
 
 /// Many readings: a table, shares by method, and a calibration plot.

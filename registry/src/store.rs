@@ -206,6 +206,16 @@ impl Store {
         }
     }
 
+    /// Opens a store that exists for reading alone, for as long as others may write it: what they commit is seen.
+    ///
+    /// # Errors
+    /// As [`Store::open_to_look`]; one of an older lorafab is refused.
+    pub fn open_to_watch(root: &Path) -> Result<Self> {
+        check_length(root)?;
+        check_own(root)?;
+        Self::open_read_only(root, false, false)
+    }
+
     fn open_writable(root: &Path) -> Result<Self> {
         let path = root.join("catalogue.sqlite");
         let wrap = |source| Error::Sqlite { path: path.clone(), source };

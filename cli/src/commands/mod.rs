@@ -19,6 +19,7 @@ mod readers;
 mod recipe;
 mod registry;
 mod runs;
+pub(crate) mod serve;
 mod settings;
 mod subject;
 mod tune;
@@ -52,6 +53,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Compare(command) => compare::run(&context, command),
         Command::Ask(args) => ask::run(&context, args),
         Command::Read(args) => read::run(&context, args),
+        Command::Serve(args) => serve::run(&context, args),
         Command::Doctor => doctor::run(&context),
         Command::Completions(args) => completions::run(&context, args),
     }

@@ -1,11 +1,11 @@
 //! `compare list|items|rm`: the runs that a store has.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use ::compare::Comparison;
-use ::compare::scores::{Item, Kind as ItemKind, Scores};
+use ::compare::runs::{Answer, Run};
+use ::compare::scores::{Item, Kind as ItemKind};
 use clap::Args;
 use registry::Store;
 use registry::names::nearest;
@@ -37,36 +37,9 @@ pub(crate) struct ItemsArgs {
     pub(crate) limit: usize,
 }
 
-/// A run with a report.
-pub(super) struct Run {
-    pub(super) name: String,
-    made: SystemTime,
-    folder: PathBuf,
-}
-
-impl Run {
-    /// The file of its comparison.
-    pub(super) fn report(&self) -> PathBuf {
-        self.folder.join("comparison.json")
-    }
-}
-
 /// The store's runs, the newest last.
 fn all(store: &Store) -> Result<Vec<Run>> {
-    let mut runs = Vec::new();
-    for entry in fs_err::read_dir(store.root().join("runs"))? {
-        let entry = entry?;
-        let run = Run {
-            name: entry.file_name().to_string_lossy().into_owned(),
-            made: SystemTime::UNIX_EPOCH,
-            folder: entry.path(),
-        };
-        if let Ok(meta) = fs_err::metadata(run.report()) {
-            runs.push(Run { made: meta.modified()?, ..run });
-        }
-    }
-    runs.sort_by(|a, b| (a.made, &a.name).cmp(&(b.made, &b.name)));
-    Ok(runs)
+    Ok(::compare::runs::all(store.root())?)
 }
 
 /// Their names, the newest last.
@@ -96,8 +69,7 @@ pub(super) fn find(store: &Store, run: Option<&str>) -> Result<Run> {
 }
 
 fn read(run: &Run) -> Result<Comparison> {
-    ::compare::read(&fence::open::read_own_text(&run.report(), fence::open::TABLE)?)
-        .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", run.report().display())))
+    run.comparison().map_err(|e| CommandError::new(Kind::Environment, e))
 }
 
 pub(super) fn list(context: &Context<'_>) -> Result {
@@ -149,55 +121,19 @@ pub(super) fn list(context: &Context<'_>) -> Result {
     Ok(())
 }
 
-/// One answer of one arm.
-struct Answer<'a> {
-    scores: &'a Scores,
-    item: &'a Item,
-    /// What came first, and at which place the right answer came (1 is first).
-    first: Option<&'a str>,
-    place: Option<usize>,
-}
-
-impl<'a> Answer<'a> {
-    fn of(scores: &'a Scores, item: &'a Item) -> Self {
-        let set = scores.scored(item);
-        let score = |name: &str| Some(item.scores[set?.iter().position(|c| c == name)?]);
-        let best = set.and_then(|set| set.iter().zip(&item.scores).max_by(|a, b| a.1.total_cmp(b.1)));
-        // Ties count half against it in the report; here the better place.
-        let place = score(&item.label).map(|own| 1 + item.scores.iter().filter(|s| **s > own).count());
-        Self { scores, item, first: best.map(|(name, _)| name.as_str()), place }
-    }
-
-    fn right(&self) -> bool {
-        match self.place {
-            Some(place) => place == 1,
-            None => self.item.reply.as_deref() == Some(self.item.label.as_str()),
-        }
-    }
-
-    fn json(&self) -> Value {
-        let Item { adapter, carries, context, split, family, question_id, label, reply, answer_nats, .. } =
-            self.item;
-        json!({"arm": self.scores.arm, "seed": self.scores.seed, "adapter": adapter, "carries": carries, "context": context,
-            "split": split, "family": family, "question": question_id, "label": label, "first": self.first, "place": self.place,
-            "right": self.right(), "reply": reply, "answer_nats": answer_nats})
-    }
+/// An answer's fields.
+fn json_of(answer: &Answer<'_>) -> Value {
+    let Item { adapter, carries, context, split, family, question_id, label, reply, answer_nats, .. } =
+        answer.item;
+    json!({"arm": answer.scores.arm, "seed": answer.scores.seed, "adapter": adapter, "carries": carries, "context": context,
+        "split": split, "family": family, "question": question_id, "label": label, "first": answer.first, "place": answer.place,
+        "right": answer.right(), "reply": reply, "answer_nats": answer_nats})
 }
 
 pub(super) fn items(context: &Context<'_>, args: &ItemsArgs) -> Result {
     let store = context.existing_store()?;
     let run = find(&store, args.run.name())?;
-    let path = run.folder.join("scores.jsonl");
-    let text = fence::open::read_own_text(&path, fence::open::TABLE)?;
-    let mut all = Vec::new();
-    for line in text.lines() {
-        let scores: Scores = serde_json::from_str(line)
-            .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", path.display())))?;
-        if let Some(problem) = scores.problem() {
-            return Err(CommandError::new(Kind::Environment, format!("{}: {problem}", path.display())));
-        }
-        all.push(scores);
-    }
+    let all = run.scores().map_err(|e| CommandError::new(Kind::Environment, e))?;
     if let Some(arm) = &args.arm
         && !all.iter().any(|s| s.arm == *arm)
     {
@@ -220,7 +156,7 @@ pub(super) fn items(context: &Context<'_>, args: &ItemsArgs) -> Result {
         .collect();
     let shown = if args.limit == 0 { found.len() } else { args.limit.min(found.len()) };
     if context.global.json {
-        let items: Vec<Value> = found[..shown].iter().map(Answer::json).collect();
+        let items: Vec<Value> = found[..shown].iter().map(json_of).collect();
         return print_json(
             &json!({"schema": "compare-items/1", "run": run.name, "total": found.len(), "items": items}),
         );

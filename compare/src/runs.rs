@@ -1,0 +1,125 @@
+//! The comparisons that a store has: its `runs/<name>/` folders with a `comparison.json`, and their answers one by one.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use fence::open::{TABLE, read_own_text};
+
+use crate::Comparison;
+use crate::scores::{Item, Scores};
+
+/// A run with a report.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its name.
+    pub name: String,
+    /// When its report was written.
+    pub made: SystemTime,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+impl Run {
+    /// The file of its comparison.
+    pub fn report(&self) -> PathBuf {
+        self.folder.join("comparison.json")
+    }
+
+    /// The file of its answers.
+    pub fn scores_file(&self) -> PathBuf {
+        self.folder.join("scores.jsonl")
+    }
+
+    /// Its comparison.
+    ///
+    /// # Errors
+    /// In a sentence, if the file cannot be read.
+    pub fn comparison(&self) -> Result<Comparison, String> {
+        let path = self.report();
+        let text = read_own_text(&path, TABLE).map_err(|e| e.to_string())?;
+        crate::read(&text).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// Its answers: those of every arm with every reader seed.
+    ///
+    /// # Errors
+    /// In a sentence, if the file cannot be read or its scores do not fit its closed sets.
+    pub fn scores(&self) -> Result<Vec<Scores>, String> {
+        let path = self.scores_file();
+        let text = read_own_text(&path, TABLE).map_err(|e| e.to_string())?;
+        text.lines()
+            .map(|line| {
+                let scores: Scores =
+                    serde_json::from_str(line).map_err(|e| format!("{}: {e}", path.display()))?;
+                match scores.problem() {
+                    Some(problem) => Err(format!("{}: {problem}", path.display())),
+                    None => Ok(scores),
+                }
+            })
+            .collect()
+    }
+}
+
+/// The runs of a store folder, the newest last.
+///
+/// # Errors
+/// If the folder of runs cannot be read.
+pub fn all(store: &Path) -> std::io::Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    for entry in fs_err::read_dir(store.join("runs"))? {
+        let entry = entry?;
+        let run = Run {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            made: SystemTime::UNIX_EPOCH,
+            folder: entry.path(),
+        };
+        if let Ok(meta) = fs_err::metadata(run.report()) {
+            runs.push(Run { made: meta.modified()?, ..run });
+        }
+    }
+    runs.sort_by(|a, b| (a.made, &a.name).cmp(&(b.made, &b.name)));
+    Ok(runs)
+}
+
+/// One answer of one arm.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// The arm's scores.
+    pub scores: &'a Scores,
+    /// The question.
+    pub item: &'a Item,
+    /// What came first by the scores as they are.
+    pub first: Option<&'a str>,
+    /// At which place the right answer came; 1 is first.
+    pub place: Option<usize>,
+}
+
+impl<'a> Answer<'a> {
+    /// Of an item of some scores.
+    pub fn of(scores: &'a Scores, item: &'a Item) -> Self {
+        let set = scores.scored(item);
+        let score = |name: &str| Some(item.scores[set?.iter().position(|c| c == name)?]);
+        let best = set.and_then(|set| set.iter().zip(&item.scores).max_by(|a, b| a.1.total_cmp(b.1)));
+        // Ties count half against it in the report; here the better place.
+        let place = score(&item.label).map(|own| 1 + item.scores.iter().filter(|s| **s > own).count());
+        Self { scores, item, first: best.map(|(name, _)| name.as_str()), place }
+    }
+
+    /// Whether the right answer came first, or was stated where nothing was scored.
+    pub fn right(&self) -> bool {
+        match self.place {
+            Some(place) => place == 1,
+            None => self.item.reply.as_deref() == Some(self.item.label.as_str()),
+        }
+    }
+
+    /// The candidates with the highest scores, best first.
+    pub fn top(&self, k: usize) -> Vec<(&'a str, f32)> {
+        let Some(set) = self.scores.scored(self.item) else { return vec![] };
+        let mut all: Vec<(&str, f32)> =
+            set.iter().map(String::as_str).zip(self.item.scores.iter().copied()).collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1));
+        all.truncate(k);
+        all
+    }
+}
