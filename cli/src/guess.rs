@@ -38,7 +38,11 @@ const GUESSES: &[(&str, &[&str], Means)] = &[
     ("", &["runs", "comparisons"], Runs(&["compare", "list"])),
     ("", &["report", "results"], Runs(&["compare", "report"])),
     ("", &["readers"], Runs(&["reader", "list"])),
-    ("", &["web", "ui", "dashboard", "server", "browse", "view"], Is("the store is shown in a browser with: lorafab serve")),
+    (
+        "",
+        &["web", "ui", "dashboard", "server", "browse", "view"],
+        Is("the store is shown in a browser with: lorafab serve"),
+    ),
     ("", &["stats"], Runs(&["registry", "stats"])),
     ("", &["models", "model", "env", "check", "system"], Runs(&["doctor"])),
     (

@@ -485,6 +485,46 @@ mod tests {
     }
 
     #[test]
+    fn windows_are_parts_of_the_whole_order_in_both_directions() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        for i in 0..9 {
+            let mut new = new_adapter(&format!("topic/{i}"));
+            match i % 3 {
+                0 => drop(new.metrics.insert("depth".into(), f64::from(i))),
+                1 => drop(new.tags.insert("depth".into(), format!("text {i}"))),
+                _ => {}
+            }
+            store.commit_adapter(new).unwrap();
+        }
+        for down in [false, true] {
+            let ids = |offset, limit| -> Vec<String> {
+                let page =
+                    store.window(&Filter::all(), ("depth", down), offset, limit, &["behaviour"]).unwrap();
+                assert_eq!(page.total, 9);
+                page.rows.into_iter().map(|r| r["behaviour"].clone()).collect()
+            };
+            let all = ids(0, 100);
+            let numbers =
+                if down { ["topic/6", "topic/3", "topic/0"] } else { ["topic/0", "topic/3", "topic/6"] };
+            assert_eq!((all.len(), &all[..3]), (9, &numbers.map(str::to_owned)[..]));
+            for (offset, limit) in [(0, 2), (2, 2), (3, 3), (4, 4), (7, 5), (9, 2), (20, 2)] {
+                let end = (offset + limit).min(9);
+                assert_eq!(
+                    ids(offset, limit),
+                    all[offset.min(9)..end.max(offset.min(9))],
+                    "{offset} {limit}"
+                );
+            }
+        }
+        let some = Filter::all().and("behaviour in (topic/1, topic/3)").unwrap();
+        assert_eq!(
+            store.window(&some, ("depth", false), 1, 5, &["behaviour"]).unwrap().rows[0]["behaviour"],
+            "topic/1"
+        );
+    }
+
+    #[test]
     fn pages_hold_fields_by_all_their_names_in_natural_order() {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(folder.path()).unwrap();

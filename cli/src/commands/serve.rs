@@ -54,9 +54,8 @@ impl From<serve::Error> for CommandError {
     fn from(e: serve::Error) -> Self {
         match e {
             serve::Error::Store(e) => e.into(),
-            e @ serve::Error::Address(..) => {
-                Self::new(Kind::Environment, e.to_string()).hint("take another with --port, or any free one with --port 0")
-            }
+            e @ serve::Error::Address(..) => Self::new(Kind::Environment, e.to_string())
+                .hint("take another with --port, or any free one with --port 0"),
             e @ serve::Error::Serving(_) => Self::new(Kind::Environment, e.to_string()),
         }
     }
