@@ -1,9 +1,9 @@
 //! The comparisons that a store has: its `runs/<name>/` folders with a `comparison.json`, and their answers one by one.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use fence::open::{TABLE, read_own_text};
+use jiff::Timestamp;
 
 use crate::Comparison;
 use crate::scores::{Item, Scores};
@@ -14,7 +14,7 @@ pub struct Run {
     /// Its name.
     pub name: String,
     /// When its report was written.
-    pub made: SystemTime,
+    pub made: Timestamp,
     /// Its folder.
     pub folder: PathBuf,
 }
@@ -70,11 +70,11 @@ pub fn all(store: &Path) -> std::io::Result<Vec<Run>> {
         let entry = entry?;
         let run = Run {
             name: entry.file_name().to_string_lossy().into_owned(),
-            made: SystemTime::UNIX_EPOCH,
+            made: Timestamp::UNIX_EPOCH,
             folder: entry.path(),
         };
         if let Ok(meta) = fs_err::metadata(run.report()) {
-            runs.push(Run { made: meta.modified()?, ..run });
+            runs.push(Run { made: Timestamp::try_from(meta.modified()?).unwrap_or_default(), ..run });
         }
     }
     runs.sort_by(|a, b| (a.made, &a.name).cmp(&(b.made, &b.name)));

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Html;
@@ -27,7 +26,7 @@ pub(crate) struct Kept(Mutex<Option<Of>>);
 #[derive(Debug)]
 struct Of {
     run: String,
-    made: SystemTime,
+    made: jiff::Timestamp,
     scores: Arc<Vec<Scores>>,
 }
 

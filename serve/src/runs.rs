@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Response};
@@ -24,9 +23,8 @@ pub(crate) fn find(root: &FilePath, name: &str) -> Result<Run, Wrong> {
         .ok_or_else(|| Wrong::not_found(format!("there is no comparison {name:?} in this store")))
 }
 
-fn time(t: SystemTime) -> String {
-    let text = jiff::Timestamp::try_from(t).map_or_else(|_| String::new(), |t| t.to_string());
-    text.get(..16).unwrap_or_default().replace('T', " ")
+fn time(t: jiff::Timestamp) -> String {
+    t.to_string().get(..16).unwrap_or_default().replace('T', " ")
 }
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {

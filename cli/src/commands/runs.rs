@@ -1,7 +1,6 @@
 //! `compare list|items|rm`: the runs that a store has.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 use ::compare::Comparison;
 use ::compare::runs::{Answer, Run};
@@ -76,11 +75,10 @@ pub(super) fn list(context: &Context<'_>) -> Result {
     let store = context.existing_store()?;
     let mut runs = all(&store)?;
     runs.reverse();
-    let time = |t: SystemTime| jiff::Timestamp::try_from(t).map_or(String::new(), |t| t.to_string());
     let mut items = Vec::new();
     for run in &runs {
         // One that cannot be read is listed all the same: it may be removed.
-        items.push((run, time(run.made), read(run).map_err(|e| e.message)));
+        items.push((run, run.made.to_string(), read(run).map_err(|e| e.message)));
     }
     // Those that arms were held to: not those that readers were trained or chosen on.
     let adapters = |c: &Comparison| {
