@@ -103,7 +103,7 @@ fn what_cannot_be_is_one_sentence() {
     p.fails(2, &["the prompt is empty"], &["chat", &target, " "]);
     p.fails(2, &["--base is the base model alone", "--both"], &["chat", "--base", &target, "hello"]);
     p.fails(2, &["--temperature", "at least 0"], &["chat", &target, "hello", "--temperature", "-1"]);
-    p.fails(2, &["holds no adapter_config.json"], &["chat", &support::tiny(), "hello"]);
+    p.fails(2, &["is a whole model, not an adapter"], &["chat", &support::tiny(), "hello"]);
     // Names are looked up before a model is.
     let nowhere = |args: &[&str]| p.command(&[&["--model", "/nowhere"], args].concat()).output().unwrap();
     assert_fails(&nowhere(&["chat", "topic/cats", "hello"]), 3, &["there is no store"]);

@@ -214,7 +214,7 @@ pub(super) fn resolve(
         if !is_empty(&config[*key]) {
             let value: String = config[*key].to_string().chars().take(80).collect();
             return refuse(format!(
-                "{key} = {value} is not implemented: only plain LoRA is read, all layers alike"
+                "{key} is not implemented (here {value}): only plain LoRA is read, all layers alike"
             ));
         }
     }
