@@ -36,6 +36,20 @@ fn shares(text: &str) -> Vec<(usize, usize)> {
 }
 
 #[test]
+fn the_tutorials_reading_is_the_committed_one() {
+    let whole = to_terminal(&committed::<Reading>("tutorial.json"));
+    let printed: BTreeSet<&str> = whole.lines().map(str::trim).collect();
+    let tutorial = std::fs::read_to_string(root().join("docs/src/tutorial/your-own-adapter.md")).unwrap();
+    let (_, shown) = tutorial.split_once("$ lorafab read").unwrap();
+    let quoted = shown.lines().skip(1).take_while(|l| l.is_empty() || l.starts_with("    "));
+    let quoted: Vec<&str> = quoted.map(str::trim).filter(|l| !l.is_empty()).collect();
+    assert!(quoted.len() > 10, "{} lines are quoted", quoted.len());
+    for line in quoted {
+        assert!(printed.contains(line), "not in the committed reading: {line:?}");
+    }
+}
+
+#[test]
 fn the_readings_that_are_printed_are_the_committed_ones() {
     let mut printed = BTreeSet::new();
     printed.extend(to_terminal(&committed::<Reading>("tulips.json")).lines().map(|l| l.trim().to_owned()));
