@@ -1,4 +1,5 @@
-//! What the README prints of the committed runs stands in their files: every line of its report, and every number of its prose.
+//! What README.md and the pages under docs/src print of the committed runs stands in their files: every line of a report, every number
+//! of the prose, the README's table and picture. The README is short, and what is linked is there.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -10,12 +11,15 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Sections of the README and the folder of `results/` that each is about.
-const SECTIONS: [(&str, &str); 3] = [
-    ("What a full run says", "quickstart"),
-    ("At the same cost", "budgets"),
-    ("Behaviours that do not fire", "gates"),
+/// Pages under docs/src and the folder of `results/` that each is about.
+const PAGES: [(&str, &str); 3] = [
+    ("explanation/full-run.md", "quickstart"),
+    ("explanation/same-cost.md", "budgets"),
+    ("explanation/behaviours-that-do-not-fire.md", "gates"),
 ];
+
+/// Most bytes of README.md.
+const SHORT: usize = 6000;
 
 fn committed(run: &str) -> (String, compare::Comparison) {
     let text = std::fs::read_to_string(root().join(format!("results/{run}/comparison.json"))).unwrap();
@@ -23,14 +27,15 @@ fn committed(run: &str) -> (String, compare::Comparison) {
     (text, comparison)
 }
 
-/// A section of the README.
-fn section(title: &str) -> String {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, after) = readme.split_once(&format!("## {title}\n")).unwrap();
-    after.split("\n## ").next().unwrap().to_owned()
+fn page(name: &str) -> String {
+    std::fs::read_to_string(root().join("docs/src").join(name)).unwrap()
 }
 
-/// Every number of a JSON value as the README would print it: two decimals, without its sign.
+fn readme() -> String {
+    std::fs::read_to_string(root().join("README.md")).unwrap()
+}
+
+/// Every number of a JSON value as a page would print it: two decimals, without its sign.
 fn numbers(value: &Value, out: &mut BTreeSet<String>) {
     match value {
         Value::Number(n) => {
@@ -69,18 +74,18 @@ fn decimals(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn lines_of_the_report_in_the_readme_are_those_of_the_committed_run() {
-    for (title, run) in SECTIONS {
+fn lines_of_the_reports_on_the_pages_are_those_of_the_committed_runs() {
+    for (name, run) in PAGES {
         let (_, comparison) = committed(run);
         let printed: BTreeSet<String> =
             compare::to_terminal(&comparison).lines().map(|l| l.trim().to_owned()).collect();
-        let quoted: Vec<String> = section(title)
+        let quoted: Vec<String> = page(name)
             .lines()
             .filter(|l| l.starts_with("    ") && !l.trim_start().starts_with('$'))
             .map(|l| l.trim().to_owned())
             .filter(|l| !l.is_empty())
             .collect();
-        assert!(quoted.len() > 5, "the README quotes {} lines of {run}", quoted.len());
+        assert!(quoted.len() > 5, "{name} quotes {} lines of {run}", quoted.len());
         for line in quoted {
             assert!(printed.contains(&line), "not in the committed report of {run}: {line:?}");
         }
@@ -88,29 +93,174 @@ fn lines_of_the_report_in_the_readme_are_those_of_the_committed_run() {
 }
 
 #[test]
-fn every_number_of_the_readmes_prose_stands_in_the_committed_run() {
-    for (title, run) in SECTIONS {
+fn every_number_of_the_pages_prose_stands_in_the_committed_run() {
+    for (name, run) in PAGES {
         let (text, _) = committed(run);
         let mut known = BTreeSet::new();
         numbers(&serde_json::from_str(&text).unwrap(), &mut known);
-        let section = section(title);
-        let prose: String = section.lines().filter(|l| !l.starts_with("    ")).collect::<Vec<_>>().join("\n");
+        let page = page(name);
+        let prose: String = page.lines().filter(|l| !l.starts_with("    ")).collect::<Vec<_>>().join("\n");
         let found = decimals(&prose);
-        assert!(found.len() > 5, "the README's prose about {run} has {} numbers", found.len());
+        assert!(found.len() > 5, "the prose of {name} has {} numbers", found.len());
         for number in found {
-            assert!(known.contains(&number), "{number} is in the README and not in the committed {run}");
+            assert!(known.contains(&number), "{number} is on {name} and not in the committed {run}");
         }
     }
 }
 
 #[test]
 fn the_committed_pages_are_made_from_the_committed_numbers_and_all_are_small() {
-    for (_, run) in SECTIONS {
+    for (_, run) in PAGES {
         let (text, comparison) = committed(run);
         let page = std::fs::read_to_string(root().join(format!("results/{run}/report.html"))).unwrap();
         assert_eq!(compare::to_html(&comparison), page, "{run}");
         assert!(text.len() <= 1_000_000, "{run}: {} bytes", text.len());
     }
+}
+
+#[test]
+fn the_readme_is_short_and_keeps_its_two_commands() {
+    let readme = readme();
+    assert!(readme.len() < SHORT, "README.md has {} bytes", readme.len());
+    for command in ["    cargo run --release -- quickstart ", "    cargo test --release --workspace "] {
+        assert!(readme.lines().any(|l| l.starts_with(command)), "{command}");
+    }
+}
+
+/// The value of an arm at held-out values of a family as the README prints it, e.g. ".95", and its interval.
+fn shown(comparison: &compare::Comparison, arm: &str, family: &str, metric: &str) -> Option<[String; 3]> {
+    let found = comparison.results.iter().find(|r| {
+        (r.arm.as_str(), r.family.as_str(), r.metric.as_str()) == (arm, family, metric)
+            && (r.split.as_str(), r.context.as_str()) == ("test_value", "neutral")
+    })?;
+    Some([found.value, found.ci_low, found.ci_high].map(|x| format!("{x:.2}")))
+}
+
+#[test]
+fn the_readmes_table_is_of_the_committed_run() {
+    let (_, comparison) = committed("quickstart");
+    let mut arms = 0;
+    for line in readme().lines().filter(|l| l.starts_with("| `")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let arm = cells[0].split('`').nth(1).unwrap();
+        let columns = [("topic", "top1_values"), ("gated-topic", "top1_values")]
+            .into_iter()
+            .chain([("topic", "exact_match"), ("gated-topic", "exact_match")]);
+        let right: Vec<String> = columns
+            .map(|(family, metric)| {
+                shown(&comparison, arm, family, metric)
+                    .map_or_else(|| "–".to_owned(), |[value, ..]| value.trim_start_matches('0').to_owned())
+            })
+            .collect();
+        assert_eq!(cells[1..], right, "{arm}");
+        arms += 1;
+    }
+    assert!(arms > 5, "{arms} arms");
+}
+
+#[test]
+fn the_readmes_other_numbers_stand_in_the_committed_run() {
+    let (text, _) = committed("quickstart");
+    let mut known = BTreeSet::new();
+    numbers(&serde_json::from_str(&text).unwrap(), &mut known);
+    let readme = readme();
+    let (_, after) = readme.split_once("## What a full run says\n").unwrap();
+    let prose: Vec<&str> =
+        after.split("\n## ").next().unwrap().lines().filter(|l| !l.starts_with('|')).collect();
+    for number in decimals(&prose.join("\n")) {
+        assert!(known.contains(&number), "{number} is in README.md and not in the committed run");
+    }
+}
+
+#[test]
+fn the_readmes_picture_is_of_the_committed_run() {
+    let (_, comparison) = committed("quickstart");
+    let picture = std::fs::read_to_string(root().join("docs/picture.svg")).unwrap();
+    let titles: Vec<&str> =
+        picture.split("<g><title>").skip(1).map(|rest| rest.split("</title>").next().unwrap()).collect();
+    assert_eq!(titles.len(), 16);
+    for title in titles {
+        let (what, numbers) = title.split_once(": ").unwrap();
+        let (arm, family) = what.split_once(", ").unwrap();
+        let [value, low, high] = shown(&comparison, arm, family, "top1_values").unwrap();
+        assert_eq!(
+            numbers,
+            format!("{value} [{low}, {high}]"),
+            "python3 docs/picture.py draws it anew: {what}"
+        );
+    }
+}
+
+/// What a Markdown text links to, without code.
+fn links(text: &str) -> Vec<String> {
+    let mut fenced = false;
+    let mut out = Vec::new();
+    for line in text.lines() {
+        fenced ^= line.starts_with("```");
+        if fenced || line.starts_with("    ") {
+            continue;
+        }
+        out.extend(line.split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_owned()));
+    }
+    out
+}
+
+/// A heading as links name it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    kept.chars()
+        .filter_map(|c| if c == ' ' { Some('-') } else { (c.is_alphanumeric() || c == '-').then_some(c) })
+        .collect()
+}
+
+fn pages(folder: &Path, out: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            pages(&path, out);
+        } else if path.extension().is_some_and(|e| e == "md") {
+            out.push(path);
+        }
+    }
+}
+
+#[test]
+fn what_the_readme_and_the_pages_link_to_is_there() {
+    let mut all = Vec::new();
+    pages(&root().join("docs/src"), &mut all);
+    let summary = page("SUMMARY.md");
+    for path in &all {
+        let name = path.strip_prefix(root().join("docs/src")).unwrap().to_str().unwrap();
+        assert!(
+            name == "SUMMARY.md" || summary.contains(&format!("({name})")),
+            "{name} is not in SUMMARY.md"
+        );
+    }
+    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "recipes/README.md"] {
+        all.push(root().join(name));
+    }
+    let mut found = 0;
+    for path in all {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for link in links(&text) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: {link}", path.display());
+            if !heading.is_empty() {
+                let there = std::fs::read_to_string(&target).unwrap();
+                let known = there
+                    .lines()
+                    .filter(|l| l.starts_with('#'))
+                    .any(|l| anchor(l.trim_start_matches('#')) == heading);
+                assert!(known, "{}: {link}", path.display());
+            }
+            found += 1;
+        }
+    }
+    assert!(found > 60, "{found} links");
 }
 
 #[test]

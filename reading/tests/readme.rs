@@ -1,4 +1,5 @@
-//! What the README prints of readings stands in the committed files: every line, and every share of its prose.
+//! What docs/src/explanation/reading.md prints of readings stands in the committed files: every line, and every share of its prose; so
+//! do the lines and shares of the README.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +17,14 @@ fn committed<T: serde::de::DeserializeOwned>(file: &str) -> T {
     serde_json::from_str(&text).unwrap()
 }
 
-fn section() -> String {
+fn page() -> String {
+    std::fs::read_to_string(root().join("docs/src/explanation/reading.md")).unwrap()
+}
+
+/// The README's section about a reading.
+fn short() -> String {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (_, after) = readme.split_once("## Reading one adapter\n").unwrap();
+    let (_, after) = readme.split_once("## One adapter, read\n").unwrap();
     after.split("\n## ").next().unwrap().to_owned()
 }
 
@@ -30,17 +36,32 @@ fn shares(text: &str) -> Vec<(usize, usize)> {
 }
 
 #[test]
-fn the_readings_that_the_readme_prints_are_the_committed_ones() {
+fn the_tutorials_reading_is_the_committed_one() {
+    let whole = to_terminal(&committed::<Reading>("tutorial.json"));
+    let printed: BTreeSet<&str> = whole.lines().map(str::trim).collect();
+    let tutorial = std::fs::read_to_string(root().join("docs/src/tutorial/your-own-adapter.md")).unwrap();
+    let (_, shown) = tutorial.split_once("$ lorafab read").unwrap();
+    let quoted = shown.lines().skip(1).take_while(|l| l.is_empty() || l.starts_with("    "));
+    let quoted: Vec<&str> = quoted.map(str::trim).filter(|l| !l.is_empty()).collect();
+    assert!(quoted.len() > 10, "{} lines are quoted", quoted.len());
+    for line in quoted {
+        assert!(printed.contains(line), "not in the committed reading: {line:?}");
+    }
+}
+
+#[test]
+fn the_readings_that_are_printed_are_the_committed_ones() {
     let mut printed = BTreeSet::new();
     printed.extend(to_terminal(&committed::<Reading>("tulips.json")).lines().map(|l| l.trim().to_owned()));
     printed.extend(committed::<Many>("readings.json").to_terminal().lines().map(|l| l.trim().to_owned()));
-    let section = section();
-    let (_, shown) = section.split_once("$ lorafab read").unwrap();
-    let quoted: Vec<&str> = shown.lines().filter(|l| l.starts_with("    ")).map(str::trim).collect();
-    let quoted: Vec<&str> = quoted.into_iter().filter(|l| !l.is_empty() && !l.starts_with('$')).collect();
-    assert!(quoted.len() > 30, "the README quotes {} lines", quoted.len());
-    for line in quoted {
-        assert!(printed.contains(line), "not in the committed readings: {line:?}");
+    for (text, least) in [(page(), 30), (short(), 4)] {
+        let (_, shown) = text.split_once("$ lorafab read").unwrap();
+        let quoted: Vec<&str> = shown.lines().filter(|l| l.starts_with("    ")).map(str::trim).collect();
+        let quoted: Vec<&str> = quoted.into_iter().filter(|l| !l.is_empty() && !l.starts_with('$')).collect();
+        assert!(quoted.len() > least, "{} lines are quoted", quoted.len());
+        for line in quoted {
+            assert!(printed.contains(line), "not in the committed readings: {line:?}");
+        }
     }
     for line in to_terminal(&committed::<Reading>("tulips.json")).lines() {
         assert!(line.chars().count() <= 80, "{line}");
@@ -48,7 +69,7 @@ fn the_readings_that_the_readme_prints_are_the_committed_ones() {
 }
 
 #[test]
-fn every_share_of_the_readmes_prose_can_be_counted_in_the_committed_lines() {
+fn every_share_of_the_prose_can_be_counted_in_the_committed_lines() {
     let many: Many = committed("readings.json");
     let mut known = BTreeSet::new();
     let mut counted: BTreeMap<(&str, &str), [usize; 4]> = BTreeMap::new();
@@ -77,12 +98,13 @@ fn every_share_of_the_readmes_prose_can_be_counted_in_the_committed_lines() {
     let duds: Vec<&Line> = peft.lines.iter().filter(|l| l.subject.contains("dud")).collect();
     known.insert((duds.iter().filter(|l| l.answer.is_some()).count(), duds.len()));
     assert!(peft.lines.iter().any(|l| l.subject == "./bees" && l.answer.as_deref() == Some("bees")));
-    let section = section();
-    let prose: String = section.lines().filter(|l| !l.starts_with("    ")).collect::<Vec<_>>().join("\n");
-    let found = shares(&prose);
-    assert!(found.len() > 6, "{} shares", found.len());
-    for share in found {
-        assert!(known.contains(&share), "{share:?} is in the README and not in the committed readings");
+    for (text, least) in [(page(), 6), (short(), 1)] {
+        let prose: String = text.lines().filter(|l| !l.starts_with("    ")).collect::<Vec<_>>().join("\n");
+        let found = shares(&prose);
+        assert!(found.len() > least, "{} shares", found.len());
+        for share in found {
+            assert!(known.contains(&share), "{share:?} is printed and not in the committed readings");
+        }
     }
 }
 
