@@ -97,7 +97,10 @@ mod tests {
 
     #[test]
     fn hostile_text_is_text() {
-        assert_eq!(escape("<b a=\"x\" b='y'>&\u{1b}[2J\u{202e}"), "&lt;b a=&quot;x&quot; b=&#39;y&#39;&gt;&amp;\\u{1b}[2J\\u{202e}");
+        assert_eq!(
+            escape("<b a=\"x\" b='y'>&\u{1b}[2J\u{202e}"),
+            "&lt;b a=&quot;x&quot; b=&#39;y&#39;&gt;&amp;\\u{1b}[2J\\u{202e}"
+        );
         let page = document("</title><script>", "");
         assert!(!page.contains("<script"), "{page}");
     }
