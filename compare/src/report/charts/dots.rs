@@ -43,7 +43,7 @@ const TOP: f64 = 30.0;
 const STEP: f64 = 34.0;
 
 /// Letters of a name and its number that fit into a row.
-const LETTERS: usize = 58;
+const LETTERS: usize = 54;
 
 pub(crate) fn dots(chart: &Dots) -> String {
     let (low, high) = chart.ends;

@@ -76,7 +76,7 @@ fn legend(kinds: impl Iterator<Item = Kind>, left: f64, y: f64, out: &mut String
             y,
             kind.meaning()
         );
-        at += 30.0 + kind.meaning().len() as f64 * 6.0;
+        at += 24.0 + kind.meaning().len() as f64 * 6.6;
     }
     at
 }

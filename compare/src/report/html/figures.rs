@@ -130,7 +130,7 @@ pub(super) fn leaks(c: &Comparison) -> String {
                 title: title.clone(),
                 axis: "rank correlation of top-1 with leak, -1 to 1 (Spearman)".into(),
                 ends: (-1.0, 1.0),
-                beside: Some((0.0, "none")),
+                beside: Some((0.0, "zero")),
                 band: None,
                 rows,
             };

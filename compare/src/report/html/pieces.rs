@@ -37,13 +37,18 @@ fn number(cell: &str) -> String {
     }
 }
 
+/// A column's head, broken before what stands in brackets and not within.
+fn head(text: &str) -> String {
+    escape(text).replace("(n = ", "(n&nbsp;=&nbsp;").replace("[95% CI]", "[95%&nbsp;CI]")
+}
+
 /// A table with its caption and what its columns mean; folded where the report folds it.
 pub(super) fn table(t: &Table) -> String {
     let heads: Vec<String> = t
         .header
         .iter()
         .enumerate()
-        .map(|(i, h)| format!("{}{}", if i < t.words { "" } else { "#" }, escape(h)))
+        .map(|(i, h)| format!("{}{}", if i < t.words { "" } else { "#" }, head(h)))
         .collect();
     let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
     let rows: Vec<Vec<String>> = t
@@ -52,9 +57,10 @@ pub(super) fn table(t: &Table) -> String {
         .enumerate()
         .map(|(r, cells)| {
             let marked = t.marked.contains(&r);
-            let cell = |(i, cell): (usize, &String)| {
-                let cell = if i < t.words { escape(cell) } else { number(cell) };
-                if marked { format!("<b>{cell}</b>") } else { cell }
+            let cell = |(i, cell): (usize, &String)| match i < t.words {
+                true if marked => format!("<b>{}</b>", escape(cell)),
+                true => escape(cell),
+                false => number(cell),
             };
             cells.iter().enumerate().map(cell).collect()
         })

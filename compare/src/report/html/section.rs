@@ -3,7 +3,7 @@
 use super::Part;
 use super::figures;
 use super::pieces::{block, table};
-use crate::comparison::{Comparison, PairedRow, Verdict};
+use crate::comparison::{Best, Comparison, PairedRow, Verdict};
 use crate::report::{Block, Table, p_value, sections, signed};
 
 /// The differences that a verdict rests on: trained arms minus the best without training, and minus the best control.
@@ -22,43 +22,47 @@ pub(super) fn differences<'a>(c: &'a Comparison, v: &'a Verdict) -> Vec<&'a Pair
     c.paired.iter().filter(rests).collect()
 }
 
-fn difference_table(c: &Comparison, v: &Verdict) -> Option<Table> {
-    let mut found = differences(c, v);
-    if found.is_empty() {
-        return None;
+/// These differences as tables, one for each arm that is subtracted: the best without training first.
+fn difference_tables(c: &Comparison, v: &Verdict) -> Vec<Table> {
+    let found = differences(c, v);
+    let is = |best: Option<&Best>, arm: &str| best.is_some_and(|b| b.arm == arm);
+    let mut against: Vec<&str> = Vec::new();
+    for r in &found {
+        if !against.contains(&r.minus.as_str()) {
+            against.push(&r.minus);
+        }
     }
-    let is = |best: Option<&crate::comparison::Best>, arm: &str| best.is_some_and(|b| b.arm == arm);
-    found.sort_by_key(|r| !is(v.best_untrained.as_ref(), &r.minus));
-    let rows = found
-        .iter()
-        .map(|r| {
-            let role = match (is(v.best_untrained.as_ref(), &r.minus), is(v.control.as_ref(), &r.minus)) {
-                (true, true) => "best without training, and best control",
-                (true, false) => "best without training",
-                _ => "best control",
-            };
+    against.sort_by_key(|arm| !is(v.best_untrained.as_ref(), arm));
+    let table = |minus: &str| {
+        let role = match (is(v.best_untrained.as_ref(), minus), is(v.control.as_ref(), minus)) {
+            (true, true) => "the best without training and the best control",
+            (true, false) => "the best without training",
+            _ => "the best control",
+        };
+        let rows = found.iter().filter(|r| r.minus == minus).map(|r| {
             let declared = if r.primary { " (declared beforehand)" } else { "" };
             vec![
                 r.arm.clone(),
-                format!("{}, {role}", r.minus),
                 format!("{}{declared}", r.verdict),
                 signed(r.value, r.ci_low, r.ci_high),
                 r.n.to_string(),
                 p_value(r.p),
                 p_value(r.p_holm),
             ]
-        })
-        .collect();
-    Some(Table {
-        header: ["arm", "minus", "verdict", "difference [95% CI]", "n", "p", "p (Holm)"]
-            .map(str::to_owned)
-            .to_vec(),
-        rows,
-        caption: "The paired differences of top-1 that the verdict rests on, each on the same adapters."
-            .into(),
-        words: 3,
-        ..Table::default()
-    })
+        });
+        Table {
+            header: ["arm", "verdict", "difference [95% CI]", "n", "p", "p (Holm)"]
+                .map(str::to_owned)
+                .to_vec(),
+            rows: rows.collect(),
+            caption: format!(
+                "What the verdict rests on: each trained reader's top-1 minus that of {minus}, {role}, on the same adapters."
+            ),
+            words: 2,
+            ..Table::default()
+        }
+    };
+    against.into_iter().map(table).collect()
 }
 
 pub(super) fn section(c: &Comparison, v: &Verdict) -> Part {
@@ -72,7 +76,7 @@ pub(super) fn section(c: &Comparison, v: &Verdict) -> Part {
                 out.body += first.as_deref().unwrap_or_default();
                 out.body += &table(&t);
                 if first.is_some() {
-                    out.body += &difference_table(c, v).map_or_else(String::new, |t| table(&t));
+                    out.body += &difference_tables(c, v).iter().map(table).collect::<String>();
                 }
             }
             other => out.body += &block(&other),
