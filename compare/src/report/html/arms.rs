@@ -17,11 +17,10 @@ fn line(a: &ArmRow) -> String {
         }
     };
     if let Some(m) = crate::method::find(&a.method) {
-        said += &if a.method == a.arm {
-            format!(": {}", m.about())
-        } else {
-            format!("; method {}: {}", a.method, m.about())
-        };
+        // What a file of arms may name besides is for those who write one.
+        let about = m.about().split("; readers:").next().unwrap_or_default();
+        let method = if a.method == a.arm { String::new() } else { format!("; method {}", a.method) };
+        said += &format!("{method}: {about}");
     }
     said.push('.');
     if !a.input.is_empty() {
