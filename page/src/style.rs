@@ -4,7 +4,7 @@
 /// the page, with a shadow at the side on which more is to be seen.
 pub const STYLE: &str = "
 :root{color-scheme:light dark;--fg:#1c2330;--bg:#fff;--soft:#5b6575;--line:#d9dee6;--card:#f5f7fa;--a:#2a66a5;--b:#b04a10;--c:#5f6876;--warn:#a94c0c;--shade:#0003}
-@media(prefers-color-scheme:dark){:root{--fg:#e6e9ef;--bg:#14181f;--soft:#a3adbd;--line:#343c49;--card:#1d232d;--a:#7fb3e8;--b:#f0a06a;--c:#9aa3b1;--warn:#f09a5b;--shade:#000a}}
+@media(prefers-color-scheme:dark){:root{--fg:#e6e9ef;--bg:#14181f;--soft:#a3adbd;--line:#343c49;--card:#1d232d;--a:#7fb3e8;--b:#f0a06a;--c:#9aa3b1;--warn:#f09a5b;--shade:#fff3}}
 *{box-sizing:border-box}body{font:16px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);margin:0 auto;padding:1.5rem;max-width:68rem;overflow-wrap:break-word}
 h1{font-size:1.4rem;margin:0 0 .2rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:2rem 0 .4rem}h3{font-size:1rem;margin:1.2rem 0 .2rem}h2 small{color:var(--soft);font-weight:400}
 p.note,.meta,.caption{color:var(--soft);margin:.2rem 0 .6rem;font-size:.92rem}
