@@ -1,5 +1,7 @@
 //! What each arm is, in one line each, before any number of it.
 
+use std::fmt::Write;
+
 use page::escape;
 
 use super::Part;
@@ -20,11 +22,11 @@ fn line(a: &ArmRow) -> String {
         // What a file of arms may name besides is for those who write one.
         let about = m.about().split("; readers:").next().unwrap_or_default();
         let method = if a.method == a.arm { String::new() } else { format!("; method {}", a.method) };
-        said += &format!("{method}: {about}");
+        let _ = write!(said, "{method}: {about}");
     }
     said.push('.');
     if !a.input.is_empty() {
-        said += &format!(" Shown: {}.", a.input);
+        let _ = write!(said, " Shown: {}.", a.input);
     }
     format!(
         "<li><svg viewBox=\"0 0 12 12\" aria-hidden=\"true\">{}</svg><b>{}</b> {}</li>",
