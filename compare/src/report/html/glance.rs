@@ -29,15 +29,15 @@ pub(super) fn glance(c: &Comparison) -> Option<Part> {
     if rows.is_empty() {
         return None;
     }
+    let mut caption =
+        "Top-1 of each arm in each section: the share of adapters whose own value ranks first, 0 to 1."
+            .to_owned();
+    if c.verdicts.iter().any(|v| v.best_untrained.is_some()) {
+        caption += " * best without training (each section says how it was chosen); the word beside a trained reader is its verdict against that one.";
+    }
     let header = std::iter::once("arm".to_owned())
         .chain(c.verdicts.iter().map(|v| title(&v.family, &v.split, &v.context)))
         .collect();
-    let body = table(&Table {
-        header,
-        rows,
-        caption: "Top-1 of each arm in each section: the share of adapters whose own value ranks first, 0 to 1. * best without training, chosen on validation adapters; the word beside a trained reader is its verdict against that one.".into(),
-        words: 1,
-        ..Table::default()
-    });
+    let body = table(&Table { header, rows, caption, words: 1, ..Table::default() });
     Some(Part { title: "At a glance".into(), remark: String::new(), body })
 }
