@@ -118,6 +118,17 @@ fn the_committed_pages_are_made_from_the_committed_numbers_and_all_are_small() {
     }
 }
 
+/// After a change of the page: `cargo test -p compare --test readme -- --ignored`.
+#[test]
+#[ignore = "writes the committed pages anew"]
+fn write_the_committed_pages() {
+    for (_, run) in SECTIONS {
+        let (_, comparison) = committed(run);
+        std::fs::write(root().join(format!("results/{run}/report.html")), compare::to_html(&comparison))
+            .unwrap();
+    }
+}
+
 #[test]
 fn the_readme_is_short_and_keeps_its_two_commands() {
     let readme = readme();

@@ -114,6 +114,14 @@ fn the_committed_page_is_made_from_the_committed_readings() {
     assert_eq!(html::many(&committed("readings.json")), page);
 }
 
+/// After a change of the page: `cargo test -p reading --test readme -- --ignored`.
+#[test]
+#[ignore = "writes the committed page anew"]
+fn write_the_committed_page() {
+    std::fs::write(root().join("results/reading/report.html"), html::many(&committed("readings.json")))
+        .unwrap();
+}
+
 #[test]
 fn shares_are_found_in_prose() {
     assert_eq!(shares("names 68 of 70, and one of 3; 2 of those"), [(68, 70)]);

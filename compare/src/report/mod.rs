@@ -1,11 +1,14 @@
-//! The report of a comparison: one list of blocks, printed as text or as a web page; and the numbers as CSV and JSON.
+//! The report of a comparison: as text (one list of blocks), as a web page (the same blocks, with pictures), as CSV and JSON.
 
+mod answer;
 mod charts;
 mod csv;
 mod html;
+mod negatives;
 mod sections;
 mod tables;
 mod text;
+mod training;
 
 pub use csv::to_csv;
 pub use html::to_html;
@@ -55,10 +58,6 @@ pub(crate) enum Block {
     Warnings(Vec<String>),
     /// A table.
     Table(Table),
-    /// Drawn on the page only.
-    Dots(charts::Dots),
-    /// Drawn on the page only, side by side.
-    Lines(Vec<charts::Lines>),
     /// Remarks.
     Notes(Vec<String>),
 }
@@ -66,13 +65,30 @@ pub(crate) enum Block {
 /// What a remark begins with that is to be read first.
 const WARNING: &str = "WARNING: ";
 
-/// The report in order: what was asked, warnings, the primary contrast, sections, negatives, base activations, gates,
-/// what goes with a hit, budgets, trajectories, exploratory contrasts, arms, notes.
+/// What decides whether a number means anything, wherever it was found out.
+pub(crate) fn warnings(c: &Comparison) -> Vec<String> {
+    let of_readers = c.notes.iter().filter_map(|n| n.strip_prefix(WARNING)).map(str::to_owned);
+    c.warnings.iter().cloned().chain(of_readers).collect()
+}
+
+/// The last part of the report: how the numbers were made, and remarks.
+pub(crate) fn notes(c: &Comparison) -> Vec<Block> {
+    let mut notes = sections::RULES.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    if c.warnings.first().is_some_and(|w| w == crate::old::NOTE) {
+        notes.clear();
+    }
+    notes.extend(c.notes.iter().filter(|n| !n.starts_with(WARNING)).cloned());
+    if notes.is_empty() {
+        return vec![];
+    }
+    vec![heading("Notes", ""), Block::Notes(notes)]
+}
+
+/// The report of the terminal in order: what was asked, warnings, the primary contrast, sections, negatives, base
+/// activations, gates, what goes with a hit, budgets, trajectories, exploratory contrasts, arms, notes.
 pub(crate) fn blocks(c: &Comparison) -> Vec<Block> {
     let mut out = sections::asked(c);
-    // What decides whether a table means anything stands above the first one, wherever it was found out.
-    let of_readers = c.notes.iter().filter_map(|n| n.strip_prefix(WARNING)).map(str::to_owned);
-    let warnings: Vec<String> = c.warnings.iter().cloned().chain(of_readers).collect();
+    let warnings = warnings(c);
     if !warnings.is_empty() {
         out.push(Block::Warnings(warnings));
     }
@@ -80,24 +96,24 @@ pub(crate) fn blocks(c: &Comparison) -> Vec<Block> {
     for verdict in &c.verdicts {
         out.extend(sections::section(c, verdict));
     }
-    out.extend(tables::negatives(c));
+    out.extend(negatives::negatives(c));
     out.extend(tables::base(c));
     out.extend(tables::gates(c));
     out.extend(tables::correlations(c));
-    out.extend(tables::budgets(c));
-    out.extend(tables::trajectories(c));
+    out.extend(training::budgets(c));
+    out.extend(training::trajectories(c));
     out.extend(sections::exploratory(c));
     out.extend(tables::arms(c));
-    let mut notes = sections::RULES.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-    if c.warnings.first().is_some_and(|w| w == crate::old::NOTE) {
-        notes.clear();
-    }
-    notes.extend(c.notes.iter().filter(|n| !n.starts_with(WARNING)).cloned());
-    if !notes.is_empty() {
-        out.push(Block::Heading("Notes".into(), String::new()));
-        out.push(Block::Notes(notes));
-    }
+    out.extend(notes(c));
     out
+}
+
+fn names(header: &[&str]) -> Vec<String> {
+    header.iter().map(|s| (*s).to_owned()).collect()
+}
+
+fn heading(text: &str, remark: &str) -> Block {
+    Block::Heading(text.to_owned(), remark.to_owned())
 }
 
 /// A figure with its interval.
@@ -119,5 +135,7 @@ pub(crate) fn p_value(p: Option<f64>) -> String {
     }
 }
 
+#[cfg(test)]
+mod synthetic;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use super::charts::{Dot, Dots};
 use super::{Block, Table, interval, p_value, signed};
 use crate::comparison::{ArmRow, Comparison, PairedRow, Verdict};
 use crate::verdict::FEWEST;
@@ -39,7 +38,8 @@ pub(crate) fn asked(c: &Comparison) -> Vec<Block> {
     vec![Block::Sentence(out)]
 }
 
-fn metric(name: &str) -> String {
+/// A metric in words.
+pub(crate) fn metric(name: &str) -> String {
     match name {
         "top1" => "top-1".into(),
         "top1_values" => "top-1 without \"nothing\"".into(),
@@ -97,34 +97,6 @@ pub(crate) fn section(c: &Comparison, v: &Verdict) -> Vec<Block> {
     }
     let best = v.best_untrained.as_ref().map(|b| b.arm.as_str());
     let name = |a: &ArmRow| if Some(a.arm.as_str()) == best { format!("{} *", a.arm) } else { a.arm.clone() };
-    let dots: Vec<Dot> = arms
-        .iter()
-        .filter_map(|a| {
-            let r = at(&a.arm, "top1")?;
-            Some(Dot {
-                label: name(a),
-                class: if a.permuted {
-                    "control"
-                } else if a.trained {
-                    "trained"
-                } else {
-                    "untrained"
-                },
-                value: r.value,
-                low: r.ci_low,
-                high: r.ci_high,
-                text: interval(r.value, r.ci_low, r.ci_high),
-            })
-        })
-        .collect();
-    if !dots.is_empty() {
-        out.push(Block::Dots(Dots {
-            rows: dots,
-            chance,
-            axis: "top-1: share of adapters whose value ranks first (95% interval)".into(),
-            title: format!("Top-1 of each arm: {}", title(&v.family, &v.split, &v.context)),
-        }));
-    }
     out.push(Block::Table(arm_table(c, v, &arms, best, &name)));
     out.extend(closed(c, v, &arms, &name));
     out

@@ -46,7 +46,6 @@ pub fn to_terminal(c: &Comparison) -> String {
             Block::Warnings(all) => all.iter().try_fold((), |(), w| writeln!(out, "  WARNING: {w}")),
             Block::Table(t) => write!(out, "{}{}", if after_table { "\n" } else { "" }, table(t)),
             Block::Notes(all) => all.iter().try_fold((), |(), n| writeln!(out, "  {n}")),
-            Block::Dots(_) | Block::Lines(_) => Ok(()),
         };
         after_table = matches!(block, Block::Table(_));
     }

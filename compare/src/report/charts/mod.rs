@@ -1,0 +1,90 @@
+//! Pictures as plain SVG text: narrow enough for a phone, coloured by the classes of the shared style.
+
+mod dots;
+mod lines;
+
+pub(crate) use dots::{Dot, Dots, dots};
+pub(crate) use lines::{Lines, lines};
+
+use std::fmt::Write;
+
+use crate::comparison::ArmRow;
+
+/// What kind of arm a mark is of; each has a colour and a shape of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Untrained,
+    Trained,
+    Control,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Untrained, Self::Trained, Self::Control];
+
+    pub(crate) fn of(arm: &ArmRow) -> Self {
+        match (arm.trained, arm.permuted) {
+            (true, true) => Self::Control,
+            (true, false) => Self::Trained,
+            (false, _) => Self::Untrained,
+        }
+    }
+
+    /// Its class in the shared style.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Untrained => "untrained",
+            Self::Trained => "trained",
+            Self::Control => "control",
+        }
+    }
+
+    /// What it means, in a word or two.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Self::Untrained => "without training",
+            Self::Trained => "trained reader",
+            Self::Control => "control",
+        }
+    }
+
+    /// Its mark: a square without training, a disc for a trained reader, a ring for the control.
+    pub(crate) fn mark(self, x: f64, y: f64) -> String {
+        let class = self.class();
+        match self {
+            Self::Untrained => format!(
+                "<rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"8\" height=\"8\"/>",
+                x - 4.0,
+                y - 4.0
+            ),
+            Self::Trained => format!("<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>"),
+            Self::Control => {
+                format!("<circle class=\"{class} ring\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>")
+            }
+        }
+    }
+}
+
+/// Marks and what they mean, in a row that ends at the place returned.
+fn legend(kinds: impl Iterator<Item = Kind>, left: f64, y: f64, out: &mut String) -> f64 {
+    let mut at = left;
+    for kind in kinds {
+        let _ = write!(
+            out,
+            "{}<text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            kind.mark(at + 5.0, y - 4.0),
+            at + 14.0,
+            y,
+            kind.meaning()
+        );
+        at += 24.0 + kind.meaning().len() as f64 * 6.6;
+    }
+    at
+}
+
+/// A name that is cut where it has no room; tables have it whole.
+fn cut(name: &str, most: usize) -> String {
+    if name.chars().count() <= most {
+        return name.to_owned();
+    }
+    name.chars().take(most - 1).chain(['\u{2026}']).collect()
+}
