@@ -122,7 +122,7 @@ fn the_committed_pages_are_made_from_the_committed_numbers_and_all_are_small() {
 #[test]
 #[ignore = "writes the committed pages anew"]
 fn write_the_committed_pages() {
-    for (_, run) in SECTIONS {
+    for (_, run) in PAGES {
         let (_, comparison) = committed(run);
         std::fs::write(root().join(format!("results/{run}/report.html")), compare::to_html(&comparison))
             .unwrap();

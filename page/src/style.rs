@@ -10,7 +10,7 @@ h1{font-size:1.4rem;margin:0 0 .2rem;overflow-wrap:anywhere}h2{font-size:1.1rem;
 p.note,.meta,.caption{color:var(--soft);margin:.2rem 0 .6rem;font-size:.92rem}
 a{color:var(--a)}.verdict{background:var(--card);border-left:4px solid var(--a);padding:.8rem 1rem;border-radius:4px}.verdict p{margin:.3rem 0}
 .verdict p:first-child{font-size:1.15rem;font-weight:600}.warning{background:var(--card);border-left:4px solid var(--warn);padding:.7rem 1rem;border-radius:4px;margin:1rem 0}
-.warning ul{margin:.2rem 0;padding-left:1.2rem}.warning p{margin:0}
+.warning ul{margin:.2rem 0;padding-left:1.2rem}.warning p{margin:0}ul.warning{padding-left:2rem}svg.own{max-width:none}
 .scroll{overflow-x:auto;max-width:100%;background:linear-gradient(90deg,var(--bg) 30%,transparent) 0 0/2.5rem 100% no-repeat local,linear-gradient(270deg,var(--bg) 30%,transparent) 100% 0/2.5rem 100% no-repeat local,linear-gradient(90deg,var(--shade),transparent) 0 0/.8rem 100% no-repeat,linear-gradient(270deg,var(--shade),transparent) 100% 0/.8rem 100% no-repeat}
 table{border-collapse:collapse;width:100%;font-size:.93rem}
 th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600;vertical-align:bottom}

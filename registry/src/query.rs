@@ -489,7 +489,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut store = Store::open(folder.path()).unwrap();
         for i in 0..9 {
-            let mut new = new_adapter(&format!("topic/{i}"));
+            let mut new = new_adapter(&format!("topic/{i}"), vec![i as u8]);
             match i % 3 {
                 0 => drop(new.metrics.insert("depth".into(), f64::from(i))),
                 1 => drop(new.tags.insert("depth".into(), format!("text {i}"))),

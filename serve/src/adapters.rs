@@ -25,7 +25,7 @@ const COLUMNS: [(&str, &str, bool); 8] = [
     ("rank", "#rank", false),
     ("gate_on", "#shows", true),
     ("gate_off", "#leaks", true),
-    ("created", "made", true),
+    ("created", "#made", true),
 ];
 
 pub(crate) async fn list(
@@ -57,10 +57,9 @@ pub(crate) async fn list(
                 let (mark, name) =
                     head.strip_prefix('#').map_or(("", *head), |name| ("#", name));
                 let next = match (*field == key, down) {
-                    (true, true) => (*field).to_owned(),
                     (true, false) => format!("-{field}"),
                     (false, _) if *from_above => format!("-{field}"),
-                    (false, _) => (*field).to_owned(),
+                    _ => (*field).to_owned(),
                 };
                 let arrow = if *field == key { if down { " ↓" } else { " ↑" } } else { "" };
                 let to = query(&[("where", &condition), ("sort", &next)]);
@@ -84,6 +83,7 @@ pub(crate) async fn list(
                         "gate_on" | "gate_off" => {
                             cell(field).parse::<f64>().map_or_else(|_| "–".to_owned(), figure)
                         }
+                        "status" => escape(&cell("status").replace('_', " ")),
                         field => escape(&cut(cell(field))),
                     })
                     .collect()

@@ -1,5 +1,6 @@
 //! What every page has around it, and pages that say what is wrong.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
@@ -91,13 +92,11 @@ input[name=where]{flex:1 1 18rem;min-width:0}dl{display:grid;grid-template-colum
 /// A page of the site. `here` is the part of the site that it belongs to; `body` is HTML already.
 pub(crate) fn document(here: &str, title: &str, body: &str) -> String {
     let parts = [("/adapters", "Adapters"), ("/queue", "Queue"), ("/runs", "Comparisons")];
-    let links: String = parts
-        .iter()
-        .map(|(to, name)| {
-            let current = if *to == here { " aria-current=\"page\"" } else { "" };
-            format!("<a href=\"{to}\"{current}>{name}</a>")
-        })
-        .collect();
+    let links = parts.map(|(to, name)| {
+        let current = if to == here { " aria-current=\"page\"" } else { "" };
+        format!("<a href=\"{to}\"{current}>{name}</a>")
+    });
+    let links = links.concat();
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <title>{} · lorafab</title><style>{STYLE}\n{OWN}</style></head><body><nav>{links}</nav>{body}</body></html>\n",
@@ -134,7 +133,7 @@ pub(crate) fn pages(path: &str, parts: &[(&str, &str)], page: usize, last: usize
         out += &link(1, "first");
         out += &link(page - 1, "previous");
     }
-    out += &format!("<span>page {page} of {last}</span>");
+    let _ = write!(out, "<span>page {page} of {last}</span>");
     if page < last {
         out += &link(page + 1, "next");
         out += &link(last, "last");

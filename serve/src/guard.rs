@@ -40,7 +40,7 @@ impl Guard {
             return Some((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n"));
         }
         let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
-        let host = host.or_else(|| request.uri().authority().map(|a| a.as_str()));
+        let host = host.or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str));
         // One that is listened for on all addresses has more names than are known here.
         let everywhere = self.hosts[0].starts_with("0.0.0.0:") || self.hosts[0].starts_with("[::]:");
         let own = host.is_some_and(|h| self.hosts.iter().any(|own| own.eq_ignore_ascii_case(h)));
@@ -56,13 +56,12 @@ impl Guard {
 
 /// Lets a request through, or says why not; every answer carries the page's policy.
 pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let mut response = match guard.refusal(&request) {
-        Some(refusal) => refusal.into_response(),
-        None => {
-            // What streams for hours takes no room once it has begun.
-            let _room = guard.room.acquire().await;
-            next.run(request).await
-        }
+    let mut response = if let Some(refusal) = guard.refusal(&request) {
+        refusal.into_response()
+    } else {
+        // What streams for hours takes no room once it has begun.
+        let _room = guard.room.acquire().await;
+        next.run(request).await
     };
     let headers = response.headers_mut();
     for (name, value) in [

@@ -58,7 +58,7 @@ pub(crate) fn picture(store: &Store, record: &AdapterRecord) -> Result<String> {
     let height = rows * (BOX.1 + GAP.1) + GAP.1;
     let width = 3.0 * BOX.0 + 2.0 * GAP.0 + 2.0;
     let mut out = format!(
-        "<div class=\"scroll\"><svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" role=\"img\" aria-label=\"lineage\">"
+        "<div class=\"scroll\"><svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" class=\"own\" role=\"img\" aria-label=\"lineage\">"
     );
     let own = Node { text: record.behaviour.clone(), title: record.id.clone(), link: None };
     let middle = (BOX.0 + GAP.0, (height - BOX.1) / 2.0);
@@ -84,7 +84,7 @@ pub(crate) fn picture(store: &Store, record: &AdapterRecord) -> Result<String> {
         };
     };
     let places = |n: usize, x: f64| {
-        let top = (height - n as f64 * (BOX.1 + GAP.1) + GAP.1) / 2.0;
+        let top = 0.5 * (height - n as f64 * (BOX.1 + GAP.1) + GAP.1);
         (0..n).map(move |i| (x, top + i as f64 * (BOX.1 + GAP.1)))
     };
     let mut lines = String::new();

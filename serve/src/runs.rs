@@ -76,7 +76,7 @@ pub(crate) async fn report(State(shared): State<Arc<Shared>>, Path(name): Path<S
                 body,
                 "<h2>{}, {}</h2><p>{}</p>",
                 escape(&v.family),
-                escape(&compare::warnings::split_title(&v.split)),
+                escape(compare::warnings::split_title(&v.split)),
                 escape(&v.sentence)
             );
             let rows: Vec<Vec<String>> = c
