@@ -269,7 +269,7 @@ impl<'a> Room<'a> {
         let twins =
             Shape::of(&subject.adapter).map(|s| crate::twins::identity(self.base, &self.negatives, &s));
         registry::spec_hash(
-            &json!({"schema": SCHEMA, "v": 2, "base": self.base.digest(), "weights": subject.weights.as_str(),
+            &json!({"schema": SCHEMA, "v": 3, "base": self.base.digest(), "weights": subject.weights.as_str(),
             "alpha": config.alpha, "rank": config.rank, "methods": methods, "prompts": self.prompts, "twins": twins}),
         )
     }
