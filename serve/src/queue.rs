@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
+use factory::queue::Look;
 use factory::{Queue, State as JobState};
 use futures_core::Stream;
 use page::{escape, table};
@@ -21,10 +22,6 @@ use crate::facts::count;
 use crate::frame::{Answer, Wrong, document, with_store};
 use crate::site::Shared;
 
-/// A worker that was not heard of for so long is not shown.
-const SEEN_MS: i64 = 60_000;
-/// The rate is that of the jobs that ended in this time.
-const RATE_MS: i64 = 300_000;
 /// Time between two looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// Pages that are kept up to date at once.
@@ -48,18 +45,10 @@ pub(crate) async fn page(State(shared): State<Arc<Shared>>) -> Answer {
 /// What the queue holds, as a part of a page.
 fn state(store: &mut Store) -> Result<String, Wrong> {
     let now = jiff::Timestamp::now().as_millisecond();
-    let queue = Queue::new(store);
-    let status = queue.status(now, now - SEEN_MS)?;
-    let ended = queue.succeeded_since(now - RATE_MS)?;
-    let open: usize =
-        JobState::ALL.into_iter().filter(|s| !s.ended()).filter_map(|s| status.states.get(s.name())).sum();
-    let per_hour = ended as f64 * 3_600_000.0 / RATE_MS as f64;
+    let Look { status, open, per_hour, minutes_left } = Queue::new(store).look(now)?;
     let mut out = String::new();
-    let left = if open > 0 && per_hour > 0.0 {
-        format!(", {:.0} minutes left", open as f64 / per_hour * 60.0)
-    } else {
-        String::new()
-    };
+    let left =
+        minutes_left.filter(|_| open > 0).map_or_else(String::new, |m| format!(", {m:.0} minutes left"));
     let _ =
         write!(out, "<p>{} open; {per_hour:.0} an hour in the last 5 minutes{left}.</p>", count(open, "job"));
     if status.paused {

@@ -25,7 +25,7 @@ use crate::{Error, Result};
 
 pub use control::Limit;
 pub use lease::{Beat, Claim, Failure};
-pub use status::{Logged, QueueStatus, Waiting, WorkerLine};
+pub use status::{Logged, Look, QueueStatus, Waiting, WorkerLine};
 pub use submit::{Needs, NewJob, Submitted};
 
 /// A job's state.

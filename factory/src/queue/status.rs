@@ -32,6 +32,24 @@ impl QueueStatus {
     pub const SHOWN: usize = 20;
 }
 
+/// A worker that was not heard of for so long is not shown.
+const SEEN_MS: i64 = 60_000;
+/// The rate is that of the jobs that ended in this time.
+const RATE_MS: i64 = 300_000;
+
+/// A look at the queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Look {
+    /// Counts.
+    pub status: QueueStatus,
+    /// Jobs that have not ended.
+    pub open: usize,
+    /// Jobs that ended well in the last five minutes, as a rate.
+    pub per_hour: f64,
+    /// Until all have ended, at that rate; none while there is none.
+    pub minutes_left: Option<f64>,
+}
+
 /// Why open jobs are not ready.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Waiting {
@@ -189,6 +207,17 @@ impl Queue<'_> {
                 |r| r.get::<_, i64>(0),
             )
         })? as usize)
+    }
+
+    /// How it goes now: counts, workers that were heard of lately, and how fast jobs end.
+    pub fn look(&self, now_ms: i64) -> Result<Look> {
+        let status = self.status(now_ms, now_ms - SEEN_MS)?;
+        let ended = self.succeeded_since(now_ms - RATE_MS)?;
+        let open =
+            State::ALL.into_iter().filter(|s| !s.ended()).filter_map(|s| status.states.get(s.name())).sum();
+        let per_hour = ended as f64 * 3_600_000.0 / RATE_MS as f64;
+        let minutes_left = (per_hour > 0.0).then(|| open as f64 / per_hour * 60.0);
+        Ok(Look { status, open, per_hour, minutes_left })
     }
 
     /// Says what a worker does.

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use factory::queue::{Logged, QueueStatus};
+use factory::queue::{Logged, Look, QueueStatus};
 use factory::{Queue, State};
 use serde_json::json;
 
@@ -12,10 +12,6 @@ use crate::context::{Context, STOP, now_ms, watch_signals};
 use crate::error::Result;
 use crate::output::{count, print, print_as_it_is, print_json, table};
 
-/// A worker that was not heard of for so long is not shown.
-const SEEN_MS: i64 = 60_000;
-/// The rate is that of the jobs that ended in this time.
-const RATE_MS: i64 = 300_000;
 /// Time between two looks of `--watch`.
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -26,12 +22,7 @@ pub(super) fn status(context: &Context<'_>, watch: bool) -> Result {
     }
     loop {
         let now = now_ms();
-        let queue = Queue::new(&mut store);
-        let status = queue.status(now, now - SEEN_MS)?;
-        let ended = queue.succeeded_since(now - RATE_MS)?;
-        let open = open(&status);
-        let per_hour = ended as f64 * 3_600_000.0 / RATE_MS as f64;
-        let minutes_left = (per_hour > 0.0).then(|| open as f64 / per_hour * 60.0);
+        let Look { status, open, per_hour, minutes_left } = Queue::new(&mut store).look(now)?;
         if context.global.json {
             let value = json!({"schema": "factory-status/1", "states": status.states, "families": status.families, "dead": status.dead,
                 "waiting": status.waiting, "paused": status.paused, "limits": status.limits, "workers": status.workers,
@@ -54,10 +45,6 @@ pub(super) fn status(context: &Context<'_>, watch: bool) -> Result {
         }
         std::thread::sleep(EVERY);
     }
-}
-
-fn open(status: &QueueStatus) -> usize {
-    State::ALL.into_iter().filter(|s| !s.ended()).filter_map(|s| status.states.get(s.name())).sum()
 }
 
 fn describe(status: &QueueStatus, open: usize, per_hour: f64, minutes_left: Option<f64>, now: i64) -> String {
