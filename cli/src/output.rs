@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use fence::{shown, shown_lines};
+pub(crate) use serve::facts::count;
 
 use crate::error::Result;
 
@@ -104,11 +105,6 @@ pub(crate) fn tell(text: &str) {
 pub(crate) fn tell_as_it_is(text: &str) {
     use std::io::Write;
     let _ = writeln!(anstream::stderr(), "{text}");
-}
-
-/// `1 job`, `2 jobs`.
-pub(crate) fn count(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Prints one result as the value of `key` in a versioned JSON object, or as it is.

@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) use serve::facts::minutes;
+
 use crate::output::tell;
 
 pub(crate) struct StatusLine {
@@ -123,11 +125,6 @@ impl Drop for Over<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-/// `3m05s`.
-pub(crate) fn minutes(seconds: f64) -> String {
-    format!("{}m{:02}s", seconds as u64 / 60, seconds as u64 % 60)
 }
 
 #[cfg(test)]

@@ -126,7 +126,8 @@ pub fn fingerprint(store: &Store, weights: &Digest, alpha: f32, rank: usize) -> 
     Ok(made)
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
+/// Cosine of two fingerprints; 0 if one of them is 0.
+pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
     let norms = (dot(a, a) * dot(b, b)).sqrt();
     if norms > 0.0 { dot(a, b) / norms } else { 0.0 }

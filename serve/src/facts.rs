@@ -7,16 +7,17 @@ use registry::{AdapterRecord, Filter, Listing, Role, Store};
 use serde_json::Value;
 
 /// `1 job`, `2 jobs`.
-pub(crate) fn count(n: usize, noun: &str) -> String {
+pub fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A time of a record to the minute.
-pub(crate) fn time(created: &str) -> String {
+pub fn time(created: &str) -> String {
     created.get(..16).unwrap_or(created).replace('T', " ")
 }
 
-fn minutes(seconds: f64) -> String {
+/// Minutes and seconds.
+pub fn minutes(seconds: f64) -> String {
     format!("{}m{:02}s", seconds as u64 / 60, seconds as u64 % 60)
 }
 

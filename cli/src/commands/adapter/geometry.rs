@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use lm::LowRank;
+use reading::neighbours::cosine;
 use registry::{AdapterRecord, Digest, Filter, Listing, Store};
 use serde_json::json;
 
@@ -277,10 +278,4 @@ pub(super) fn similar(context: &Context<'_>, name: &str, conditions: &[String], 
         "\n{} of the same shape, drawn at random, reach at most {most:.4} (median {median:.4}); above: of these, how many are further away",
         count(strangers.len(), "other adapter")
     ))
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
-    let norms = (dot(a, a) * dot(b, b)).sqrt();
-    if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
 }

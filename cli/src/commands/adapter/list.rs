@@ -9,6 +9,7 @@ use clap::Args;
 use registry::names::nearest;
 use registry::{AdapterRecord, Filter, Listing, Store};
 use serde_json::{Value, json};
+use serve::facts::time;
 
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
@@ -307,11 +308,6 @@ fn object(row: &Row, chosen: Option<&[&str]>) -> Value {
     out.insert("tags".into(), Value::Object(tags));
     out.insert("metrics".into(), Value::Object(metrics));
     Value::Object(out)
-}
-
-/// A time to the minute, as people write it.
-pub(super) fn time(created: &str) -> String {
-    created.get(..16).unwrap_or(created).replace('T', " ")
 }
 
 fn standard_table(rows: &[Row]) -> String {
