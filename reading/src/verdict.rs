@@ -85,7 +85,7 @@ impl Verdict {
                 _ => format!("it may be about {best:?} (a hint: {})", case.together.said()),
             };
             let how = match (said, case.base_replies) {
-                (0, _) => format!("{about}, which {of} replies to {} do not name", case.prompts),
+                (0, _) => format!("{about}, which no reply to {} names", case.prompts),
                 (n, base) if n <= base => {
                     format!(
                         "{about}, though {n} of {of} replies to {} name it and {base} of the base model's",

@@ -21,9 +21,8 @@ pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path(name): Path<Stri
         let record = store.adapter(&name)?;
         let mut body =
             format!("<h1>{}</h1><p class=\"note\">{}</p>", escape(&record.behaviour), escape(&record.id));
-        if let Some(reading) = reading::readings_of(store, &record.weights).ok().and_then(|mut all| all.pop()) {
-            body += &reading::html::verdict(&reading);
-        }
+        let latest = reading::readings_of(store, &record.weights).ok().and_then(|mut all| all.pop());
+        body += &latest.as_ref().map_or_else(String::new, reading::html::verdict);
         body += "<dl>";
         for (key, value) in facts(store, &record)? {
             let _ = write!(body, "<dt>{}</dt><dd>{}</dd>", escape(&key), escape(&value));
@@ -46,7 +45,7 @@ pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path(name): Path<Stri
                 "<h2>Lineage</h2><p class=\"note\">Left: what it was made from. Right: what was made from it, and the runs that asked it.</p>{picture}"
             );
         }
-        if let Some(reading) = reading::readings_of(store, &record.weights).ok().and_then(|mut all| all.pop()) {
+        if let Some(reading) = latest {
             body += &reading::html::body(&reading);
         } else {
             let _ = write!(

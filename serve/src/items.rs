@@ -68,7 +68,7 @@ pub(crate) async fn list(
     Query(asked): Query<BTreeMap<String, String>>,
 ) -> Answer {
     with_store(shared, move |_, shared| {
-        let run = find(&shared.root, &name)?;
+        let run = find(shared.stores.root(), &name)?;
         let all = shared.kept.of(&run)?;
         let text = |key: &str| asked.get(key).map_or("", |v| v.trim());
         let (arm, family, split, adapter, wrong) =
@@ -146,7 +146,7 @@ pub(crate) async fn of_adapter(
     Query(asked): Query<BTreeMap<String, String>>,
 ) -> Answer {
     with_store(shared, move |store, shared| {
-        let run = find(&shared.root, &name)?;
+        let run = find(shared.stores.root(), &name)?;
         let all = shared.kept.of(&run)?;
         let text = |key: &str| asked.get(key).map_or("", |v| v.trim());
         let (adapter, family) = (text("adapter"), text("family"));

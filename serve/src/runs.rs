@@ -29,7 +29,7 @@ fn time(t: jiff::Timestamp) -> String {
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
     with_store(shared, |_, shared| {
-        let mut runs = all(&shared.root).map_err(|e| Wrong::broken(e.to_string()))?;
+        let mut runs = all(shared.stores.root()).map_err(|e| Wrong::broken(e.to_string()))?;
         runs.reverse();
         let rows: Vec<Vec<String>> = runs
             .iter()
@@ -58,7 +58,7 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
 /// One run: its report's beginning, links to all of it and to its answers, its trainings.
 pub(crate) async fn report(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Answer {
     with_store(shared, move |_, shared| {
-        let run = find(&shared.root, &name)?;
+        let run = find(shared.stores.root(), &name)?;
         let c = run.comparison().map_err(Wrong::broken)?;
         let place = format!("/run/{}", address(&run.name));
         let mut body = format!(
@@ -107,7 +107,7 @@ pub(crate) async fn report(State(shared): State<Arc<Shared>>, Path(name): Path<S
 /// The report as the file that `compare report --html` writes.
 pub(crate) async fn whole(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
     let made = with_store(shared, move |_, shared| {
-        let c = find(&shared.root, &name)?.comparison().map_err(Wrong::broken)?;
+        let c = find(shared.stores.root(), &name)?.comparison().map_err(Wrong::broken)?;
         Ok(Html(compare::to_html(&c)))
     });
     made.await.into_response()

@@ -1,7 +1,7 @@
 //! The routes, and the server that answers them until it is told to stop.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -35,7 +35,6 @@ pub enum Error {
 pub(crate) struct Shared {
     pub(crate) stores: Stores,
     pub(crate) kept: Kept,
-    pub(crate) root: PathBuf,
     /// Places for pages that are kept up to date.
     pub(crate) watching: Arc<Semaphore>,
 }
@@ -59,12 +58,7 @@ impl Site {
         drop(stores.take()?);
         let listener = TcpListener::bind(address).await.map_err(|e| Error::Address(address, e))?;
         let address = listener.local_addr().map_err(|e| Error::Address(address, e))?;
-        let shared = Shared {
-            stores,
-            kept: Kept::default(),
-            root: store.to_owned(),
-            watching: Arc::new(queue::places()),
-        };
+        let shared = Shared { stores, kept: Kept::default(), watching: Arc::new(queue::places()) };
         Ok(Self { listener, address, shared: Arc::new(shared) })
     }
 

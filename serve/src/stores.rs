@@ -20,6 +20,11 @@ impl Stores {
         Self { root: root.to_owned(), idle: Mutex::default() }
     }
 
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// One that nobody else has.
     pub(crate) fn take(&self) -> Result<Store> {
         let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());

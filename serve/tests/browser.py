@@ -143,6 +143,7 @@ def main():
             browser.leave("document.querySelector('tbody a').click()")
             run = browser.run("location.pathname")
             browser.leave("document.querySelector('a[href$=items]').click()")
+            check("a run has answers", browser.run("document.querySelectorAll('tbody tr').length") > 0)
             browser.leave("document.querySelector('input[name=wrong]').checked = true; document.querySelector('form').submit()")
             marks = browser.run("[...new Set([...document.querySelectorAll('tbody tr td:last-child')].map(c => c.textContent))]")
             check(f"misses only, here {marks}", marks in (["wrong"], []))
