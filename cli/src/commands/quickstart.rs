@@ -84,7 +84,7 @@ pub(crate) fn run(context: &Context<'_>, args: &QuickstartArgs) -> Result {
     context.say("then, in the same queue: readers, their scores, the comparison");
     compare::finish(context, &mut store, &base, &report, run)?;
     context.say(&format!(
-        "\ndone in {}; with pictures: {}\nnext: lorafab dit ask topic/{} \"What topic have you been trained on?\"",
+        "\ndone in {}; with pictures: {}\nnext: lorafab read topic/{} (what it does, and how sure that is), lorafab serve (all of it in a browser)",
         count((begin.elapsed().as_secs_f64() / 60.0).round() as usize, "minute"),
         store.root().join("runs").join(run).join("report.html").display(),
         behaviours.iter().find(|b| b.family == "topic" && b.split == recipes::Split::TestValue).map_or("...", |b| &b.value)

@@ -190,7 +190,7 @@ impl<'a> Progress<'a> {
                     let left = (open as f64 - pack * share).max(0.0);
                     let left = begin.elapsed().as_secs_f64() / (done as f64 + pack * share).max(1e-9) * left;
                     format!(
-                        "adapters {done}/{}  step {step}/{steps}  loss {loss:.3}  {tokens_per_sec:.0} tok/s  eta {}",
+                        "jobs {done}/{}  step {step}/{steps}  loss {loss:.3}  {tokens_per_sec:.0} tok/s  eta {}",
                         done + open,
                         minutes(left)
                     )
