@@ -105,10 +105,13 @@ impl From<registry::Error> for CommandError {
         let kind = match &e {
             registry::Error::NotFound { .. }
             | registry::Error::Ambiguous { .. }
+            | registry::Error::NoRun { .. }
             | registry::Error::NotInTrash { .. } => Kind::NotFound,
             registry::Error::Filter { .. }
             | registry::Error::BadName(_)
             | registry::Error::Sort { .. }
+            | registry::Error::NoField { .. }
+            | registry::Error::NotANumber { .. }
             | registry::Error::BadTag { .. }
             | registry::Error::InUse { .. }
             | registry::Error::MadeAgain { .. }
@@ -128,6 +131,17 @@ impl From<registry::Error> for CommandError {
             }
             registry::Error::Filter { .. } => {
                 Some("for example: --where \"value in (cats, dogs) and gate_on >= 0.5\"".to_owned())
+            }
+            registry::Error::NoField { near, fields, .. } => {
+                let meant = near.as_ref().map_or(String::new(), |n| format!("did you mean {n}? "));
+                Some(format!("{meant}fields: {}", fields.join(", ")))
+            }
+            registry::Error::NoRun { runs, .. } if runs.is_empty() => {
+                Some("make one with: lorafab quickstart, or lorafab compare run".to_owned())
+            }
+            registry::Error::NoRun { near, runs, .. } => {
+                let meant = near.as_ref().map_or(String::new(), |n| format!("did you mean {n}? "));
+                Some(format!("{meant}there are {}", runs.join(", ")))
             }
             registry::Error::NewerSchema { .. } => {
                 Some("use the lorafab that made this store, or another --store".to_owned())

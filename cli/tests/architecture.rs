@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-const CRATES: [(&str, &[&str]); 12] = [
+const CRATES: [(&str, &[&str]); 13] = [
     ("fence", &[]),
     ("lm", &["fence"]),
     ("recipes", &["fence"]),
@@ -32,6 +32,7 @@ const CRATES: [(&str, &[&str]); 12] = [
             "compare",
         ],
     ),
+    ("python", &["fence", "registry", "exchange", "reading", "compare"]),
 ];
 
 fn root() -> PathBuf {

@@ -2,12 +2,13 @@
 //! `runs/<id>/config.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Transaction, params};
 use serde::Deserialize;
 
 use crate::check::Problem;
+use crate::names::nearest;
 use crate::store::check_name;
 use crate::{Error, Result, Store, write_atomic};
 
@@ -23,7 +24,64 @@ struct Config {
 /// A run's adapters: kind (`asked`, `reader`) and id.
 type Edges = BTreeSet<(String, String)>;
 
+/// A run with a report.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    /// When its report was written: nanoseconds since 1970.
+    pub made: i128,
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+impl Run {
+    /// The file of its comparison.
+    pub fn report(&self) -> PathBuf {
+        self.folder.join("comparison.json")
+    }
+}
+
 impl Store {
+    /// The runs that have a report, the newest last.
+    ///
+    /// # Errors
+    /// If their folder cannot be read.
+    pub fn runs(&self) -> Result<Vec<Run>> {
+        use std::os::unix::fs::MetadataExt;
+        let mut runs = Vec::new();
+        for entry in fs_err::read_dir(self.root.join("runs"))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let run = Run { made: 0, name, folder: entry.path() };
+            if let Ok(meta) = fs_err::metadata(run.report()) {
+                let made = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+                runs.push(Run { made, ..run });
+            }
+        }
+        runs.sort();
+        Ok(runs)
+    }
+
+    /// The run of that name, or the newest.
+    ///
+    /// # Errors
+    /// If there is none, with the names of those that there are.
+    pub fn run(&self, name: Option<&str>) -> Result<Run> {
+        let mut known = self.runs()?;
+        let at = match name {
+            Some(name) => known.iter().position(|k| k.name == name),
+            None => known.len().checked_sub(1),
+        };
+        if let Some(at) = at {
+            return Ok(known.swap_remove(at));
+        }
+        let runs: Vec<String> = known.into_iter().map(|run| run.name).collect();
+        let near = name.and_then(|name| nearest(name, runs.iter().map(String::as_str), 1).first().copied());
+        let (run, near) = (name.map(str::to_owned), near.map(str::to_owned));
+        Err(Error::NoRun { run, store: self.root.clone(), near, runs })
+    }
+
     /// Files a run: `config.json` and `files` in its folder, and what the configuration says of adapters (`asked` and `readers`,
     /// lists of ids) in the catalogue, all or nothing of it. `admit` is asked within the transaction; where it says no, nothing
     /// is written. Returns what it said.

@@ -300,7 +300,7 @@ fn job_of(store: &Store, run: &str) -> Option<String> {
 
 /// A run's comparison, as filed.
 pub(crate) fn filed(store: &Store, run: Option<&str>) -> Result<Comparison> {
-    let path = runs::find(store, run)?.report();
+    let path = store.run(run)?.report();
     ::compare::read(&fence::open::read_own_text(&path, fence::open::TABLE)?)
         .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", path.display())))
 }

@@ -41,7 +41,8 @@ pub(crate) fn families(typed: &str) -> Vec<String> {
 
 /// Runs of the store.
 pub(crate) fn runs(typed: &str) -> Vec<String> {
-    begin(store().and_then(|s| super::runs::names(&s).ok()).unwrap_or_default(), typed)
+    let runs = store().and_then(|s| s.runs().ok()).unwrap_or_default();
+    begin(runs.into_iter().map(|run| run.name).collect(), typed)
 }
 
 /// Built-in recipes.

@@ -1,13 +1,11 @@
 //! `compare list|items|rm`: the runs that a store has.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::SystemTime;
 
 use ::compare::Comparison;
 use ::compare::scores::{Item, Kind as ItemKind, Scores};
 use clap::Args;
-use registry::Store;
+use registry::Run;
 use registry::names::nearest;
 use serde_json::{Value, json};
 
@@ -37,64 +35,6 @@ pub(crate) struct ItemsArgs {
     pub(crate) limit: usize,
 }
 
-/// A run with a report.
-pub(super) struct Run {
-    pub(super) name: String,
-    made: SystemTime,
-    folder: PathBuf,
-}
-
-impl Run {
-    /// The file of its comparison.
-    pub(super) fn report(&self) -> PathBuf {
-        self.folder.join("comparison.json")
-    }
-}
-
-/// The store's runs, the newest last.
-fn all(store: &Store) -> Result<Vec<Run>> {
-    let mut runs = Vec::new();
-    for entry in fs_err::read_dir(store.root().join("runs"))? {
-        let entry = entry?;
-        let run = Run {
-            name: entry.file_name().to_string_lossy().into_owned(),
-            made: SystemTime::UNIX_EPOCH,
-            folder: entry.path(),
-        };
-        if let Ok(meta) = fs_err::metadata(run.report()) {
-            runs.push(Run { made: meta.modified()?, ..run });
-        }
-    }
-    runs.sort_by(|a, b| (a.made, &a.name).cmp(&(b.made, &b.name)));
-    Ok(runs)
-}
-
-/// Their names, the newest last.
-pub(super) fn names(store: &Store) -> Result<Vec<String>> {
-    Ok(all(store)?.into_iter().map(|run| run.name).collect())
-}
-
-/// The run of that name, or the newest.
-pub(super) fn find(store: &Store, run: Option<&str>) -> Result<Run> {
-    let mut known = all(store)?;
-    let at = match run {
-        Some(run) => known.iter().position(|k| k.name == run),
-        None => known.len().checked_sub(1),
-    };
-    if let Some(at) = at {
-        return Ok(known.swap_remove(at));
-    }
-    let names: Vec<&str> = known.iter().map(|k| k.name.as_str()).collect();
-    let what = run.map_or("no comparison".to_owned(), |run| format!("no comparison {run:?}"));
-    let near = run.and_then(|run| nearest(run, names.iter().copied(), 1).first().copied());
-    let hint = match (near, names.is_empty()) {
-        (_, true) => "make one with: lorafab quickstart, or lorafab compare run".to_owned(),
-        (Some(near), _) => format!("did you mean {near}? there are {}", names.join(", ")),
-        (None, false) => format!("there are {}", names.join(", ")),
-    };
-    Err(CommandError::new(Kind::NotFound, format!("{what} in {}", store.root().display())).hint(hint))
-}
-
 fn read(run: &Run) -> Result<Comparison> {
     ::compare::read(&fence::open::read_own_text(&run.report(), fence::open::TABLE)?)
         .map_err(|e| CommandError::new(Kind::Environment, format!("{}: {e}", run.report().display())))
@@ -102,9 +42,9 @@ fn read(run: &Run) -> Result<Comparison> {
 
 pub(super) fn list(context: &Context<'_>) -> Result {
     let store = context.existing_store()?;
-    let mut runs = all(&store)?;
+    let mut runs = store.runs()?;
     runs.reverse();
-    let time = |t: SystemTime| jiff::Timestamp::try_from(t).map_or(String::new(), |t| t.to_string());
+    let time = |t: i128| jiff::Timestamp::from_nanosecond(t).map_or(String::new(), |t| t.to_string());
     let mut items = Vec::new();
     for run in &runs {
         // One that cannot be read is listed all the same: it may be removed.
@@ -186,7 +126,7 @@ impl<'a> Answer<'a> {
 
 pub(super) fn items(context: &Context<'_>, args: &ItemsArgs) -> Result {
     let store = context.existing_store()?;
-    let run = find(&store, args.run.name())?;
+    let run = store.run(args.run.name())?;
     let path = run.folder.join("scores.jsonl");
     let text = fence::open::read_own_text(&path, fence::open::TABLE)?;
     let mut all = Vec::new();
@@ -262,7 +202,7 @@ pub(super) fn rm(context: &Context<'_>, name: Option<&str>, dry_run: bool) -> Re
             .hint("list them with: lorafab compare list"));
     };
     registry::check_name(name)?;
-    let run = find(&store, Some(name))?;
+    let run = store.run(Some(name))?;
     if !dry_run {
         store.remove_run(&run.name)?;
     }
