@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pyo3::exceptions::{PyImportError, PyModuleNotFoundError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyDict;
 use registry::AdapterRecord;
 use registry::row::{Row, object, value};
 use serde_json::{Value, json};
@@ -86,15 +86,20 @@ impl Frame {
         let module = import(py, name, &format!("frame={name:?}"))?;
         let data = PyDict::new(py);
         for (key, values) in columns(rows, chosen) {
-            // Whole numbers of which some are missing: pandas would make floats of them.
-            let holes = values.iter().any(Value::is_null)
-                && values.iter().any(Value::is_u64)
-                && values.iter().all(|v| v.is_null() || v.is_i64());
+            let whole = values.iter().any(Value::is_u64) && values.iter().all(|v| v.is_null() || v.is_u64());
+            // A seed may be more than signed numbers hold.
+            let wide = values.iter().any(|v| v.is_u64() && !v.is_i64());
+            let holes = values.iter().any(Value::is_null);
             let list = to_python(py, &Value::Array(values))?;
-            let column = if self == Self::Pandas && holes {
-                module.call_method1("array", (list.cast::<PyList>()?, "Int64"))?
-            } else {
-                list
+            let column = match self {
+                // Of whole numbers of which some are missing pandas would make others.
+                Self::Pandas if whole && holes => {
+                    module.call_method1("array", (list, if wide { "UInt64" } else { "Int64" }))?
+                }
+                Self::Polars if whole && wide => {
+                    module.call_method1("Series", (&key, list, module.getattr("UInt64")?))?
+                }
+                _ => list,
             };
             data.set_item(key, column)?;
         }
