@@ -246,7 +246,8 @@ impl Store {
     /// The latest reading of an adapter that the store keeps (`lorafab read`), or None.
     fn reading<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let reading = self.look(py, |store| {
-            let latest = reading::readings_of(store, &store.adapter(name)?.weights)?.pop();
+            let kept = reading::readings_of(store, &store.adapter(name)?.weights);
+            let latest = kept.map_err(|e| Trouble(e.to_string()))?.pop();
             serde_json::to_value(latest).map_err(|e| Trouble(e.to_string()))
         })?;
         to_python(py, &reading)
