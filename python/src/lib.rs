@@ -196,8 +196,10 @@ impl Store {
         let bytes = self.look(py, |store| Ok(peft::weights(store, &store.adapter(name)?)?))?;
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|e| Trouble(format!("the weights of {name:?} are no readable safetensors file: {e}")))?;
+        let mut tensors = file.tensors();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
         let state = PyDict::new(py);
-        for (key, tensor) in file.tensors() {
+        for (key, tensor) in tensors {
             if tensor.dtype() != Dtype::F32 {
                 let what = format!("{key} of {name:?} holds {:?}, not F32", tensor.dtype());
                 return Err(Trouble(what).into());
