@@ -137,9 +137,9 @@ impl Store {
     /// The adapters that pass a filter, as `lorafab adapter list --json` has them.
     ///
     /// where: a condition, e.g. "family = topic and gate_on >= 0.5".
-    /// sort: fields to sort by, "-" before one for descending, e.g. "-gate_on,value" or ["-gate_on", "value"].
+    /// sort: fields to sort by, "-" before one for descending, e.g. "-gate_on,value", or a list of them.
     /// limit: the first so many.
-    /// columns: these fields alone, e.g. "behaviour,gate_on" or ["behaviour", "gate_on"].
+    /// columns: these fields alone, e.g. "behaviour,gate_on", or a list of them.
     /// frame: "pandas" or "polars" for a data frame in place of a list of dicts. Without columns it has every field in a
     ///     column of its own: metrics by their names, tags as "tag.NAME".
     #[pyo3(signature = (r#where=None, sort=None, limit=None, columns=None, frame=None))]
@@ -156,9 +156,8 @@ impl Store {
         let columns = Names::list(columns);
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         let sort = Names::list(sort).iter().map(|s| row::sorted_by(s)).collect();
-        let limit = match limit.map(usize::try_from).transpose() {
-            Ok(limit) => limit,
-            Err(_) => return Err(Trouble("limit is less than 0".into()).into()),
+        let Ok(limit) = limit.map(usize::try_from).transpose() else {
+            return Err(Trouble("limit is less than 0".into()).into());
         };
         let rows = self.look(py, |store| {
             let filter = r#where.as_deref().map_or_else(|| Ok(Filter::all()), |w| Filter::all().and(w))?;
