@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-const CRATES: [(&str, &[&str]); 14] = [
+const CRATES: [(&str, &[&str]); 15] = [
     ("fence", &[]),
     ("page", &[]),
     ("lm", &["fence"]),
@@ -42,6 +42,7 @@ const CRATES: [(&str, &[&str]); 14] = [
             "compare",
         ],
     ),
+    ("python", &["fence", "registry", "exchange", "reading", "compare"]),
 ];
 
 fn root() -> PathBuf {

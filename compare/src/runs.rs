@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fence::open::{TABLE, read_own_text};
 use jiff::Timestamp;
+use registry::names::nearest;
 
 use crate::Comparison;
 use crate::scores::{Item, Scores};
@@ -79,6 +80,39 @@ pub fn all(store: &Path) -> std::io::Result<Vec<Run>> {
     }
     runs.sort_by(|a, b| (a.made, &a.name).cmp(&(b.made, &b.name)));
     Ok(runs)
+}
+
+/// There is no such run, or none at all.
+#[derive(Debug, thiserror::Error)]
+#[error("{} in {}", run.as_ref().map_or("no comparison".to_owned(), |run| format!("no comparison {run:?}")), store.display())]
+pub struct NoRun {
+    /// What was asked for.
+    pub run: Option<String>,
+    /// The store.
+    pub store: PathBuf,
+    /// A near name.
+    pub near: Option<String>,
+    /// The runs that there are.
+    pub runs: Vec<String>,
+}
+
+/// The run of that name, or the newest.
+///
+/// # Errors
+/// If the folder of runs cannot be read; inside, if there is no such run.
+pub fn find(store: &Path, run: Option<&str>) -> std::io::Result<Result<Run, NoRun>> {
+    let mut known = all(store)?;
+    let at = match run {
+        Some(run) => known.iter().position(|k| k.name == run),
+        None => known.len().checked_sub(1),
+    };
+    if let Some(at) = at {
+        return Ok(Ok(known.swap_remove(at)));
+    }
+    let runs: Vec<String> = known.into_iter().map(|k| k.name).collect();
+    let near =
+        run.and_then(|run| nearest(run, runs.iter().map(String::as_str), 1).first().map(|n| (*n).to_owned()));
+    Ok(Err(NoRun { run: run.map(str::to_owned), store: store.to_owned(), near, runs }))
 }
 
 /// One answer of one arm.

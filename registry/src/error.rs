@@ -173,6 +173,24 @@ pub enum Error {
         /// Where, counting from 1.
         at: usize,
     },
+    /// A filter, an order or a choice of columns asks for a field that no adapter has.
+    #[error("no adapter has a field {key:?}")]
+    NoField {
+        /// What was asked for.
+        key: String,
+        /// A near name.
+        near: Option<String>,
+        /// The fields that adapters here have.
+        fields: Vec<String>,
+    },
+    /// A filter puts a number in order with something that is none.
+    #[error("{key} is a number in every adapter, so it cannot be compared with {value:?}")]
+    NotANumber {
+        /// The field.
+        key: String,
+        /// What it was compared with.
+        value: String,
+    },
     /// A listing cannot be sorted so.
     #[error("a listing is sorted by {n} fields; {most} are the most")]
     Sort {

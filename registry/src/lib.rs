@@ -21,6 +21,7 @@ mod index;
 pub mod names;
 pub mod query;
 pub mod record;
+pub mod row;
 pub mod runs;
 mod schema;
 pub mod store;

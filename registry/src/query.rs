@@ -238,6 +238,39 @@ impl Store {
         self.query(|c| c.prepare(sql)?.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect())
     }
 
+    /// Whether a filter and other fields asked for (an order, columns) can be answered: what an empty or odd answer may come from. A store
+    /// without adapters answers anything.
+    ///
+    /// # Errors
+    /// If no adapter has a field of that name, or numbers are compared with a word.
+    pub fn check_keys<'a>(&self, filter: &'a Filter, asked: impl Iterator<Item = &'a str>) -> Result<()> {
+        let known = self.field_names()?;
+        if known.is_empty() {
+            return Ok(());
+        }
+        // A column that no adapter here has a value for is a field all the same.
+        let is_known = |key: &str| {
+            let key = AdapterRecord::filed_as(key);
+            known.contains_key(key) || AdapterRecord::COLUMNS.contains(&key)
+        };
+        let mut keys = filter.keys().into_iter().chain(asked);
+        if let Some(key) = keys.find(|k| !is_known(k)) {
+            let all = known.keys().map(String::as_str).chain(AdapterRecord::COLUMNS);
+            let near = names::nearest(key, all, 1).first().map(|n| (*n).to_owned());
+            // A tag's full name is needed only where something else has its short one.
+            let plain =
+                |k: &&String| k.strip_prefix(AdapterRecord::TAG).is_none_or(|t| !known.contains_key(t));
+            let fields = known.keys().filter(plain).cloned().collect();
+            return Err(Error::NoField { key: key.into(), near, fields });
+        }
+        match filter.ordered_by_text().iter().find(|(key, _)| known.get(*key) == Some(&true)) {
+            Some((key, value)) => {
+                Err(Error::NotANumber { key: (*key).to_owned(), value: (*value).to_owned() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The values that a field has, most frequent first, at most `limit`.
     pub fn field_values(&self, key: &str, limit: usize) -> Result<Vec<String>> {
         let sql =

@@ -48,23 +48,15 @@ pub(super) fn names(store: &Store) -> Result<Vec<String>> {
 
 /// The run of that name, or the newest.
 pub(super) fn find(store: &Store, run: Option<&str>) -> Result<Run> {
-    let mut known = all(store)?;
-    let at = match run {
-        Some(run) => known.iter().position(|k| k.name == run),
-        None => known.len().checked_sub(1),
-    };
-    if let Some(at) = at {
-        return Ok(known.swap_remove(at));
-    }
-    let names: Vec<&str> = known.iter().map(|k| k.name.as_str()).collect();
-    let what = run.map_or("no comparison".to_owned(), |run| format!("no comparison {run:?}"));
-    let near = run.and_then(|run| nearest(run, names.iter().copied(), 1).first().copied());
-    let hint = match (near, names.is_empty()) {
-        (_, true) => "make one with: lorafab quickstart, or lorafab compare run".to_owned(),
-        (Some(near), _) => format!("did you mean {near}? there are {}", names.join(", ")),
-        (None, false) => format!("there are {}", names.join(", ")),
-    };
-    Err(CommandError::new(Kind::NotFound, format!("{what} in {}", store.root().display())).hint(hint))
+    ::compare::runs::find(store.root(), run)?.map_err(|e| {
+        let meant = e.near.as_ref().map_or(String::new(), |n| format!("did you mean {n}? "));
+        let hint = if e.runs.is_empty() {
+            "make one with: lorafab quickstart, or lorafab compare run".to_owned()
+        } else {
+            format!("{meant}there are {}", e.runs.join(", "))
+        };
+        CommandError::new(Kind::NotFound, e.to_string()).hint(hint)
+    })
 }
 
 fn read(run: &Run) -> Result<Comparison> {

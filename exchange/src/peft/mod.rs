@@ -167,6 +167,19 @@ pub fn export_with(
     Ok(())
 }
 
+/// The bytes of an adapter's weights file as an export writes it.
+///
+/// # Errors
+/// If the store refuses, or its file is not one of ours.
+pub fn weights(store: &Store, record: &AdapterRecord) -> Result<Vec<u8>> {
+    let bytes = store.weights(record)?;
+    if !record.peft.nested {
+        return Ok(bytes);
+    }
+    names::nested(&bytes)
+        .map_err(|e| Error::Refused { path: OWN[0].into(), what: format!("cannot be renamed: {e}") })
+}
+
 /// Gives the files of a written folder the names that a nested base's class has.
 fn respell(record: &AdapterRecord, folder: &Path) -> Result<()> {
     let [weights, config, _] = OWN.map(|name| folder.join(name));

@@ -1,12 +1,12 @@
 //! `adapter list`.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
 use registry::names::nearest;
+use registry::row::{self, Row};
 use registry::{AdapterRecord, Filter, Listing, Store};
 use serde_json::{Value, json};
 use serve::facts::time;
@@ -80,17 +80,10 @@ const STANDARD: [(&str, &str); 9] = [
     ("created", "created"),
 ];
 
-/// Fields of one adapter by name.
-type Row = BTreeMap<String, String>;
-
 pub(super) fn run(context: &Context<'_>, args: &ListArgs) -> Result {
     let store = context.existing_store()?;
     let filter = filter(&store, args)?;
-    let sort: Vec<(String, bool)> = args
-        .sort
-        .iter()
-        .map(|s| s.strip_prefix('-').map_or((s.clone(), false), |key| (key.to_owned(), true)))
-        .collect();
+    let sort: Vec<(String, bool)> = args.sort.iter().map(|s| row::sorted_by(s)).collect();
     let asked = sort.iter().map(|(key, _)| key).chain(&args.columns).map(String::as_str);
     check_keys(&store, &filter, asked, args.family.as_deref())?;
     let people = !(context.global.json || args.jsonl || args.csv);
@@ -109,13 +102,13 @@ pub(super) fn run(context: &Context<'_>, args: &ListArgs) -> Result {
     let file = args.output.as_deref();
     if context.global.json {
         let chosen = (!args.columns.is_empty()).then_some(&columns[..]);
-        let items: Vec<Value> = page.rows.iter().map(|r| object(r, chosen)).collect();
+        let items: Vec<Value> = page.rows.iter().map(|r| row::object(r, chosen)).collect();
         let answer = json!({"schema": "adapter-list/1", "total": page.total, "adapters": items});
         return deliver(file, &serde_json::to_string_pretty(&answer).unwrap_or_default());
     }
     if args.jsonl {
         let chosen = (!args.columns.is_empty()).then_some(&columns[..]);
-        let lines: Vec<String> = page.rows.iter().map(|r| object(r, chosen).to_string()).collect();
+        let lines: Vec<String> = page.rows.iter().map(|r| row::object(r, chosen).to_string()).collect();
         return deliver(file, &lines.join("\n"));
     }
     if args.csv {
@@ -205,40 +198,13 @@ pub(super) fn check_keys<'a>(
     asked: impl Iterator<Item = &'a str>,
     family: Option<&str>,
 ) -> Result {
-    let known = store.field_names()?;
-    if known.is_empty() {
-        return Ok(());
-    }
     if let Some(family) = family
         && !store.field_values("family", 1000)?.iter().any(|f| f == family)
+        && !store.field_names()?.is_empty()
     {
         return Err(no_family(store, family)?);
     }
-    // A column that no adapter here has a value for is a field all the same.
-    let is_known = |key: &str| {
-        let key = AdapterRecord::filed_as(key);
-        known.contains_key(key) || AdapterRecord::COLUMNS.contains(&key)
-    };
-    let mut keys = filter.keys().into_iter().chain(asked);
-    if let Some(key) = keys.find(|k| !is_known(k)) {
-        let all = known.keys().map(String::as_str).chain(AdapterRecord::COLUMNS);
-        let near = nearest(key, all, 1);
-        let meant = near.first().map_or(String::new(), |n| format!("did you mean {n}? "));
-        // A tag's full name is needed only where something else has its short one.
-        let plain = |k: &&String| k.strip_prefix(AdapterRecord::TAG).is_none_or(|t| !known.contains_key(t));
-        let names: Vec<&str> = known.keys().filter(plain).map(String::as_str).collect();
-        return Err(CommandError::new(Kind::Usage, format!("no adapter has a field {key:?}"))
-            .hint(format!("{meant}fields: {}", names.join(", "))));
-    }
-    if let Some((key, value)) =
-        filter.ordered_by_text().iter().find(|(key, _)| known.get(*key) == Some(&true))
-    {
-        return Err(CommandError::new(
-            Kind::Usage,
-            format!("{key} is a number in every adapter, so it cannot be compared with {value:?}"),
-        ));
-    }
-    Ok(())
+    Ok(store.check_keys(filter, asked)?)
 }
 
 /// Why nothing passes, where a condition asks for a value that no adapter has in that field.
@@ -257,57 +223,6 @@ fn none_of(store: &Store, filter: &Filter) -> Result<Option<String>> {
     }
     let percent = filter.patterns().iter().any(|p| p.contains('%'));
     Ok(percent.then(|| "in a pattern * stands for any text, and % for itself".to_owned()))
-}
-
-/// Columns that are numbers in JSON.
-const NUMBERS: [&str; 4] = ["rank", "alpha", "seed", "bytes"];
-
-/// A number as JSON has it: a whole one where it is one.
-fn number(text: &str) -> Value {
-    match (text.parse::<u64>(), text.parse::<f64>()) {
-        (Ok(n), _) => json!(n),
-        (_, Ok(x)) => json!(x),
-        _ => json!(text),
-    }
-}
-
-/// A field of an adapter of which all fields are known, typed.
-fn value(row: &Row, key: &str) -> Value {
-    let filed = AdapterRecord::filed_as(key);
-    let Some(text) = row.get(filed) else { return Value::Null };
-    let column = AdapterRecord::COLUMNS.contains(&filed);
-    let tag =
-        filed.starts_with(AdapterRecord::TAG) || row.contains_key(&format!("{}{filed}", AdapterRecord::TAG));
-    match (column, tag) {
-        (true, _) if NUMBERS.contains(&filed) => number(text),
-        (true, _) | (_, true) => json!(text),
-        // As metrics always are in JSON: with a fraction.
-        _ => text.parse::<f64>().map_or_else(|_| json!(text), |x| json!(x)),
-    }
-}
-
-/// An adapter as JSON: the chosen fields, else all columns under all their names in use, tags and metrics.
-fn object(row: &Row, chosen: Option<&[&str]>) -> Value {
-    if let Some(keys) = chosen {
-        return keys.iter().map(|key| ((*key).to_owned(), value(row, key))).collect();
-    }
-    let mut out: serde_json::Map<String, Value> =
-        AdapterRecord::COLUMNS.iter().map(|key| ((*key).to_owned(), value(row, key))).collect();
-    out.insert("created_at".into(), value(row, "created"));
-    out.insert("weights_bytes".into(), value(row, "bytes"));
-    let tag = |key: &str| key.strip_prefix(AdapterRecord::TAG).map(str::to_owned);
-    let tags: serde_json::Map<String, Value> =
-        row.iter().filter_map(|(key, text)| Some((tag(key)?, json!(text)))).collect();
-    let metrics: serde_json::Map<String, Value> = row
-        .keys()
-        .filter(|k| {
-            tag(k).is_none() && !tags.contains_key(*k) && !AdapterRecord::COLUMNS.contains(&k.as_str())
-        })
-        .map(|k| (k.clone(), value(row, k)))
-        .collect();
-    out.insert("tags".into(), Value::Object(tags));
-    out.insert("metrics".into(), Value::Object(metrics));
-    Value::Object(out)
 }
 
 fn standard_table(rows: &[Row]) -> String {
