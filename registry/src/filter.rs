@@ -16,6 +16,7 @@
 
 use rusqlite::types::Value as Sql;
 
+use crate::window::Set;
 use crate::{AdapterRecord, Error, Result};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +60,9 @@ impl Op {
         }
     }
 }
+
+/// Gives the adapters of a selection (SQL and its parameters).
+pub(crate) type Select<'a> = dyn FnMut(&str, Vec<Sql>) -> rusqlite::Result<Set> + 'a;
 
 /// Conditions on adapters.
 #[derive(Debug, Clone, PartialEq)]
@@ -204,6 +208,14 @@ impl Filter {
     pub(crate) fn sql(&self, parameters: &mut Vec<Sql>) -> String {
         sql(&self.root, parameters)
     }
+
+    /// The set of what passes, from the sets of those that pass a condition on one field.
+    ///
+    /// # Errors
+    /// What `of` says.
+    pub(crate) fn set(&self, of: &mut Select<'_>) -> rusqlite::Result<Set> {
+        set(&self.root, of)
+    }
 }
 
 /// A finite number as it is compared and filed. `-0` is 0.
@@ -233,21 +245,18 @@ fn like(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-fn sql(e: &Expr, p: &mut Vec<Sql>) -> String {
-    let mut put = |value: Sql| {
-        p.push(value);
-        format!("?{}", p.len())
-    };
-    let have = |condition: String| format!("a.id IN (SELECT adapter FROM fields WHERE {condition})");
-    match e {
-        Expr::All(list) if list.is_empty() => "1".into(),
-        Expr::Any(list) if list.is_empty() => "0".into(),
-        Expr::All(list) | Expr::Any(list) => {
-            let joint = if matches!(e, Expr::All(_)) { " AND " } else { " OR " };
-            format!("({})", list.iter().map(|e| sql(e, p)).collect::<Vec<_>>().join(joint))
-        }
-        Expr::Not(e) => format!("NOT {}", sql(e, p)),
-        Expr::Has(key) => have(format!("key = {}", put(Sql::Text(key.clone())))),
+fn put(p: &mut Vec<Sql>, value: Sql) -> String {
+    p.push(value);
+    format!("?{}", p.len())
+}
+
+/// A condition on one field as conditions on rows of `fields`, of which exactly one holds of a row that passes; none if it is no such
+/// condition. Each lies in one part of an index.
+fn leaf(e: &Expr, p: &mut Vec<Sql>) -> Option<Vec<String>> {
+    let mut put = |value: Sql| put(p, value);
+    Some(match e {
+        Expr::All(_) | Expr::Any(_) | Expr::Not(_) => return None,
+        Expr::Has(key) => vec![format!("key = {}", put(Sql::Text(key.clone())))],
         Expr::In(key, values) => {
             let key = put(Sql::Text(key.clone()));
             // A text that is a number is filed as one, so that each value is looked for in one column.
@@ -258,10 +267,10 @@ fn sql(e: &Expr, p: &mut Vec<Sql>) -> String {
                     None => texts.push(put(Sql::Text(value.clone()))),
                 }
             }
-            let (texts, numbers) = (texts.join(","), numbers.join(","));
-            have(format!(
-                "key = {key} AND text IN ({texts}) UNION ALL SELECT adapter FROM fields WHERE key = {key} AND number IN ({numbers})"
-            ))
+            vec![
+                format!("key = {key} AND text IN ({})", texts.join(",")),
+                format!("key = {key} AND number IN ({})", numbers.join(",")),
+            ]
         }
         Expr::Like(key, pattern) => {
             // GLOB with everything but the star made literal.
@@ -269,20 +278,53 @@ fn sql(e: &Expr, p: &mut Vec<Sql>) -> String {
                 .chars()
                 .map(|c| if "?[]".contains(c) { format!("[{c}]") } else { c.to_string() })
                 .collect();
-            have(format!("key = {} AND text GLOB {}", put(Sql::Text(key.clone())), put(Sql::Text(glob))))
+            vec![format!("key = {} AND text GLOB {}", put(Sql::Text(key.clone())), put(Sql::Text(glob)))]
         }
         Expr::Compare(key, op, value) => {
             let (key, op) = (put(Sql::Text(key.clone())), op.sql());
             let text = put(Sql::Text(value.clone()));
             match number(value) {
-                None => have(format!("key = {key} AND text {op} {text}")),
-                Some(n) => {
-                    let n = put(Sql::Real(n));
-                    have(format!(
-                        "key = {key} AND number {op} {n} UNION ALL SELECT adapter FROM fields WHERE key = {key} AND number IS NULL AND text {op} {text}"
-                    ))
-                }
+                None => vec![format!("key = {key} AND text {op} {text}")],
+                Some(n) => vec![
+                    format!("key = {key} AND number {op} {}", put(Sql::Real(n))),
+                    format!("key = {key} AND number IS NULL AND text {op} {text}"),
+                ],
             }
+        }
+    })
+}
+
+/// The adapters that pass a condition on one field, each once.
+fn rows(conditions: &[String]) -> String {
+    let parts: Vec<String> =
+        conditions.iter().map(|c| format!("SELECT adapter FROM fields WHERE {c}")).collect();
+    parts.join(" UNION ALL ")
+}
+
+fn sql(e: &Expr, p: &mut Vec<Sql>) -> String {
+    match e {
+        Expr::All(list) if list.is_empty() => "1".into(),
+        Expr::Any(list) if list.is_empty() => "0".into(),
+        Expr::All(list) | Expr::Any(list) => {
+            let joint = if matches!(e, Expr::All(_)) { " AND " } else { " OR " };
+            format!("({})", list.iter().map(|e| sql(e, p)).collect::<Vec<_>>().join(joint))
+        }
+        Expr::Not(e) => format!("NOT {}", sql(e, p)),
+        Expr::Has(_) | Expr::In(..) | Expr::Like(..) | Expr::Compare(..) => {
+            format!("a.id IN ({})", rows(&leaf(e, p).unwrap_or_default()))
+        }
+    }
+}
+
+fn set(e: &Expr, of: &mut Select<'_>) -> rusqlite::Result<Set> {
+    match e {
+        Expr::All(list) => list.iter().try_fold(Set::all(), |a, e| Ok(a.and(set(e, of)?))),
+        Expr::Any(list) => list.iter().try_fold(Set::none(), |a, e| Ok(a.or(set(e, of)?))),
+        Expr::Not(e) => Ok(set(e, of)?.not()),
+        Expr::Has(_) | Expr::In(..) | Expr::Like(..) | Expr::Compare(..) => {
+            let mut parameters = Vec::new();
+            let rows = rows(&leaf(e, &mut parameters).unwrap_or_default());
+            of(&rows, parameters)
         }
     }
 }
@@ -592,7 +634,20 @@ mod tests {
                 let filter = Filter::all().and(&text).unwrap();
                 let all = store.adapters(&Filter::all()).unwrap();
                 let expected: Vec<_> = all.into_iter().filter(|r| filter.matches(r)).collect();
-                prop_assert_eq!(store.list(&filter, &Listing::default()).unwrap(), expected);
+                prop_assert_eq!(&store.list(&filter, &Listing::default()).unwrap(), &expected);
+                // Windows hold them all, in one order.
+                for sort in [("n", false), ("note", true), ("behaviour", true), ("nothing", false)] {
+                    let ids = |offset: usize, limit: usize| {
+                        let page = store.window(&filter, sort, offset, limit, &["id"]).unwrap();
+                        (page.total, page.rows.into_iter().map(|mut r| r.remove("id").unwrap()).collect::<Vec<_>>())
+                    };
+                    let (total, all) = ids(0, 9);
+                    prop_assert_eq!(total, expected.len());
+                    let wanted: std::collections::BTreeSet<&str> = expected.iter().map(|r| r.id.as_str()).collect();
+                    prop_assert_eq!(all.len(), wanted.len());
+                    prop_assert_eq!(all.iter().map(String::as_str).collect::<std::collections::BTreeSet<_>>(), wanted);
+                    prop_assert_eq!(ids(1, 2).1, all.iter().skip(1).take(2).cloned().collect::<Vec<_>>());
+                }
                 Ok(())
             })?;
         }

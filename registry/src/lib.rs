@@ -26,6 +26,7 @@ pub mod runs;
 mod schema;
 pub mod store;
 pub mod upkeep;
+mod window;
 
 pub use aliases::Alias;
 pub use blobs::{Digest, write_atomic};

@@ -4,7 +4,6 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::OptionalExtension;
-use rusqlite::types::Value as Sql;
 use serde::Serialize;
 
 use crate::commit::{parse, short};
@@ -145,7 +144,7 @@ impl Store {
     }
 
     /// These fields of adapters, all if none is named.
-    fn fields_of(&self, ids: &[String], keys: &[&str]) -> Result<Vec<BTreeMap<String, String>>> {
+    pub(crate) fn fields_of(&self, ids: &[String], keys: &[&str]) -> Result<Vec<BTreeMap<String, String>>> {
         self.query(|c| {
             let mut all = c.prepare_cached("SELECT key, text FROM fields WHERE adapter = ?1")?;
             let mut one = c.prepare_cached("SELECT text FROM fields WHERE adapter = ?1 AND key = ?2")?;
@@ -164,64 +163,6 @@ impl Store {
                 })
                 .collect()
         })
-    }
-
-    /// A part of those that pass the filter, in the order of a field (numbers, then text, then those without it; then by id): these fields of
-    /// each, and how many there are in all. The database orders and cuts, so that it takes milliseconds of a hundred thousand.
-    pub fn window(
-        &self,
-        filter: &Filter,
-        (key, descending): (&str, bool),
-        offset: usize,
-        limit: usize,
-        keys: &[&str],
-    ) -> Result<Page> {
-        let mut parameters = Vec::new();
-        let condition = filter.sql(&mut parameters);
-        let total: i64 = self.query(|c| {
-            c.prepare_cached(&format!("SELECT COUNT(*) FROM adapters a WHERE {condition}"))?
-                .query_row(rusqlite::params_from_iter(&parameters), |r| r.get(0))
-        })?;
-        let turn = if descending { "DESC" } else { "ASC" };
-        // Each part is an index of its own: those whose field is a number, is text, and those without it.
-        let part = |which: usize, offset: usize, limit: usize| -> Result<Vec<String>> {
-            let mut parameters = parameters.clone();
-            parameters.extend([
-                Sql::Text(AdapterRecord::filed_as(key).to_owned()),
-                Sql::Integer(limit as i64),
-                Sql::Integer(offset as i64),
-            ]);
-            let n = parameters.len();
-            let (key, end) = (n - 2, format!("LIMIT ?{} OFFSET ?{n}", n - 1));
-            let of = |column: &str, kind: &str| {
-                format!(
-                    "SELECT a.id FROM (SELECT adapter AS id, {column} AS v FROM fields WHERE key = ?{key} AND number {kind}) a
-                     WHERE {condition} ORDER BY a.v {turn}, a.id {turn} {end}"
-                )
-            };
-            let sql = match which {
-                0 => of("number", "IS NOT NULL"),
-                1 => of("text", "IS NULL"),
-                _ => format!(
-                    "SELECT a.id FROM adapters a WHERE {condition}
-                     AND NOT EXISTS (SELECT 1 FROM fields f WHERE f.adapter = a.id AND f.key = ?{key}) ORDER BY a.id {end}"
-                ),
-            };
-            self.query(|c| {
-                c.prepare_cached(&sql)?
-                    .query_map(rusqlite::params_from_iter(parameters), |r| r.get(0))?
-                    .collect()
-            })
-        };
-        let (mut ids, mut skip) = (Vec::new(), offset);
-        for which in 0..3 {
-            if ids.len() < limit {
-                let found = part(which, skip, limit - ids.len())?;
-                skip = if found.is_empty() { skip - part(which, 0, skip)?.len() } else { 0 };
-                ids.extend(found);
-            }
-        }
-        Ok(Page { total: total as usize, rows: self.fields_of(&ids, keys)? })
     }
 
     /// Adapters that pass the filter, by behaviour and then id.

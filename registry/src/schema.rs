@@ -2,7 +2,10 @@
 //! `user_version`.
 
 /// Migrations in order.
-pub(crate) const MIGRATIONS: &[&str] = &[CATALOGUE_AND_QUEUE, LOG_AND_FIELDS, RUNS, MORE_FIELDS];
+pub(crate) const MIGRATIONS: &[&str] = &[CATALOGUE_AND_QUEUE, LOG_AND_FIELDS, RUNS, MORE_FIELDS, WORDS];
+
+/// What is derived (fields, edges, runs) is what it is now since this many of them.
+pub(crate) const DERIVED_SINCE: i64 = 4;
 
 /// Needs of the job `jobs` that have not ended: what its column `deps_left` is derived from.
 pub const NEEDS_LEFT: &str = "(SELECT COUNT(*) FROM job_needs n JOIN jobs p ON p.id = n.needs
@@ -97,6 +100,10 @@ CREATE TABLE run_edges(run TEXT NOT NULL, kind TEXT NOT NULL, adapter TEXT NOT N
 CREATE INDEX run_edges_back ON run_edges(adapter);
 ";
 
-/// All columns of records and tags by their full names are fields since then (what is derived is filed again after any migration), and
+/// All columns of records and tags by their full names are fields since then (what is derived is filed again), and
 /// values are looked up alone.
 const MORE_FIELDS: &str = "CREATE INDEX adapters_family ON adapters(family);";
+
+/// Fields that are no number: what text is sorted by, and what tells at once whether a field ever is text. (The last
+/// column, always null, is there because SQLite would else look each row up to see that it is.)
+const WORDS: &str = "CREATE INDEX fields_words ON fields(key, text, adapter, number) WHERE number IS NULL;";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::schema::MIGRATIONS;
+use crate::schema::{DERIVED_SINCE, MIGRATIONS};
 use crate::{Digest, Error, Result, blobs, index, runs};
 
 /// A store folder, open.
@@ -246,8 +246,11 @@ impl Store {
             for step in &MIGRATIONS[usize::try_from(found).unwrap_or(0)..] {
                 transaction.execute_batch(step).map_err(wrap)?;
             }
-            index::rebuild(&transaction).map_err(wrap)?;
-            runs::refile(&transaction, root).map_err(wrap)?;
+            // Filing again what is derived takes minutes of a hundred thousand adapters.
+            if found < DERIVED_SINCE {
+                index::rebuild(&transaction).map_err(wrap)?;
+                runs::refile(&transaction, root).map_err(wrap)?;
+            }
             transaction.pragma_update(None, "user_version", known).map_err(wrap)?;
             transaction.commit().map_err(wrap)?;
         }

@@ -1,7 +1,7 @@
 //! A catalogue of a hundred thousand adapters is filtered, sorted and paged within a tenth of a second while somebody writes. Making it
 //! takes minutes, so the test is ignored: `cargo test --release -p registry --test hundred_thousand -- --ignored --nocapture`. With
 //! `LORAFAB_BENCH_STORE` set, the store is made there, once, and stays (`bench/serve_load.py` asks a site of it).
-#![expect(clippy::unwrap_used, reason = "a measurement")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a measurement")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn new(i: u64) -> NewAdapter {
     let share = |salt: u64| (i.wrapping_mul(2_654_435_761).wrapping_add(salt * 97) % 1000) as f64 / 1000.0;
     new.metrics = (0..10).map(|k| (format!("metric_{k}"), share(k))).collect();
     new.metrics.extend([("gate_on".to_owned(), share(11)), ("gate_off".to_owned(), share(12) / 10.0)]);
-    new.split = SPLITS[(i / 7 % 4) as usize].into();
+    new.split = Some(SPLITS[(i / 7 % 4) as usize].into());
     new.status = [Status::Learned, Status::Learned, Status::Weak, Status::Failed][(i / 3 % 4) as usize];
     new
 }
@@ -49,6 +49,9 @@ fn make(root: &Path) {
             split: new.split,
             status: new.status,
             metrics: new.metrics,
+            created_at: (jiff::Timestamp::UNIX_EPOCH
+                + jiff::SignedDuration::from_secs(1_700_000_000 + 97 * i as i64))
+            .to_string(),
             spec: new.spec,
             ..first.clone()
         };
@@ -64,10 +67,12 @@ fn make(root: &Path) {
 #[ignore = "makes a store of a hundred thousand adapters"]
 fn a_part_of_a_hundred_thousand_adapters_comes_within_a_tenth_of_a_second_beside_a_writer() {
     let temporary = tempfile::tempdir().unwrap();
-    let root = std::env::var_os("LORAFAB_BENCH_STORE").map_or_else(|| temporary.path().join("store"), PathBuf::from);
+    let root =
+        std::env::var_os("LORAFAB_BENCH_STORE").map_or_else(|| temporary.path().join("store"), PathBuf::from);
     if !root.exists() {
         make(&root);
     }
+    drop(Store::open(&root).unwrap());
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // What a factory does: a commit here and there, and tags.
@@ -92,7 +97,12 @@ fn a_part_of_a_hundred_thousand_adapters_comes_within_a_tenth_of_a_second_beside
             ("one in five", "family = topic", ("created", true), 0),
             ("one in five, page 300", "family = topic", ("created", true), 15_000),
             ("two conditions", "gate_on >= 0.9 and status = learned", ("created", true), 0),
-            ("three, sorted", "family in (topic, marker) and split = train and not status = failed", ("gate_on", true), 0),
+            (
+                "three, sorted",
+                "family in (topic, marker) and split = train and not status = failed",
+                ("gate_on", true),
+                0,
+            ),
             ("search, few", "behaviour like '*carolun*'", ("created", true), 0),
             ("search, many", "behaviour like '*o*'", ("created", true), 0),
             ("search, many, sorted", "behaviour like '*o*'", ("gate_off", false), 0),
@@ -100,7 +110,8 @@ fn a_part_of_a_hundred_thousand_adapters_comes_within_a_tenth_of_a_second_beside
             ("has", "has gate_on", ("created", true), 0),
             ("not", "not family = topic", ("created", true), 0),
         ] {
-            let filter = if condition.is_empty() { Filter::all() } else { Filter::all().and(condition).unwrap() };
+            let filter =
+                if condition.is_empty() { Filter::all() } else { Filter::all().and(condition).unwrap() };
             let mut times: Vec<f64> = (0..40)
                 .map(|_| {
                     let begin = Instant::now();
