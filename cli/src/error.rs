@@ -131,10 +131,7 @@ impl From<registry::Error> for CommandError {
             registry::Error::Filter { .. } => {
                 Some("for example: --where \"value in (cats, dogs) and gate_on >= 0.5\"".to_owned())
             }
-            registry::Error::NoField { near, fields, .. } => {
-                let meant = near.as_ref().map_or(String::new(), |n| format!("did you mean {n}? "));
-                Some(format!("{meant}fields: {}", fields.join(", ")))
-            }
+            registry::Error::NoField { .. } => e.hint(),
             registry::Error::NewerSchema { .. } => {
                 Some("use the lorafab that made this store, or another --store".to_owned())
             }

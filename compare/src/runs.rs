@@ -96,6 +96,17 @@ pub struct NoRun {
     pub runs: Vec<String>,
 }
 
+impl NoRun {
+    /// What may have been meant, or how one is made.
+    pub fn hint(&self) -> String {
+        if self.runs.is_empty() {
+            return "make one with: lorafab quickstart, or lorafab compare run".to_owned();
+        }
+        let meant = self.near.as_ref().map_or(String::new(), |n| format!("did you mean {n}? "));
+        format!("{meant}there are {}", self.runs.join(", "))
+    }
+}
+
 /// The run of that name, or the newest.
 ///
 /// # Errors

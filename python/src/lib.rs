@@ -28,24 +28,13 @@ struct Trouble(String);
 
 impl From<registry::Error> for Trouble {
     fn from(e: registry::Error) -> Self {
-        use registry::Error::NoField;
-        let more = match &e {
-            NoField { near: Some(near), .. } => format!("; did you mean {near}?"),
-            NoField { fields, .. } => format!("; there are {}", fields.join(", ")),
-            _ => String::new(),
-        };
-        Self(format!("{e}{more}"))
+        Self(e.hint().map_or_else(|| e.to_string(), |hint| format!("{e}; {hint}")))
     }
 }
 
 impl From<NoRun> for Trouble {
     fn from(e: NoRun) -> Self {
-        let more = match &e.near {
-            _ if e.runs.is_empty() => String::new(),
-            Some(near) => format!("; did you mean {near}?"),
-            None => format!("; there are {}", e.runs.join(", ")),
-        };
-        Self(format!("{e}{more}"))
+        Self(format!("{e}; {}", e.hint()))
     }
 }
 

@@ -213,5 +213,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What may have been meant, where a name is not known.
+    pub fn hint(&self) -> Option<String> {
+        let Self::NoField { near, fields, .. } = self else { return None };
+        let meant = near.as_ref().map_or(String::new(), |n| format!("did you mean {n}? "));
+        Some(format!("{meant}fields: {}", fields.join(", ")))
+    }
+}
+
 /// This crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

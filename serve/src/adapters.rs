@@ -43,10 +43,11 @@ pub(crate) async fn list(
         }
         let known = Filter::all();
         let filtered = if condition.is_empty() { Ok(known.clone()) } else { filter(&condition) };
-        // A condition that cannot be read is said above the whole list, and stays in its field to be mended.
-        let (filter, wrong) = match filtered {
+        // A condition that cannot be read or answered is said above the whole list, and stays in its field to be mended.
+        let answered = filtered.and_then(|filter| store.check_keys(&filter, std::iter::empty()).map(|()| filter));
+        let (filter, wrong) = match answered {
             Ok(filter) => (filter, String::new()),
-            Err(e) => (known, format!("<p class=\"warning\">{}</p>", escape(&e.to_string()))),
+            Err(e) => (known, format!("<p class=\"warning\">{}</p>", escape(&why(&e)))),
         };
         let mut keys: Vec<&str> = vec!["id"];
         keys.extend(COLUMNS.iter().map(|c| c.0));
@@ -113,6 +114,11 @@ fn filter(text: &str) -> registry::Result<Filter> {
         return Filter::all().and(&format!("behaviour like '*{text}*'"));
     }
     Filter::all().and(text)
+}
+
+/// What is wrong with a condition, and what may have been meant.
+fn why(e: &registry::Error) -> String {
+    e.hint().map_or_else(|| e.to_string(), |hint| format!("{e}; {hint}"))
 }
 
 /// What a cell holds of a long text.

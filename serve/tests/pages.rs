@@ -1,15 +1,16 @@
 //! The site on stores made here: every page answers, hostile names are text, and what is not asked for by its own name is refused.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod support;
+
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
 use registry::{NewAdapter, PeftConfig, Store};
 use serve::Site;
-
-const HOSTILE: &str = "<script>alert(1)</script>\"'&\u{202e}\u{1b}[2J";
+use support::{HOSTILE, ask, get, site};
 
 /// A store with an adapter for each name.
 fn store(root: &Path, names: &[&str]) -> Vec<String> {
@@ -26,31 +27,6 @@ fn store(root: &Path, names: &[&str]) -> Vec<String> {
             store.commit_adapter(new).unwrap().id
         })
         .collect()
-}
-
-/// A site, and a runtime that it runs on until it is dropped.
-fn site(root: &Path) -> (tokio::runtime::Runtime, SocketAddr) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let site = runtime.block_on(Site::open(root, "127.0.0.1:0".parse().unwrap())).unwrap();
-    let address = site.address();
-    runtime.spawn(site.run(std::future::pending()));
-    (runtime, address)
-}
-
-/// An answer's status and all of it.
-fn ask(address: SocketAddr, request: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let status = text.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, text)
-}
-
-fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
 }
 
 #[test]
@@ -158,4 +134,26 @@ fn what_cannot_be_served_is_one_sentence() {
     let first = open(&root, "127.0.0.1:0").unwrap();
     let used = open(&root, &first.address().to_string()).unwrap_err().to_string();
     assert!(used.contains(&first.address().to_string()) && used.contains("cannot be listened on"), "{used}");
+}
+
+/// A store of the version before, as its upgrade begins.
+#[test]
+fn a_store_that_is_being_upgraded_is_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    store(&root, &["topic/bees"]);
+    let (_runtime, address) = site(&root);
+    assert_eq!(get(address, "/adapters").0, 200);
+    Store::open(&root)
+        .unwrap()
+        .transaction(|t| t.execute_batch("DROP INDEX fields_words; PRAGMA user_version = 4"))
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let old = runtime.block_on(Site::open(&root, "127.0.0.1:0".parse().unwrap())).unwrap_err().to_string();
+    assert!(!old.contains('\n') && old.contains("catalogue.sqlite") && old.contains("older"), "{old}");
+    // Whoever opens it to write upgrades it; a site that runs goes on.
+    assert_eq!(get(address, "/adapters").0, 200);
+    drop(Store::open(&root).unwrap());
+    assert!(get(address, "/adapters?where=bees").1.contains("1 of them"));
+    assert!(runtime.block_on(Site::open(&root, "127.0.0.1:0".parse().unwrap())).is_ok());
 }

@@ -48,15 +48,8 @@ pub(super) fn names(store: &Store) -> Result<Vec<String>> {
 
 /// The run of that name, or the newest.
 pub(super) fn find(store: &Store, run: Option<&str>) -> Result<Run> {
-    ::compare::runs::find(store.root(), run)?.map_err(|e| {
-        let meant = e.near.as_ref().map_or(String::new(), |n| format!("did you mean {n}? "));
-        let hint = if e.runs.is_empty() {
-            "make one with: lorafab quickstart, or lorafab compare run".to_owned()
-        } else {
-            format!("{meant}there are {}", e.runs.join(", "))
-        };
-        CommandError::new(Kind::NotFound, e.to_string()).hint(hint)
-    })
+    ::compare::runs::find(store.root(), run)?
+        .map_err(|e| CommandError::new(Kind::NotFound, e.to_string()).hint(e.hint()))
 }
 
 fn read(run: &Run) -> Result<Comparison> {
