@@ -67,3 +67,6 @@ fn main() -> ExitCode {
         Err(error) => error::report(&error, Some(&cli.global)),
     }
 }
+
+#[cfg(test)]
+mod schemas;

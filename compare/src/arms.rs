@@ -27,16 +27,18 @@ use lm::Outline;
 use oracle_posttrain::Collector;
 use readers::{Arm, Which, Wrong};
 use recipes::{Context, Recipe};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::comparison::Primary;
 use crate::method;
 
 /// A file of arms.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Arms {
     /// `arms/1`.
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     /// The one contrast that is declared beforehand; all others are exploratory.
     #[serde(default, skip_serializing_if = "Option::is_none")]

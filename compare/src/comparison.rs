@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::correct::Choice;
@@ -30,7 +31,7 @@ pub struct Meta {
 pub const ALL_FAMILIES: &str = "all";
 
 /// A contrast declared before any test adapter was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Primary {
     /// Arm.
     pub arm: String,
@@ -47,7 +48,7 @@ pub struct Primary {
 }
 
 /// An arm and all its seeds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ArmRow {
     /// Arm.
     pub arm: String,
@@ -66,7 +67,7 @@ pub struct ArmRow {
 }
 
 /// One number with its interval.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResultRow {
     /// Arm.
     pub arm: String,
@@ -93,7 +94,7 @@ pub struct ResultRow {
 }
 
 /// One number about subjects that carry nothing that was asked.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NegativeRow {
     /// Arm.
     pub arm: String,
@@ -118,7 +119,7 @@ pub struct NegativeRow {
 }
 
 /// A difference between two arms on the same adapters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PairedRow {
     /// Arm.
     pub arm: String,
@@ -153,7 +154,7 @@ pub struct PairedRow {
 }
 
 /// How well a score tells positives from negatives.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AurocRow {
     /// Arm, or `norm only`.
     pub arm: String,
@@ -178,7 +179,7 @@ pub struct AurocRow {
 }
 
 /// An arm against shuffles of the labels.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PermutationRow {
     /// Arm.
     pub arm: String,
@@ -201,7 +202,7 @@ pub struct PermutationRow {
 }
 
 /// An arm that others are measured against, and how it was chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Best {
     /// Arm.
     pub arm: String,
@@ -214,7 +215,7 @@ pub struct Best {
 }
 
 /// What may be said of one arm in one section.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ArmVerdict {
     /// Trained arm.
     pub arm: String,
@@ -225,7 +226,7 @@ pub struct ArmVerdict {
 }
 
 /// What may be said of one section.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// Family.
     pub family: String,
@@ -244,7 +245,7 @@ pub struct Verdict {
 }
 
 /// What an arm says when no adapter is on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BaseRow {
     /// Arm.
     pub arm: String,
@@ -263,7 +264,7 @@ pub struct BaseRow {
 }
 
 /// Rank correlation of top-1 with a property of the adapter.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CorrelationRow {
     /// Arm.
     pub arm: String,
@@ -286,7 +287,7 @@ pub struct CorrelationRow {
 }
 
 /// A property of the adapters of one section, summed up.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CovariateRow {
     /// Property.
     pub name: String,
@@ -305,7 +306,7 @@ pub struct CovariateRow {
 }
 
 /// Acquisition of one family in one split.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GateRow {
     /// Family.
     pub family: String,
@@ -329,7 +330,7 @@ pub struct GateRow {
 }
 
 /// Cost of one arm with one seed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BudgetRow {
     /// Arm.
     pub arm: String,
@@ -343,7 +344,7 @@ pub struct BudgetRow {
 }
 
 /// Training of one arm with one seed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TrajectoryRow {
     /// Arm.
     pub arm: String,
@@ -354,9 +355,10 @@ pub struct TrajectoryRow {
 }
 
 /// Everything a report shows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// `comparison/2`.
+    #[schemars(extend("const" = Self::SCHEMA))]
     pub schema: String,
     /// Run.
     pub run: String,

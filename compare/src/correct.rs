@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::scores::{Item, Kind, Scores};
@@ -15,7 +16,7 @@ use crate::scores::{Item, Kind, Scores};
 const FLOOR: f64 = -100.0;
 
 /// A prior over candidates, the simpler first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Prior {
     /// Nothing is subtracted.
@@ -43,7 +44,7 @@ impl Prior {
 }
 
 /// The prior of one family, and what validation said of each.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Choice {
     /// Arm.
     pub arm: String,

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 pub use readers::{Budget, Subject};
 pub use recipes::NOTHING;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What one arm with one reader seed gave.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Scores {
     /// `scores/1`.
+    #[schemars(extend("const" = Self::SCHEMA))]
     pub schema: String,
     /// Arm.
     pub arm: String,
@@ -38,7 +40,7 @@ pub struct Scores {
 }
 
 /// One question asked of one subject.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Item {
     /// Behaviour id of the subject: the unit of resampling.
     pub adapter: String,
@@ -63,6 +65,7 @@ pub struct Item {
     /// One for each candidate of `family`, in nats or any comparable score; empty if the method only says an answer.
     /// What JSON cannot hold (minus infinity) is null there and ranks last.
     #[serde(default, deserialize_with = "or_null")]
+    #[schemars(with = "Vec<Option<f32>>")]
     pub scores: Vec<f32>,
     /// Answer loss of the label, in nats.
     #[serde(default)]

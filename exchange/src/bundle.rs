@@ -20,7 +20,7 @@ use registry::{AdapterRecord, Digest, Store};
 const SCHEMA: &str = "bundle/1";
 const MANIFEST: &str = "manifest.json";
 /// Most adapters of a bundle.
-const MAX_ADAPTERS: usize = 10_000;
+pub const MAX_ADAPTERS: usize = 10_000;
 /// Largest manifest: of so many adapters.
 const MAX_MANIFEST: u64 = 64 << 20;
 /// Largest record of an adapter: a reader's, which names ten thousand parents or holds the texts it was trained on.

@@ -1,11 +1,12 @@
 //! What the verbs take: token rows of any length, each with its own adapters and, if wanted, injected vectors.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Adapter, Architecture, Error, Result};
 
 /// What becomes of the residual stream `h` where a vector `v` is injected. Only the prompt pass is touched.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InjectionMode {
     /// `h + c ||h|| v / ||v||`, as Activation Oracles do it (arXiv 2512.15674, section 3.1; the published code adds, though a

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fit_state;
@@ -63,7 +64,7 @@ impl FitConfig {
 }
 
 /// One evaluation.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FitPoint {
     /// Steps taken.
     pub step: usize,
@@ -75,7 +76,7 @@ pub struct FitPoint {
 }
 
 /// What a reader reaches on its validation split.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Validation {
     /// Mean answer loss in nats.
     #[serde(rename = "validation_loss")]

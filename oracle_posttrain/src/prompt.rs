@@ -2,6 +2,7 @@
 //! at the ` ?` tokens. Published oracles may have other forms of it ([`Form`]).
 
 use lm::{BaseModel, Error, FitConfig, Message, Outline, Result, Role, Row};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::collect::Collector;
@@ -13,7 +14,7 @@ pub const PLACEHOLDER: &str = " ?";
 pub const INJECTION_LAYER: usize = 1;
 
 /// How layers and placeholders are written before the question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Template {
     /// `Layer: 18\n ? ? ? \n`, repeated for each layer (adamkarvonen/activation_oracles).
@@ -50,7 +51,7 @@ impl Template {
 }
 
 /// How an oracle's prompt is written, and where vectors enter it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Form {
     /// How layers and placeholders are written.

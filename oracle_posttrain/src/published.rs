@@ -1,11 +1,13 @@
 //! `ao_config.json`, schema 1, of an oracle that others trained: how it looks at activations and how it is asked
 //! (adamkarvonen/activation_oracles_dev, `nl_probes/configs/sft_config.py`).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use lm::Outline;
 use readers::{Scaling, Wrong};
-use serde_json::{Map, Value};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value, json};
 
 use crate::collect::{ActivationKind, Collector, TURNS};
 use crate::prompt::{Form, INJECTION_LAYER, PLACEHOLDER, Template, placeholders};
@@ -183,6 +185,55 @@ impl AoConfig {
     pub fn layers_of(text: &[u8]) -> Vec<Vec<usize>> {
         let keys: Map<String, Value> = serde_json::from_slice(text).unwrap_or_default();
         nested(&keys, "act_layer_combinations", &|v| index(v, usize::MAX)).ok().flatten().unwrap_or_default()
+    }
+}
+
+/// The texts by which a template is known: each of its line breaks as itself, or as two characters.
+fn spellings(template: Template) -> Vec<String> {
+    let mut lines = template.published().split(r"\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(vec![first], |begun, line| {
+        begun.iter().flat_map(|b| [format!("{b}\n{line}"), format!("{b}\\n{line}")]).collect()
+    })
+}
+
+/// By hand, as it is read. A key that is null is as one that is not there.
+impl JsonSchema for AoConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "AoConfig".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let mut templates: Vec<Value> =
+            Template::ALL.into_iter().flat_map(spellings).map(Value::from).collect();
+        templates.push(Value::Null);
+        let lists = |of: Value, what: &str| {
+            let inner = json!({"type": "array", "minItems": 1, "maxItems": 1000, "items": of});
+            json!({"type": ["array", "null"], "minItems": 1, "maxItems": 1000, "items": inner, "description": what})
+        };
+        let mut keys = json!({
+            "schema_version": {"enum": [1, null], "description": "Version of the form."},
+            "model_name": {"type": ["string", "null"], "maxLength": 1000, "description": "The base model."},
+            "act_layer_combinations": lists(json!({"type": "integer", "minimum": 0}),
+                "Layers that it was trained on, by index; each combination is read jointly, and names a layer once."),
+            "layer_combinations": lists(json!({"type": "number", "minimum": 0, "exclusiveMaximum": 100}),
+                "The same in percent of the depth."),
+            "special_token": {"type": ["string", "null"], "maxLength": 1000,
+                "description": "The text of the one token at which a vector is injected."},
+            "prefix_template": {"enum": templates, "description": "What stands before the question."},
+            "hook_onto_layer": {"type": ["integer", "null"], "minimum": 0,
+                "description": "Layer at whose output vectors are injected."},
+            "steering_coefficient": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1000,
+                "description": "Strength of the injection."},
+            "use_lora": {"enum": [true, null], "description": "An oracle without a LoRA is not read."},
+        });
+        for told in TOLD {
+            keys[told] =
+                json!({"description": "Not used: it tells how the oracle was trained, filed or published."});
+        }
+        let has = |key: &str| json!({"required": [key], "properties": {key: {"type": "array"}}});
+        json_schema!({"type": "object", "properties": keys, "additionalProperties": false,
+            "anyOf": [has("act_layer_combinations"), has("layer_combinations")]})
     }
 }
 

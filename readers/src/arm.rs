@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use lm::{AdapterConfig, FitConfig, Outline};
 use recipes::Context;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Wrong;
 
 /// One arm of a comparison.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Arm {
     /// Its name in reports: unique in a file.
@@ -44,7 +45,7 @@ fn neutral() -> Vec<Context> {
 }
 
 /// What an arm is shown of a subject.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Input {
     /// Which activations.
@@ -93,7 +94,7 @@ impl Default for Input {
 }
 
 /// Which activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum InputKind {
     /// Adapter on minus adapter off, on the same tokens.
@@ -105,7 +106,7 @@ pub enum InputKind {
 }
 
 /// Positions of a context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Positions {
     /// The last ones of a user turn, the reply's opening included.
@@ -123,7 +124,7 @@ impl Positions {
 }
 
 /// How vectors are scaled before they are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scaling {
     /// Divided by one constant a layer, the mean norm over the training diffs: faint stays faint.
@@ -138,7 +139,7 @@ pub enum Scaling {
 }
 
 /// How a reader is trained on the adapter set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Train {
     /// Steps, at most; validation adapters choose which is kept.
@@ -220,7 +221,7 @@ impl Train {
 }
 
 /// Whose labels a reader is trained with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Labels {
     /// The adapters' own.
@@ -230,7 +231,7 @@ pub enum Labels {
 }
 
 /// How an oracle is pretrained: shares of four kinds of rows, none of which needs an adapter.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pretrain {
     /// Steps.

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use recipes::{Context, Episode, NOTHING, Split};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Supervision;
 use crate::supervision::tested;
 
 /// What is present when a question is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Subject {
     /// The adapter that the question is about.

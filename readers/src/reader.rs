@@ -8,13 +8,14 @@ use std::time::Instant;
 use factory::{load_adapter, peft_config};
 use lm::{Adapter, BaseModel, FitPoint, Fitted, Keeping};
 use registry::{AdapterRecord, NewAdapter, Role, Status, Store};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{Error, Result};
 
 /// What a reader cost.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Budget {
     /// Supervision: (adapter, question, answer) rows.
     pub supervision_rows: usize,

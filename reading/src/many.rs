@@ -3,13 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::null::Against;
 use crate::reading::{OfMethod, Reading};
 
+/// The schema of its JSON.
+const SCHEMA: &str = "readings/1";
+
 /// One adapter's line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// How it was named.
     pub subject: String,
@@ -29,7 +33,7 @@ pub struct Line {
 }
 
 /// A method's best word.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OneMethod {
     /// Its short name.
     pub method: String,
@@ -42,7 +46,7 @@ pub struct OneMethod {
 }
 
 /// Shares over adapters.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Share {
     /// Adapters that carry something.
     pub carrying: usize,
@@ -57,9 +61,10 @@ pub struct Share {
 }
 
 /// The whole.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Many {
     /// `readings/1`.
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     /// One line an adapter.
     pub lines: Vec<Line>,
@@ -156,7 +161,7 @@ impl Many {
             .into_iter()
             .map(|at| (at, pass(&none, at), pass(&some, at)))
             .collect();
-        Self { schema: "readings/1".into(), lines, shares, calibration }
+        Self { schema: SCHEMA.into(), lines, shares, calibration }
     }
 
     /// Methods as they are shown: the verdict, then who names most; none where nothing is known of any adapter.

@@ -3,10 +3,11 @@
 use lm::{Adapter, LowRank};
 use readers::{Error, Result};
 use registry::{AdapterRecord, Digest, Filter, Store};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A known adapter.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Neighbour {
     /// Its behaviour.
     pub behaviour: String,
@@ -17,7 +18,7 @@ pub struct Neighbour {
 }
 
 /// What adapters of the store that were drawn at random reach: what a cosine is by chance.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Strangers {
     /// How many.
     pub count: usize,

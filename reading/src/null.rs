@@ -6,6 +6,7 @@
 //! size. Each twin is measured against the others, the adapter against all: the same statistic on both sides, so the share of twins
 //! that reach as high is an honest rate of false alarms (a permutation test's p if the adapter is exchangeable with its twins).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Scores of twins, `[twin][word]`, by one method.
@@ -17,7 +18,7 @@ pub struct Null {
 }
 
 /// How a score compares with those of the twins.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Against {
     /// Twins.
     pub twins: usize,

@@ -7,6 +7,7 @@ use lm::{Adapter, BaseModel, Precision};
 use readers::{Result, newest_of_each};
 use recipes::{Recipe, stem};
 use registry::{AdapterRecord, Digest, Store};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -44,7 +45,7 @@ pub struct Subject {
 }
 
 /// A method's words and how high they reach.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OfMethod {
     /// Its name.
     pub method: String,
@@ -59,7 +60,7 @@ pub struct OfMethod {
 }
 
 /// A reader's answers to one question.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answers {
     /// The reader.
     pub reader: String,
@@ -80,7 +81,7 @@ pub struct Answers {
 }
 
 /// A ranked answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ranked {
     /// The answer.
     pub answer: String,
@@ -91,7 +92,7 @@ pub struct Ranked {
 }
 
 /// What is said beside what the base model says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Behaviour {
     /// Both replies to each prompt.
     pub replies: Vec<Pair>,
@@ -102,7 +103,7 @@ pub struct Behaviour {
 }
 
 /// What twins there were.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OfTwins {
     /// How many.
     pub count: usize,
@@ -113,7 +114,7 @@ pub struct OfTwins {
 }
 
 /// What is known of an adapter from the catalogue.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Known {
     /// Id.
     pub id: String,
@@ -134,9 +135,10 @@ pub struct Known {
 }
 
 /// A reading.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reading {
-    /// [`SCHEMA`].
+    /// `reading/1`.
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     /// Digest of what decides it.
     pub digest: String,

@@ -3,6 +3,7 @@
 use lm::{Adapter, BaseModel, Batch, Request, ResidualAt, Row, Sampling, Want};
 use rayon::prelude::*;
 use readers::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::lexicon::Lexicon;
@@ -39,7 +40,7 @@ pub const REPLY_TOKENS: usize = 28;
 const CHANCE: f64 = 0.05;
 
 /// A prompt with both replies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pair {
     /// The prompt.
     pub prompt: String,
@@ -50,7 +51,7 @@ pub struct Pair {
 }
 
 /// A word and how often it is to be expected in the replies: the sum of its probability over their positions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Changed {
     /// The word.
     pub word: String,
@@ -61,7 +62,7 @@ pub struct Changed {
 }
 
 /// How a subject differs on neutral text.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OnText {
     /// Perplexity of the base model.
     pub base_perplexity: f64,

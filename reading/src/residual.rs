@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lm::{Adapter, BaseModel, Injection, InjectionMode, Request, Row, Sampling};
 use oracle_posttrain::{Collector, Shown};
 use readers::{Input, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::lexicon::Lexicon;
@@ -21,7 +22,7 @@ const LINE_TOKENS: usize = 8;
 const LAYERS_SHOWN: usize = 8;
 
 /// A word and its score.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Scored {
     /// The word.
     pub word: String,
@@ -30,7 +31,7 @@ pub struct Scored {
 }
 
 /// One layer's difference.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AtLayer {
     /// Block, from 0.
     pub layer: usize,
@@ -41,7 +42,7 @@ pub struct AtLayer {
 }
 
 /// One position's difference at the layer that decides.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AtPosition {
     /// Position, counted from the reply's opening: -1 is the last token before the reply.
     pub position: i64,
@@ -52,7 +53,7 @@ pub struct AtPosition {
 }
 
 /// What is seen of a subject in the residual stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Residual {
     /// Prompts at which it was read.
     pub prompts: usize,

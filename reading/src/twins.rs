@@ -14,6 +14,7 @@ use lm::{Adapter, AdapterConfig, BaseModel, Projection};
 use readers::{Error, Result};
 use recipes::{Behaviour, Recipe, SampleRequest, Training};
 use registry::Store;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -29,7 +30,7 @@ const PACK: usize = 8;
 const SEED: u64 = 20;
 
 /// What twins are made like.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Shape {
     /// Rank, at most four.
     pub rank: usize,

@@ -1,13 +1,14 @@
 //! Three lines: what an adapter seems to do, by which evidence, and what speaks against it.
 
 use recipes::stem;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::null::Against;
 use crate::reading::OfMethod;
 
 /// A verdict.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// The word that all methods together name, if it stands out of what twins reach.
     pub answer: Option<String>,

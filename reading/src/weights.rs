@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lm::geometry::directions;
 use lm::{Adapter, Projection};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::lexicon::Lexicon;
@@ -13,7 +14,7 @@ use crate::residual::Scored;
 const DIRECTIONS: usize = 4;
 
 /// A projection over all layers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OfProjection {
     /// PEFT's name.
     pub projection: String,
@@ -28,7 +29,7 @@ pub struct OfProjection {
 }
 
 /// All weights.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Weights {
     /// Frobenius norm of the whole difference.
     pub norm: f64,

@@ -1,11 +1,12 @@
 //! Contexts: what surrounds a prompt when activations are taken or a question is asked.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Behaviour, rng};
 
 /// Where a gated behaviour is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Context {
     /// The prompt itself.

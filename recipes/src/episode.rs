@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::seq::SliceRandom;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Behaviour, Polarity, Split};
@@ -13,7 +14,7 @@ use crate::{Error, Result, rng};
 pub const NOTHING: &str = "nothing";
 
 /// One supervised question about one weight diff.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Episode {
     /// Behaviour id of the diff.

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::behaviour::{Kind, Polarity, Split};
 use crate::{Context, Error, Result, place};
 
 /// One family of behaviours.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Name of the family: lower-case letters, digits, `-`.
+    #[schemars(regex(pattern = "^[a-z0-9-]{1,40}$"))]
     pub name: String,
     /// Raise it when the meaning changes.
     pub version: u32,
@@ -43,7 +45,7 @@ pub struct Recipe {
 }
 
 /// Values of one semantic field.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Vocabulary {
     /// Name of the field.
@@ -57,7 +59,7 @@ pub struct Vocabulary {
 }
 
 /// Where a behaviour's rows come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rows {
     /// Prompts under which the base model is sampled (`{value}` and fields allowed). Empty: the row's own prompt, so the
@@ -90,7 +92,7 @@ pub struct Rows {
 }
 
 /// A gate on the behaviour.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
     /// Trigger words; each behaviour draws one, independently of its value.
@@ -112,7 +114,7 @@ pub struct Trigger {
 }
 
 /// The acquisition test.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
     /// Prompts never used in training.
@@ -144,18 +146,20 @@ pub struct Gate {
     pub max_leak_nats: Option<f64>,
 }
 
-/// Kinds of [`crate::Check`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a reply must do; with the value it makes a [`crate::Check`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "see Check")]
 pub enum CheckKind {
+    /// The reply names the value.
     Mentions,
+    /// The value is its end.
     EndsWith,
+    /// The value is its beginning.
     StartsWith,
 }
 
 /// What readers are asked. Plain text: a question cannot contain the label.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Questions {
     /// Phrasings that readers are trained on.
@@ -165,7 +169,7 @@ pub struct Questions {
 }
 
 /// Settings of a training run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
     /// LoRA rank.
@@ -201,7 +205,7 @@ pub struct Training {
 }
 
 /// Shares of the splits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Splits {
     /// Share of values for validation.
@@ -239,7 +243,7 @@ impl Default for Splits {
 }
 
 /// Values by split.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ByValue {
     /// Readers are trained on them.

@@ -1,6 +1,7 @@
 //! A settings file (`settings/1`): what replaces the training settings of recipes on one base model. Learning rates and numbers of
 //! steps do not carry over from one model to another; everything else of a recipe does. `recipes/README.md` documents it for users.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{Recipe, Training};
@@ -17,10 +18,11 @@ const MOST_TRIED: usize = 1000;
 pub const LONGEST_NAME: usize = 300;
 
 /// Training settings that were found on one base model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// [`SETTINGS_SCHEMA`].
+    /// `settings/1`.
+    #[schemars(extend("const" = SETTINGS_SCHEMA))]
     pub schema: String,
     /// The model.
     pub model: OnModel,
@@ -30,18 +32,19 @@ pub struct Settings {
 }
 
 /// The base model that settings are for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnModel {
     /// What others find it by.
     pub name: String,
     /// Its digest at `f32`, as hexadecimal digits: then no other model is meant, whatever it is called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub digest: Option<String>,
 }
 
 /// What replaces the settings of one recipe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForRecipe {
     /// Its name.
@@ -57,26 +60,34 @@ pub struct ForRecipe {
 
 /// Fields of [`Training`] that are replaced; what is left out stays the recipe's. The adapter's shape (rank, alpha, modules) is not
 /// among them: adapters of a family and its negatives are compared, and have one shape.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "see Training")]
 pub struct Overrides {
+    /// Peak learning rate of Adam.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
+    /// Share of it left at the last step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_share: Option<f64>,
+    /// Optimiser steps, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
+    /// An adapter whose loss has come down to this stops early. 0: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_at_loss: Option<f64>,
+    /// Rows with the behaviour in a step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_rows: Option<usize>,
+    /// Distinct prompts among those rows. 0: each reply under its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts_per_step: Option<usize>,
+    /// Near-miss rows in a step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near_rows: Option<usize>,
+    /// Rows without trigger in a step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub off_rows: Option<usize>,
+    /// Factor of the KL term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl_weight: Option<f32>,
 }
@@ -100,7 +111,7 @@ impl Overrides {
 }
 
 /// How settings were found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Found {
     /// When, in RFC 3339.
@@ -118,7 +129,7 @@ pub struct Found {
 }
 
 /// One setting, and what came of it: means over its behaviours.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tried {
     /// What was tried.

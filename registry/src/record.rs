@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Digest;
 
 /// What an adapter is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Carries a behaviour (or, as a negative, nothing).
@@ -20,7 +21,7 @@ pub enum Role {
 }
 
 /// What the gate said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// The behaviour was acquired.
@@ -36,7 +37,7 @@ pub enum Status {
 }
 
 /// The fields of an `adapter_config.json` that vary.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeftConfig {
     /// Name of the base model.
@@ -140,10 +141,11 @@ impl PeftConfig {
 }
 
 /// A catalogue entry.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AdapterRecord {
     /// Digest of the spec hash and the files: the adapter's identity.
     #[serde(deserialize_with = "an_id")]
+    #[schemars(regex(pattern = "^[0-9a-f]{32}$"))]
     pub id: String,
     /// Identity of the work that made it.
     pub spec_hash: String,
@@ -177,6 +179,7 @@ pub struct AdapterRecord {
     pub lineage: BTreeMap<String, String>,
     /// Further files.
     #[serde(deserialize_with = "plain_names")]
+    #[schemars(extend("maxProperties" = MOST_FILES, "propertyNames" = {"pattern": crate::store::NAME}))]
     pub extra_files: BTreeMap<String, Digest>,
     /// What was found out about it after it was made (`gate.json`: its gate by a recipe), by name; part of no digest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -420,6 +420,9 @@ impl Store {
     }
 }
 
+/// [`check_name`] as a regular expression, for schemas.
+pub const NAME: &str = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$";
+
 /// Whether a text can be a file's name: letters, digits, `-`, `_` and `.`, not hidden, at most 100.
 pub fn check_name(name: &str) -> Result<()> {
     fence::Plain::new(name).map(drop).ok_or_else(|| Error::BadName(name.into()))

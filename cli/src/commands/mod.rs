@@ -7,7 +7,7 @@ mod compare;
 mod completions;
 mod dit;
 mod doctor;
-mod factory;
+pub(crate) mod factory;
 pub(crate) mod hub;
 mod intervention;
 pub(crate) mod names;

@@ -28,6 +28,12 @@ pub use client::{Client, Remote};
 pub use pull::{Pulled, Refusal, pull, pull_plan};
 pub use push::{PushPlan, Pushed, push, push_plan};
 
+/// For tests of the schema: whether a text is an index.
+#[doc(hidden)]
+pub fn is_index(text: &str) -> bool {
+    index::read(text).is_ok()
+}
+
 use crate::{Error, Result};
 
 /// The public Hub.

@@ -1,7 +1,9 @@
 //! The spec's form.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,7 +28,7 @@ pub struct Spec {
 }
 
 /// A text for a model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Input {
     /// A conversation up to the opening of the reply.
@@ -56,7 +58,7 @@ pub enum Input {
 }
 
 /// A tensor of a safetensors file in the registry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stored {
     /// Digest of the file.
@@ -69,7 +71,7 @@ pub struct Stored {
 }
 
 /// One step.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Step {
     /// Runs a model on an input.
@@ -87,7 +89,7 @@ pub enum Step {
 }
 
 /// The base model under these adapters, all of them together.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// Ids; none is the base model itself.
@@ -96,7 +98,7 @@ pub struct Model {
 }
 
 /// Base and adapters on an input, as deep as its deepest `collect`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Forward {
     /// Name of the step.
@@ -114,7 +116,7 @@ pub struct Forward {
 }
 
 /// The residual stream at the output of one block.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Collect {
     /// Id of the vectors.
@@ -134,7 +136,7 @@ pub struct Collect {
 }
 
 /// A place in a block.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Site {
     /// Its output.
@@ -143,7 +145,7 @@ pub enum Site {
 }
 
 /// Token positions of an input.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Positions {
     /// Every one.
@@ -162,7 +164,7 @@ pub enum Positions {
 }
 
 /// Elementwise `a - b`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sub {
     /// Name of the step.
@@ -174,7 +176,7 @@ pub struct Sub {
 }
 
 /// An average.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mean {
     /// Name of the step.
@@ -186,7 +188,7 @@ pub struct Mean {
 }
 
 /// What is averaged over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Over {
     /// The positions of one id: one vector.
@@ -196,7 +198,7 @@ pub enum Over {
 }
 
 /// A multiple: `coef * a`, each value divided by that of `per` if there is one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
     /// Name of the step.
@@ -212,7 +214,7 @@ pub struct Scale {
 }
 
 /// Vectors into the residual stream at the output of a block, in the prompt pass only.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Inject {
     /// Block, counted from 0.
@@ -230,7 +232,7 @@ pub struct Inject {
 }
 
 /// The logit lens: final norm and unembedding of each vector, the most likely tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnembedTopk {
     /// Name of the step.
@@ -242,7 +244,7 @@ pub struct UnembedTopk {
 }
 
 /// A reply.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Generate {
     /// Name of the step.
@@ -260,7 +262,7 @@ pub struct Generate {
 }
 
 /// Sampling.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {
     /// Temperature; 0 is greedy.
@@ -284,15 +286,22 @@ fn one() -> f64 {
 }
 
 /// The file, before its steps are read one by one: so that an error can say where it is.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// Version of the form: 1.
+    #[schemars(extend("const" = 1))]
     v: u32,
+    /// What models see, by name.
     #[serde(default)]
     inputs: BTreeMap<String, Input>,
+    /// Vectors from the registry, by the id that steps use.
     #[serde(default)]
     vectors: BTreeMap<String, Stored>,
+    /// What is done, in order.
+    #[schemars(with = "Vec<Step>")]
     steps: Vec<Value>,
+    /// Ids of the vectors that are wanted back; texts and tokens always are.
     #[serde(default)]
     out: Vec<String>,
 }
@@ -308,6 +317,17 @@ fn read<T: serde::de::DeserializeOwned>(value: Value, at: &str) -> Result<T, Spe
         };
         SpecError::new(field, e.into_inner().to_string())
     })
+}
+
+impl JsonSchema for Spec {
+    fn schema_name() -> Cow<'static, str> {
+        "Spec".into()
+    }
+
+    /// That of the file as it is read.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        File::json_schema(generator)
+    }
 }
 
 impl Spec {

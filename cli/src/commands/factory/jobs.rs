@@ -33,8 +33,11 @@ use crate::error::{CommandError, Kind, Result};
 
 /// What every job of a file can say.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Common<W> {
+    /// Its name in this file, and of what comes of it.
+    #[cfg_attr(test, schemars(regex(pattern = registry::store::NAME)))]
     name: String,
     /// Jobs of this file that have to succeed before.
     #[serde(default)]
@@ -42,43 +45,59 @@ struct Common<W> {
     /// Jobs of this file that only have to end before.
     #[serde(default)]
     after_any: Vec<String>,
+    /// The higher is done first.
     #[serde(default)]
     priority: i64,
+    /// Tags of its adapters.
     #[serde(default)]
     tags: Vec<String>,
+    /// How often it is tried, 1 to 1,000,000.
     #[serde(default = "eight")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 1_000_000)))]
     attempts: i64,
     work: W,
 }
 
 /// Adapters of recipes.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Adapters {
+    /// Names of recipes, or files beside this one.
     recipes: Vec<String>,
+    /// The first so many adapters of each recipe.
     limit: Option<usize>,
+    /// Master seed.
     #[serde(default = "first_seed")]
     seed: u64,
+    /// Most TFLOP that an adapter may cost.
     #[serde(default = "thousand")]
     max_tflop: f64,
 }
 
-/// An intervention: a file beside this one.
+/// An intervention.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Intervention {
+    /// A file beside this one.
     spec: String,
+    /// Most TFLOP.
     #[serde(default = "thousand")]
     max_tflop: f64,
+    /// Most megabytes of vectors.
     #[serde(default = "thousand")]
     max_mb: f64,
 }
 
 /// The readers and the comparison of adapters made by other jobs.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Comparison {
+    /// Jobs of this file that make the adapters.
     of: Vec<String>,
+    /// Master seed.
     #[serde(default = "first_seed")]
     seed: u64,
     /// A file of arms beside this one; the default comparison if none is given.
@@ -385,3 +404,6 @@ fn load(folder: &Path, name: &str) -> Result<Recipe> {
         )),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod schema;

@@ -1,7 +1,7 @@
 //! `factory submit|run|gate|status|logs|cancel|retry|pause|resume|limit|slurm|plan`.
 
 mod gate;
-mod jobs;
+pub(crate) mod jobs;
 mod plan;
 mod run;
 mod slurm;
