@@ -136,5 +136,5 @@ fn what_a_store_holds_is_text_on_every_page() {
     let (status, page) = get(address, "/run/evil");
     assert!(status == 200 && page.contains("&lt;script&gt;"), "{status}");
     let (status, page) = get(address, "/run/evil/items");
-    assert!(status == 200 && page.contains("&lt;script&gt;"), "{status} {}", page);
+    assert!(status == 200 && page.contains("&lt;script&gt;"), "{status} {page}");
 }
