@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::correct::Choice;
+use crate::items::{Categories, SectionItems};
 use crate::scores::Budget;
 
 /// What a comparison cannot know from its items.
@@ -24,6 +25,9 @@ pub struct Meta {
     pub primary: Option<Primary>,
     /// Arms in the order of reports; others follow by name.
     pub arms: Vec<String>,
+    /// Categories of values.
+    #[serde(default)]
+    pub categories: Categories,
 }
 
 /// In place of a family: every family that both arms were asked about in this split and context, each counting alike.
@@ -400,6 +404,9 @@ pub struct Comparison {
     pub gates: Vec<GateRow>,
     /// Properties of adapters.
     pub covariates: Vec<CovariateRow>,
+    /// What each arm answered about each adapter; none in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<SectionItems>,
 }
 
 /// Why a file is no comparison.

@@ -1,12 +1,18 @@
 //! The comparisons that a store has: its `runs/<name>/` folders with a `comparison.json`, and their answers one by one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fence::open::{TABLE, read_own_text};
 use jiff::Timestamp;
 use registry::names::nearest;
+use registry::{AdapterRecord, Store};
+use serde_json::Value;
 
 use crate::Comparison;
+use crate::covariates::{categories, measured};
+use crate::items::items;
+use crate::measures::{Read, read};
 use crate::scores::{Item, Scores};
 
 /// A run with a report.
@@ -39,6 +45,47 @@ impl Run {
         let path = self.report();
         let text = read_own_text(&path, TABLE).map_err(|e| e.to_string())?;
         crate::read(&text).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// Its comparison with what each arm answered about each adapter. A file of an earlier build does not hold that: it is made of
+    /// the run's answers, where they are there, and of what the store knows of its adapters.
+    ///
+    /// # Errors
+    /// In a sentence, if the comparison cannot be read. Answers that cannot be read are a remark in it.
+    pub fn filled(
+        &self,
+        store: &Store,
+        scores: impl FnOnce() -> Result<Arc<Vec<Scores>>, String>,
+    ) -> Result<Comparison, String> {
+        let mut c = self.comparison()?;
+        let earlier = c.warnings.first().is_some_and(|w| w == crate::old::NOTE);
+        if c.items.is_empty() && !earlier && self.scores_file().exists() {
+            match scores() {
+                Ok(scores) => self.fill(&mut c, &scores, store),
+                Err(e) => c.notes.push(format!("What was answered about each adapter is left out: {e}.")),
+            }
+        }
+        Ok(c)
+    }
+
+    fn fill(&self, c: &mut Comparison, scores: &[Scores], store: &Store) {
+        let made = self.adapters(store);
+        let recipes = factory::recipes_of(store, &made).unwrap_or_default();
+        let builtin = recipes::builtin();
+        let covariates: Vec<_> = made.iter().flat_map(|r| measured(&r.behaviour, r)).collect();
+        let place = |s: &Scores| c.arms.iter().position(|a| a.arm == s.arm);
+        let mut order: Vec<&Scores> = scores.iter().collect();
+        order.sort_by_key(|s| (place(s), s.seed));
+        let reads: Vec<Read> = order.into_iter().map(read).collect();
+        c.items = items(&reads, &covariates, &categories(builtin.iter().chain(&recipes)));
+    }
+
+    /// The adapters that it asked about, as far as the store still has them.
+    fn adapters(&self, store: &Store) -> Vec<AdapterRecord> {
+        let text = read_own_text(&self.folder.join("config.json"), TABLE).unwrap_or_default();
+        let config: Value = serde_json::from_str(&text).unwrap_or_default();
+        let ids = config["adapters"].as_object().into_iter().flatten().filter_map(|(_, id)| id.as_str());
+        ids.filter_map(|id| store.adapter(id).ok()).collect()
     }
 
     /// Its answers: those of every arm with every reader seed.

@@ -31,14 +31,14 @@ struct Of {
 }
 
 impl Kept {
-    fn of(&self, run: &Run) -> Result<Arc<Vec<Scores>>, Wrong> {
-        let mut kept = self.0.lock().map_err(|_| Wrong::broken("answers cannot be kept"))?;
+    pub(crate) fn of(&self, run: &Run) -> Result<Arc<Vec<Scores>>, String> {
+        let mut kept = self.0.lock().map_err(|_| "answers cannot be kept")?;
         if let Some(known) = kept.as_ref().filter(|k| k.run == run.name && k.made == run.made) {
             return Ok(Arc::clone(&known.scores));
         }
         // One run at a time is held, and read by one request at a time.
         *kept = None;
-        let scores = Arc::new(run.scores().map_err(Wrong::broken)?);
+        let scores = Arc::new(run.scores()?);
         *kept = Some(Of { run: run.name.clone(), made: run.made, scores: Arc::clone(&scores) });
         Ok(scores)
     }
@@ -69,7 +69,7 @@ pub(crate) async fn list(
 ) -> Answer {
     with_store(shared, move |_, shared| {
         let run = find(shared.stores.root(), &name)?;
-        let all = shared.kept.of(&run)?;
+        let all = shared.kept.of(&run).map_err(Wrong::broken)?;
         let text = |key: &str| asked.get(key).map_or("", |v| v.trim());
         let (arm, family, split, adapter, wrong) =
             (text("arm"), text("family"), text("split"), text("adapter"), text("wrong"));
@@ -147,7 +147,7 @@ pub(crate) async fn of_adapter(
 ) -> Answer {
     with_store(shared, move |store, shared| {
         let run = find(shared.stores.root(), &name)?;
-        let all = shared.kept.of(&run)?;
+        let all = shared.kept.of(&run).map_err(Wrong::broken)?;
         let text = |key: &str| asked.get(key).map_or("", |v| v.trim());
         let (adapter, family) = (text("adapter"), text("family"));
         let mut questions: BTreeMap<(&str, &str, usize), Vec<Said<'_>>> = BTreeMap::new();
