@@ -424,6 +424,11 @@ impl Comparison {
     /// Schema of this version.
     pub const SCHEMA: &'static str = "comparison/2";
 
+    /// What was answered about each adapter of a section.
+    pub fn items_of(&self, v: &Verdict) -> Option<&SectionItems> {
+        self.items.iter().find(|s| s.family == v.family && s.split == v.split && s.context == v.context)
+    }
+
     /// A result by its place.
     pub fn result(
         &self,
