@@ -225,3 +225,55 @@ fn stated_instead(r: &Reading) -> Option<String> {
 fn round(nats: f64) -> f64 {
     (nats * 1e4).round() / 1e4
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measures::read;
+    use crate::scores::NOTHING;
+    use crate::scores::tests::{item, scores};
+
+    fn one(of: crate::scores::Scores) -> SectionItems {
+        items(&[read(&of)], &[], &Categories::new()).remove(0)
+    }
+
+    #[test]
+    fn places_and_what_came_instead_match_hand_computed_cases() {
+        let s = one(scores(
+            "dit",
+            true,
+            1,
+            vec![
+                item("x/cats", "test_value", "cats", [5.0, 0.0, 1.0, 0.0]),
+                item("x/dogs", "test_value", "dogs", [0.0, 1.0, 1.0, 9.0]),
+                item("x/tea", "test_value", "tea", [4.0, 3.0, 2.0, 1.0]),
+                item("dud/1", "test_value", NOTHING, [5.0, 0.0, 0.0, 1.0]),
+                item("v/cats", "validation", "cats", [0.0, 0.0, 0.0, 1.0]),
+            ],
+        ));
+        assert_eq!(s.adapters.iter().map(|a| a.label.as_str()).collect::<Vec<_>>(), ["cats", "dogs", "tea"]);
+        let a = s.of_arm("dit")[0];
+        assert_eq!(a.all.place, [Some(1.0), Some(2.5), Some(3.0)]);
+        assert_eq!(
+            (a.all.instead(0), a.all.instead(1), a.all.instead(2)),
+            (None, Some(NOTHING), Some("cats"))
+        );
+        assert_eq!([0, 1, 2, 3].map(|i| a.all.hit(i)), [Some(1.0), Some(0.0), Some(0.0), None]);
+        // Of the values alone dogs share the first place with tea.
+        assert_eq!((a.values.place[1], a.values.instead(1), a.values.hit(1)), (Some(1.5), None, Some(0.5)));
+        assert_eq!(s.grid("dit", |a, i| a.all.hit(i)).len(), 3);
+        assert!(s.grid("oracle", |a, i| a.all.hit(i)).is_empty());
+    }
+
+    #[test]
+    fn an_arm_that_only_states_answers_has_no_places() {
+        let mut first = item("x/cats", "test_value", "cats", [0.0; 4]);
+        first.scores.clear();
+        first.reply = Some("x".repeat(100));
+        let second = crate::scores::Item { question_id: 1, reply: Some("Cats".into()), ..first.clone() };
+        let s = one(scores("direct", false, 0, vec![first, second]));
+        let a = &s.answers[0];
+        assert_eq!((a.all.place[0], a.all.hit(0), a.stated[0]), (None, None, Some(0.5)));
+        assert_eq!(a.all.instead(0).unwrap().chars().count(), LETTERS);
+    }
+}

@@ -204,3 +204,46 @@ impl<'a> Answer<'a> {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assembly::assemble;
+    use crate::comparison::Meta;
+    use crate::scores::tests::{item, scores};
+
+    #[test]
+    fn a_report_of_an_earlier_build_is_filled_from_its_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let run = Run { name: "r".into(), made: Timestamp::UNIX_EPOCH, folder: folder.path().join("runs/r") };
+        fs_err::create_dir_all(&run.folder).unwrap();
+        let all = vec![scores(
+            "dit",
+            true,
+            1,
+            vec![
+                item("topic/cats", "test_value", "cats", [5.0, 0.0, 0.0, 0.0]),
+                item("topic/tea", "test_value", "tea", [5.0, 0.0, 0.0, 0.0]),
+            ],
+        )];
+        let whole = assemble(Meta::default(), &all, &[], vec![]);
+        assert_eq!(whole.items[0].answers[0].all.instead(1), Some("cats"));
+        let write = |c: &Comparison| fs_err::write(run.report(), crate::to_json(c).to_string()).unwrap();
+        let filled = || run.filled(&store, || Ok(Arc::new(run.scores()?))).unwrap();
+        write(&Comparison { items: vec![], ..whole.clone() });
+        assert_eq!(filled().items, vec![], "no answers, nothing to fill it from");
+        fs_err::write(run.scores_file(), serde_json::to_string(&all[0]).unwrap()).unwrap();
+        let mut made = filled().items;
+        // The built-in recipes know what cats and tea are.
+        assert!(made[0].adapters[0].category.is_some() && made[0].categories.contains_key("cats"));
+        made[0].adapters.iter_mut().for_each(|a| a.category = None);
+        made[0].categories.clear();
+        assert_eq!(made, whole.items);
+        fs_err::write(run.scores_file(), "{").unwrap();
+        let left = filled();
+        assert!(left.items.is_empty() && left.notes[0].contains("scores.jsonl"), "{:?}", left.notes);
+        write(&whole);
+        assert_eq!(filled(), whole, "what is filed is not made anew");
+    }
+}

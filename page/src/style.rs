@@ -24,7 +24,7 @@ svg .a{stroke:var(--a);fill:none;stroke-width:2}svg .b{stroke:var(--b);fill:none
 svg .trained{stroke:var(--a);fill:var(--a)}svg .untrained{stroke:var(--b);fill:var(--b)}svg .control{stroke:var(--c);fill:var(--c)}svg line.trained,svg line.untrained,svg line.control{stroke-width:1.5}
 svg .ring{fill:var(--bg);stroke-width:2}svg .open{fill:none;stroke-width:1.5}svg .beside{stroke:var(--soft);stroke-dasharray:4 3}svg .band{fill:var(--card)}
 svg .dots{fill:none;stroke-width:5;stroke-linecap:round;stroke-opacity:.35}svg .second{stroke-dasharray:4 3}
-.is-right{fill:var(--a)}.is-tied{fill:var(--a);fill-opacity:.65}.is-next{fill:var(--a);fill-opacity:.35}.is-nothing{fill:var(--c);fill-opacity:.35}.is-near{fill:var(--b);fill-opacity:.45}.is-other{fill:var(--b)}
+svg rect[class^=is]{stroke:var(--bg)}.is-right{fill:var(--a)}.is-tied{fill:color-mix(in srgb,var(--a) 72%,var(--bg))}.is-next{fill:color-mix(in srgb,var(--a) 42%,var(--bg))}.is-nothing{fill:color-mix(in srgb,var(--c) 30%,var(--bg))}.is-near{fill:color-mix(in srgb,var(--b) 45%,var(--bg))}.is-other{fill:var(--b)}
 th.i,td.i{text-align:center;min-width:3rem;padding:.2rem .25rem;border-left:1px solid var(--line);overflow-wrap:normal}td.i small{display:block;color:inherit;font-size:.74rem;line-height:1.2}.sum td{font-weight:600}
 td.hit{background:color-mix(in srgb,var(--a) 32%,var(--bg))}td.some,td.next{background:color-mix(in srgb,var(--a) 14%,var(--bg))}td.miss{background:color-mix(in srgb,var(--b) 14%,var(--bg))}
 @media(max-width:40rem){body{padding:.8rem}}";

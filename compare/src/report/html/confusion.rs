@@ -114,7 +114,7 @@ impl Counts {
     }
 
     /// The most frequent wrong values, and for whom.
-    fn most(&self) -> String {
+    fn most(&self) -> Option<String> {
         let mut all: Vec<_> = self.wrong.iter().collect();
         all.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
         let named = all.iter().take(NAMED).map(|(value, (count, labels))| {
@@ -125,7 +125,7 @@ impl Counts {
             format!("{value} {count}\u{d7} {whose}")
         });
         let named: Vec<String> = named.collect();
-        if named.is_empty() { "\u{2013}".into() } else { named.join("; ") }
+        (!named.is_empty()).then(|| named.join("; "))
     }
 }
 
@@ -189,7 +189,7 @@ fn of_section(c: &Comparison, v: &Verdict, s: &SectionItems) -> Option<String> {
     let figure = figure(&heading, how, &format!("<ul class=\"key\">{}</ul>{picture}", key.concat()));
     let named = Table {
         header: ["arm", "wrong values, most frequent first"].map(str::to_owned).to_vec(),
-        rows: counted.iter().map(|(arm, counts)| vec![arm.clone(), counts.most()]).collect(),
+        rows: counted.iter().filter_map(|(arm, counts)| Some(vec![arm.clone(), counts.most()?])).collect(),
         caption: "Which values come first in place of the right one, how often, and for whom.".into(),
         words: 2,
         ..Table::default()
@@ -216,5 +216,6 @@ fn of_section(c: &Comparison, v: &Verdict, s: &SectionItems) -> Option<String> {
         words: 1,
         ..Table::default()
     };
-    Some(format!("<div class=\"figures\">{figure}<div>{}</div></div>{}", table(&named), table(&numbers)))
+    let named = if named.rows.is_empty() { String::new() } else { format!("<div>{}</div>", table(&named)) };
+    Some(format!("<div class=\"figures\">{figure}{named}</div>{}", table(&numbers)))
 }

@@ -25,7 +25,7 @@ struct Cell {
     more: String,
 }
 
-const HOW: &str = "A column is an arm, a row an adapter, by its value. \u{2713}: the right answer comes first with every reader seed. 2/3: with two of three. (\u{2713}), (2/3): not first, but first where \"nothing\" is not on offer. A number alone: the place of the right answer, 1 being first; with more than one seed the middle one. Below it stands what comes first instead, most often. Pointing at a cell shows each seed.";
+const HOW: &str = "A column is an arm, a row an adapter, by its value; ranked as in the tables above, with \"nothing\" on offer. \u{2713}: the right answer comes first with every reader seed. 2/3: with two of three. (\u{2713}), (2/3): not first, but first where \"nothing\" is not on offer. A number alone: the place of the right answer, 1 being first; with more than one seed the middle one. Below it stands what comes first instead, most often. Pointing at a cell shows each seed.";
 
 fn place(place: f64) -> String {
     if place.fract() == 0.0 { format!("{place:.0}") } else { format!("{place:.1}") }
