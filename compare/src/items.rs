@@ -188,19 +188,16 @@ fn answers(read: &Read, section: &Section, adapters: &BTreeMap<&str, &Reading>) 
     for adapter in adapters.keys() {
         let reading = own.get(adapter);
         out.stated.push(reading.and_then(|r| r.exact));
-        match reading.and_then(|r| Some((r, read.label_at(r)?))) {
-            Some((r, label)) => {
-                out.all.put_ranked(&r.corrected, label, set);
-                if label < r.values.len() {
-                    out.values.put_ranked(&r.values, label, set);
-                } else {
-                    out.values.put(None, None);
-                }
-            }
-            None => {
-                out.all.put(None, reading.and_then(|r| stated_instead(r)));
-                out.values.put(None, None);
-            }
+        let Some((r, label)) = reading.and_then(|r| Some((r, read.label_at(r)?))) else {
+            out.all.put(None, reading.and_then(|r| stated_instead(r)));
+            out.values.put(None, None);
+            continue;
+        };
+        out.all.put_ranked(&r.corrected, label, set);
+        if label < r.values.len() {
+            out.values.put_ranked(&r.values, label, set);
+        } else {
+            out.values.put(None, None);
         }
     }
     Some(out)
@@ -233,13 +230,13 @@ mod tests {
     use crate::scores::NOTHING;
     use crate::scores::tests::{item, scores};
 
-    fn one(of: crate::scores::Scores) -> SectionItems {
-        items(&[read(&of)], &[], &Categories::new()).remove(0)
+    fn one(of: &crate::scores::Scores) -> SectionItems {
+        items(&[read(of)], &[], &Categories::new()).remove(0)
     }
 
     #[test]
     fn places_and_what_came_instead_match_hand_computed_cases() {
-        let s = one(scores(
+        let s = one(&scores(
             "dit",
             true,
             1,
@@ -271,7 +268,7 @@ mod tests {
         first.scores.clear();
         first.reply = Some("x".repeat(100));
         let second = crate::scores::Item { question_id: 1, reply: Some("Cats".into()), ..first.clone() };
-        let s = one(scores("direct", false, 0, vec![first, second]));
+        let s = one(&scores("direct", false, 0, vec![first, second]));
         let a = &s.answers[0];
         assert_eq!((a.all.place[0], a.all.hit(0), a.stated[0]), (None, None, Some(0.5)));
         assert_eq!(a.all.instead(0).unwrap().chars().count(), LETTERS);

@@ -38,8 +38,8 @@ const TOP: f64 = 4.0;
 const STEP: f64 = 42.0;
 const HEIGHT: f64 = 17.0;
 
-/// Below this width a part has no room for its number.
-const ROOM: f64 = 30.0;
+/// A smaller share has no room for its number.
+pub(crate) const ROOM: f64 = 0.1;
 
 /// Letters of a name and its number that fit into a row.
 const LETTERS: usize = 54;
@@ -93,7 +93,7 @@ fn draw(row: &Bar, top: f64, wide: f64, out: &mut String) {
             part.class,
             top + 18.0,
         );
-        if width >= ROOM {
+        if part.share >= ROOM {
             let _ = write!(
                 out,
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{:.2}</text>",

@@ -5,7 +5,7 @@ mod doses;
 mod dots;
 mod lines;
 
-pub(crate) use bars::{Bar, Bars, Part, bars};
+pub(crate) use bars::{Bar, Bars, Part, ROOM, bars};
 pub(crate) use doses::{Bin, Doses, doses};
 pub(crate) use dots::{Dot, Dots, dots};
 pub(crate) use lines::{Lines, lines};

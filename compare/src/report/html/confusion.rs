@@ -11,7 +11,7 @@ use page::escape;
 use crate::comparison::{ArmRow, Comparison, Verdict};
 use crate::items::SectionItems;
 use crate::report::Table;
-use crate::report::charts::{self, Bar, Bars, bars};
+use crate::report::charts::{self, Bar, Bars, ROOM, bars};
 use crate::report::sections::ordered;
 use crate::scores::NOTHING;
 use crate::warnings::title;
@@ -185,8 +185,10 @@ fn of_section(c: &Comparison, v: &Verdict, s: &SectionItems) -> Option<String> {
         axis: "share of answers (adapters \u{d7} reader seeds), 0 to 1".into(),
         rows: rows.collect(),
     });
-    let how = "A bar is all answers of an arm, its parts in the order of this key. Numbers in it are shares; a part without one is below 0.08.";
-    let figure = figure(&heading, how, &format!("<ul class=\"key\">{}</ul>{picture}", key.concat()));
+    let how = format!(
+        "A bar is all answers of an arm, its parts in the order of this key. Numbers in it are shares; a part without one is below {ROOM:.2}."
+    );
+    let figure = figure(&heading, &how, &format!("<ul class=\"key\">{}</ul>{picture}", key.concat()));
     let named = Table {
         header: ["arm", "wrong values, most frequent first"].map(str::to_owned).to_vec(),
         rows: counted.iter().filter_map(|(arm, counts)| Some(vec![arm.clone(), counts.most()?])).collect(),

@@ -1,5 +1,7 @@
 //! Whether an arm reads what leaks: hits against the gate's leak in nats, one small picture for each arm of a gated section.
 
+use std::fmt::Write;
+
 use super::figures::figure;
 use crate::bootstrap::{Scale, two_way};
 use crate::comparison::Comparison;
@@ -41,7 +43,7 @@ const ON: Dose = Dose {
 };
 
 /// Whether an axis can show it: what a file says may be any number.
-fn drawn(nats: &f64) -> bool {
+fn drawn(nats: f64) -> bool {
     nats.abs() < 1e6
 }
 
@@ -52,7 +54,7 @@ pub(super) fn pictures(c: &Comparison) -> String {
 
 fn of_section(c: &Comparison, s: &SectionItems) -> Option<String> {
     let dose = if s.context == "triggered" { ON } else { LEAK };
-    let known: Vec<f64> = s.adapters.iter().filter_map(|a| (dose.of)(a)).filter(drawn).collect();
+    let known: Vec<f64> = s.adapters.iter().filter_map(|a| (dose.of)(a)).filter(|v| drawn(*v)).collect();
     let most = known.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let least = known.iter().copied().fold(f64::INFINITY, f64::min);
     if known.len() < EACH || most <= least {
@@ -77,10 +79,12 @@ fn of_section(c: &Comparison, s: &SectionItems) -> Option<String> {
         known.len() / groups
     );
     if dose.beside.is_some_and(|b| (ends.0..=ends.1).contains(&b)) {
-        how += &format!(" Left of the upright dashed line, at {CLOSED_NATS} nats, a gate counts as closed.");
+        let _ =
+            write!(how, " Left of the upright dashed line, at {CLOSED_NATS} nats, a gate counts as closed.");
     }
     if !never.is_empty() {
-        how += &format!(
+        let _ = write!(
+            how,
             " Left out, as no adapter's value comes first with half of their seeds: {}.",
             never.join(", ")
         );
@@ -104,7 +108,7 @@ fn panel(s: &SectionItems, dose: &Dose, arm: &str, kind: Kind, ends: (f64, f64))
     let mut rows: Vec<(f64, usize, Vec<f64>)> = s
         .grid(arm, |a, i| a.all.hit(i))
         .into_iter()
-        .filter_map(|(i, row)| Some(((dose.of)(s.adapters.get(i)?).filter(drawn)?, i, row)))
+        .filter_map(|(i, row)| Some(((dose.of)(s.adapters.get(i)?).filter(|v| drawn(*v))?, i, row)))
         .collect();
     rows.sort_by(|a, b| a.0.total_cmp(&b.0));
     let ever = rows.iter().any(|(_, i, row)| mean(row).max(second(*i).unwrap_or(0.0)) >= 0.5);
