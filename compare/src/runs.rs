@@ -1,7 +1,6 @@
 //! The comparisons that a store has: its `runs/<name>/` folders with a `comparison.json`, and their answers one by one.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use fence::open::{TABLE, read_own_text};
 use jiff::Timestamp;
@@ -11,7 +10,7 @@ use serde_json::Value;
 
 use crate::Comparison;
 use crate::covariates::{categories, measured};
-use crate::items::items;
+use crate::items::{SectionItems, items};
 use crate::measures::{Read, read};
 use crate::scores::{Item, Scores};
 
@@ -47,28 +46,28 @@ impl Run {
         crate::read(&text).map_err(|e| format!("{}: {e}", path.display()))
     }
 
-    /// Its comparison with what each arm answered about each adapter. A file of an earlier build does not hold that: it is made of
-    /// the run's answers, where they are there, and of what the store knows of its adapters.
+    /// Its comparison with what each arm answered about each adapter. A file of an earlier build does not hold that; where the run's
+    /// answers are there, it comes from `items`, such as [`Run::items`].
     ///
     /// # Errors
     /// In a sentence, if the comparison cannot be read. Answers that cannot be read are a remark in it.
     pub fn filled(
         &self,
-        store: &Store,
-        scores: impl FnOnce() -> Result<Arc<Vec<Scores>>, String>,
+        items: impl FnOnce(&Comparison) -> Result<Vec<SectionItems>, String>,
     ) -> Result<Comparison, String> {
         let mut c = self.comparison()?;
         let earlier = c.warnings.first().is_some_and(|w| w == crate::old::NOTE);
         if c.items.is_empty() && !earlier && self.scores_file().exists() {
-            match scores() {
-                Ok(scores) => self.fill(&mut c, &scores, store),
+            match items(&c) {
+                Ok(items) => c.items = items,
                 Err(e) => c.notes.push(format!("What was answered about each adapter is left out: {e}.")),
             }
         }
         Ok(c)
     }
 
-    fn fill(&self, c: &mut Comparison, scores: &[Scores], store: &Store) {
+    /// What each arm answered about each adapter, made of the run's answers and of what the store knows of its adapters.
+    pub fn items(&self, c: &Comparison, scores: &[Scores], store: &Store) -> Vec<SectionItems> {
         let made = self.adapters(store);
         let recipes = factory::recipes_of(store, &made).unwrap_or_default();
         let builtin = recipes::builtin();
@@ -77,7 +76,7 @@ impl Run {
         let mut order: Vec<&Scores> = scores.iter().collect();
         order.sort_by_key(|s| (place(s), s.seed));
         let reads: Vec<Read> = order.into_iter().map(read).collect();
-        c.items = items(&reads, &covariates, &categories(builtin.iter().chain(&recipes)));
+        items(&reads, &covariates, &categories(builtin.iter().chain(&recipes)))
     }
 
     /// The adapters that it asked about, as far as the store still has them.
@@ -230,7 +229,7 @@ mod tests {
         let whole = assemble(Meta::default(), &all, &[], vec![]);
         assert_eq!(whole.items[0].answers[0].all.instead(1), Some("cats"));
         let write = |c: &Comparison| fs_err::write(run.report(), crate::to_json(c).to_string()).unwrap();
-        let filled = || run.filled(&store, || Ok(Arc::new(run.scores()?))).unwrap();
+        let filled = || run.filled(|c| Ok(run.items(c, &run.scores()?, &store))).unwrap();
         write(&Comparison { items: vec![], ..whole.clone() });
         assert_eq!(filled().items, vec![], "no answers, nothing to fill it from");
         fs_err::write(run.scores_file(), serde_json::to_string(&all[0]).unwrap()).unwrap();

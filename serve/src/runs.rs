@@ -108,7 +108,7 @@ pub(crate) async fn report(State(shared): State<Arc<Shared>>, Path(name): Path<S
 pub(crate) async fn whole(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
     let made = with_store(shared, move |store, shared| {
         let run = find(shared.stores.root(), &name)?;
-        let c = run.filled(store, || shared.kept.of(&run)).map_err(Wrong::broken)?;
+        let c = run.filled(|c| shared.kept.items(&run, c, store)).map_err(Wrong::broken)?;
         Ok(Html(compare::to_html(&c)))
     });
     made.await.into_response()

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use ::compare::{Arms, Comparison, DEFAULT, Known, Plan, jobs};
 use ::factory::pack::SWEEP;
@@ -76,7 +75,7 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
             let store = context.existing_store()?;
             let run = runs::find(&store, run.name())?;
             let comparison = run
-                .filled(&store, || Ok(Arc::new(run.scores()?)))
+                .filled(|c| Ok(run.items(c, &run.scores()?, &store)))
                 .map_err(|e| CommandError::new(Kind::Environment, e))?;
             if let Some(file) = html {
                 write_out(file, ::compare::to_html(&comparison).as_bytes())?;
