@@ -64,8 +64,7 @@ fn make(root: &Path) {
 #[ignore = "makes a store of a hundred thousand adapters"]
 fn a_part_of_a_hundred_thousand_adapters_comes_within_a_tenth_of_a_second_beside_a_writer() {
     let temporary = tempfile::tempdir().unwrap();
-    let root =
-        std::env::var_os("LORAFAB_BENCH_STORE").map_or_else(|| temporary.path().join("store"), PathBuf::from);
+    let root = std::env::var_os("LORAFAB_BENCH_STORE").map_or_else(|| temporary.path().join("store"), PathBuf::from);
     if !root.exists() {
         make(&root);
     }
@@ -93,12 +92,7 @@ fn a_part_of_a_hundred_thousand_adapters_comes_within_a_tenth_of_a_second_beside
             ("one in five", "family = topic", ("created", true), 0),
             ("one in five, page 300", "family = topic", ("created", true), 15_000),
             ("two conditions", "gate_on >= 0.9 and status = learned", ("created", true), 0),
-            (
-                "three, sorted",
-                "family in (topic, marker) and split = train and not status = failed",
-                ("gate_on", true),
-                0,
-            ),
+            ("three, sorted", "family in (topic, marker) and split = train and not status = failed", ("gate_on", true), 0),
             ("search, few", "behaviour like '*carolun*'", ("created", true), 0),
             ("search, many", "behaviour like '*o*'", ("created", true), 0),
             ("search, many, sorted", "behaviour like '*o*'", ("gate_off", false), 0),
@@ -106,8 +100,7 @@ fn a_part_of_a_hundred_thousand_adapters_comes_within_a_tenth_of_a_second_beside
             ("has", "has gate_on", ("created", true), 0),
             ("not", "not family = topic", ("created", true), 0),
         ] {
-            let filter =
-                if condition.is_empty() { Filter::all() } else { Filter::all().and(condition).unwrap() };
+            let filter = if condition.is_empty() { Filter::all() } else { Filter::all().and(condition).unwrap() };
             let mut times: Vec<f64> = (0..40)
                 .map(|_| {
                     let begin = Instant::now();
