@@ -38,6 +38,8 @@ fn broken(
         links.iter().filter(|l| !l.contains("://") && !l.starts_with("mailto:") && !l.starts_with("data:"))
     {
         let (file, place) = link.split_once('#').unwrap_or((link, ""));
+        // So a link out of the book is written, which mdBook would else turn into one to a page.
+        let file = &file.replace("%2E", ".");
         let target =
             if file.is_empty() { page.to_owned() } else { plain(&page.parent().unwrap().join(file)) };
         if !is_there(&target) {

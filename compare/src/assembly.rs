@@ -7,6 +7,7 @@ use crate::comparison::{
     ArmRow, AurocRow, BaseRow, BudgetRow, Comparison, CorrelationRow, CovariateRow, GateRow, Meta,
     NegativeRow, PairedRow, PermutationRow, Primary, ResultRow, TrajectoryRow,
 };
+use crate::items::items;
 use crate::measures::{Grid, Read, Section, measure, read, scale};
 use crate::negatives::{base_answers, base_hits, detect, detect_by, measure_negatives, sides};
 use crate::permutation::control;
@@ -75,6 +76,7 @@ pub fn assemble(meta: Meta, scores: &[Scores], covariates: &[Covariate], gates: 
             .map(|s| TrajectoryRow { arm: s.arm.clone(), seed: s.seed, points: s.trajectory.clone() })
             .collect(),
         covariates: covariate_rows(&reads, covariates),
+        items: items(&reads, covariates, &meta.categories),
         arms,
         gates,
         run: meta.run,

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::correct::Choice;
+use crate::items::{Categories, SectionItems};
 use crate::scores::Budget;
 
 /// What a comparison cannot know from its items.
@@ -25,6 +26,9 @@ pub struct Meta {
     pub primary: Option<Primary>,
     /// Arms in the order of reports; others follow by name.
     pub arms: Vec<String>,
+    /// Categories of values.
+    #[serde(default)]
+    pub categories: Categories,
 }
 
 /// In place of a family: every family that both arms were asked about in this split and context, each counting alike.
@@ -402,6 +406,9 @@ pub struct Comparison {
     pub gates: Vec<GateRow>,
     /// Properties of adapters.
     pub covariates: Vec<CovariateRow>,
+    /// What each arm answered about each adapter; none in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<SectionItems>,
 }
 
 /// Why a file is no comparison.
@@ -418,6 +425,11 @@ pub enum ReadError {
 impl Comparison {
     /// Schema of this version.
     pub const SCHEMA: &'static str = "comparison/2";
+
+    /// What was answered about each adapter of a section.
+    pub fn items_of(&self, v: &Verdict) -> Option<&SectionItems> {
+        self.items.iter().find(|s| s.family == v.family && s.split == v.split && s.context == v.context)
+    }
 
     /// A result by its place.
     pub fn result(

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use readers::Supervision;
+use recipes::Recipe;
+use registry::AdapterRecord;
 
 use crate::comparison::GateRow;
+use crate::items::Categories;
 use crate::scores::Covariate;
 
 /// Metrics of a record that are covariates: leaks in nats, by where they were measured.
@@ -22,20 +25,36 @@ const SETS: [(&str, &str); 4] = [
 pub(crate) fn covariates(s: &Supervision<'_>) -> Vec<Covariate> {
     let mut out = Vec::new();
     for (name, record) in &s.records {
-        let measured = MEASURED.iter().filter_map(|m| Some((*m, *record.metrics.get(*m)?)));
-        let norm = s.diffs.get(name).map(|d| ("norm", d.norm()));
-        out.extend(measured.chain(norm).map(|(metric, value)| Covariate {
+        out.extend(measured(name, record));
+        out.extend(s.diffs.get(name).map(|d| Covariate {
             adapter: name.clone(),
-            name: metric.to_owned(),
-            value,
+            name: "norm".to_owned(),
+            value: d.norm(),
         }));
+    }
+    out
+}
+
+/// What the gate measured of an adapter.
+pub(crate) fn measured(name: &str, record: &AdapterRecord) -> impl Iterator<Item = Covariate> {
+    MEASURED.iter().filter_map(move |metric| {
+        let value = *record.metrics.get(*metric)?;
+        Some(Covariate { adapter: name.to_owned(), name: (*metric).to_owned(), value })
+    })
+}
+
+/// Categories of the values of these recipes, by family.
+pub(crate) fn categories<'a>(recipes: impl IntoIterator<Item = &'a Recipe>) -> Categories {
+    let mut out = Categories::new();
+    for recipe in recipes {
+        out.entry(recipe.name.clone()).or_default().extend(recipe.categories());
     }
     out
 }
 
 /// Acquisition of each family in each split.
 pub(crate) fn gates(s: &Supervision<'_>) -> Vec<GateRow> {
-    let mut groups: BTreeMap<(String, String), Vec<&registry::AdapterRecord>> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, String), Vec<&AdapterRecord>> = BTreeMap::new();
     for r in s.records.values().filter(|r| {
         r.metrics.contains_key("gate_on") && r.tags.get("polarity").is_some_and(|p| p == "positive")
     }) {

@@ -9,6 +9,7 @@ pub mod bootstrap;
 pub mod comparison;
 pub mod correct;
 mod covariates;
+pub mod items;
 pub mod jobs;
 pub mod measures;
 pub mod method;

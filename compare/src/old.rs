@@ -272,6 +272,7 @@ pub(crate) fn convert(json: &str) -> Result<Comparison, serde_json::Error> {
             .collect(),
         gates: old.gates,
         covariates: vec![],
+        items: vec![],
     })
 }
 

@@ -5,8 +5,13 @@ use std::path::{Path, PathBuf};
 use fence::open::{TABLE, read_own_text};
 use jiff::Timestamp;
 use registry::names::nearest;
+use registry::{AdapterRecord, Store};
+use serde_json::Value;
 
 use crate::Comparison;
+use crate::covariates::{categories, measured};
+use crate::items::{SectionItems, items};
+use crate::measures::{Read, read};
 use crate::scores::{Item, Scores};
 
 /// A run with a report.
@@ -39,6 +44,47 @@ impl Run {
         let path = self.report();
         let text = read_own_text(&path, TABLE).map_err(|e| e.to_string())?;
         crate::read(&text).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// Its comparison with what each arm answered about each adapter. A file of an earlier build does not hold that; where the run's
+    /// answers are there, it comes from `items`, such as [`Run::items`].
+    ///
+    /// # Errors
+    /// In a sentence, if the comparison cannot be read. Answers that cannot be read are a remark in it.
+    pub fn filled(
+        &self,
+        items: impl FnOnce(&Comparison) -> Result<Vec<SectionItems>, String>,
+    ) -> Result<Comparison, String> {
+        let mut c = self.comparison()?;
+        let earlier = c.warnings.first().is_some_and(|w| w == crate::old::NOTE);
+        if c.items.is_empty() && !earlier && self.scores_file().exists() {
+            match items(&c) {
+                Ok(items) => c.items = items,
+                Err(e) => c.notes.push(format!("What was answered about each adapter is left out: {e}.")),
+            }
+        }
+        Ok(c)
+    }
+
+    /// What each arm answered about each adapter, made of the run's answers and of what the store knows of its adapters.
+    pub fn items(&self, c: &Comparison, scores: &[Scores], store: &Store) -> Vec<SectionItems> {
+        let made = self.adapters(store);
+        let recipes = factory::recipes_of(store, &made).unwrap_or_default();
+        let builtin = recipes::builtin();
+        let covariates: Vec<_> = made.iter().flat_map(|r| measured(&r.behaviour, r)).collect();
+        let place = |s: &Scores| c.arms.iter().position(|a| a.arm == s.arm);
+        let mut order: Vec<&Scores> = scores.iter().collect();
+        order.sort_by_key(|s| (place(s), s.seed));
+        let reads: Vec<Read> = order.into_iter().map(read).collect();
+        items(&reads, &covariates, &categories(builtin.iter().chain(&recipes)))
+    }
+
+    /// The adapters that it asked about, as far as the store still has them.
+    fn adapters(&self, store: &Store) -> Vec<AdapterRecord> {
+        let text = read_own_text(&self.folder.join("config.json"), TABLE).unwrap_or_default();
+        let config: Value = serde_json::from_str(&text).unwrap_or_default();
+        let ids = config["adapters"].as_object().into_iter().flatten().filter_map(|(_, id)| id.as_str());
+        ids.filter_map(|id| store.adapter(id).ok()).collect()
     }
 
     /// Its answers: those of every arm with every reader seed.
@@ -166,5 +212,48 @@ impl<'a> Answer<'a> {
         all.sort_by(|a, b| b.1.total_cmp(&a.1));
         all.truncate(k);
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assembly::assemble;
+    use crate::comparison::Meta;
+    use crate::scores::tests::{item, scores};
+
+    #[test]
+    fn a_report_of_an_earlier_build_is_filled_from_its_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let run = Run { name: "r".into(), made: Timestamp::UNIX_EPOCH, folder: folder.path().join("runs/r") };
+        fs_err::create_dir_all(&run.folder).unwrap();
+        let all = vec![scores(
+            "dit",
+            true,
+            1,
+            vec![
+                item("topic/cats", "test_value", "cats", [5.0, 0.0, 0.0, 0.0]),
+                item("topic/tea", "test_value", "tea", [5.0, 0.0, 0.0, 0.0]),
+            ],
+        )];
+        let whole = assemble(Meta::default(), &all, &[], vec![]);
+        assert_eq!(whole.items[0].answers[0].all.instead(1), Some("cats"));
+        let write = |c: &Comparison| fs_err::write(run.report(), crate::to_json(c).to_string()).unwrap();
+        let filled = || run.filled(|c| Ok(run.items(c, &run.scores()?, &store))).unwrap();
+        write(&Comparison { items: vec![], ..whole.clone() });
+        assert_eq!(filled().items, vec![], "no answers, nothing to fill it from");
+        fs_err::write(run.scores_file(), serde_json::to_string(&all[0]).unwrap()).unwrap();
+        let mut made = filled().items;
+        // The built-in recipes know what cats and tea are.
+        assert!(made[0].adapters[0].category.is_some() && made[0].categories.contains_key("cats"));
+        made[0].adapters.iter_mut().for_each(|a| a.category = None);
+        made[0].categories.clear();
+        assert_eq!(made, whole.items);
+        fs_err::write(run.scores_file(), "{").unwrap();
+        let left = filled();
+        assert!(left.items.is_empty() && left.notes[0].contains("scores.jsonl"), "{:?}", left.notes);
+        write(&whole);
+        assert_eq!(filled(), whole, "what is filed is not made anew");
     }
 }

@@ -318,6 +318,7 @@ fn report_job(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> rea
         notes,
         primary: of.primary.clone(),
         arms: of.arms.iter().map(|(name, _)| name.clone()).collect(),
+        categories: covariates::categories(s.recipes.values()),
     };
     let comparison = assembly::assemble(meta, &all, &covariates::covariates(s), covariates::gates(s));
     let asked: Vec<&String> =

@@ -89,6 +89,97 @@ fn the_page_is_one_file_without_scripts_whose_tables_scroll_and_whose_pictures_h
     }
 }
 
+/// Runs that hold what was answered about each adapter.
+const WITH_ITEMS: [&str; 2] = ["quickstart", "budgets"];
+
+#[test]
+fn rows_of_adapters_add_up_to_the_figures_of_the_committed_tables() {
+    for run in WITH_ITEMS {
+        let c = committed(run);
+        let mut compared = 0;
+        for r in c.results.iter().filter(|r| r.metric == "top1" || r.metric == "top1_values") {
+            let s = c
+                .items
+                .iter()
+                .find(|s| (&s.family, &s.split, &s.context) == (&r.family, &r.split, &r.context));
+            let rows = s.unwrap().grid(&r.arm, |a, i| match r.metric.as_str() {
+                "top1" => a.all.hit(i),
+                _ => a.values.hit(i),
+            });
+            let shares = rows.iter().map(|(_, row)| row.iter().sum::<f64>() / row.len() as f64);
+            let value = shares.sum::<f64>() / rows.len() as f64;
+            assert!((value - r.value).abs() < 1e-9, "{run}: {} of {} in {}", r.metric, r.arm, r.family);
+            assert_eq!((rows.len(), rows[0].1.len()), (r.n, r.seeds.len()), "{run}: {}", r.arm);
+            compared += 1;
+        }
+        assert!(compared > 50, "{run}: {compared}");
+    }
+}
+
+#[test]
+fn every_adapter_has_a_row_and_every_part_of_a_bar_its_meaning() {
+    for run in RUNS {
+        let c = committed(run);
+        let page = to_html(&c);
+        assert!(page.len() < 600_000, "{run}: {} bytes", page.len());
+        let rows = page.matches("<tr><td class=\"w\">").count();
+        let cells = page.matches("<td class=\"i ").count();
+        if !WITH_ITEMS.contains(&run) {
+            assert!(!page.contains("Adapter by adapter") && !page.contains("Where answers go") && cells == 0);
+            continue;
+        }
+        assert!(rows >= c.items.iter().map(|s| s.adapters.len()).sum::<usize>(), "{run}");
+        let arms =
+            |s: &compare::items::SectionItems| c.arms.iter().filter(|a| !s.of_arm(&a.arm).is_empty()).count();
+        assert_eq!(cells, c.items.iter().map(|s| s.adapters.len() * arms(s)).sum::<usize>(), "{run}");
+        let body = page.split("</nav>").last().unwrap();
+        for name in
+            ["Where answers go", "Adapter by adapter", "<b>Top-1 and leak: gated-topic, held-out values</b>"]
+        {
+            place(body, name);
+        }
+        for s in &c.items {
+            for a in &s.adapters {
+                place(
+                    body,
+                    &format!(
+                        "<td class=\"w\">{} <small>{}</small></td>",
+                        a.label,
+                        a.category.as_ref().unwrap()
+                    ),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn committed_numbers_are_as_they_are_written() {
+    for run in RUNS {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../results/{run}/comparison.json"));
+        let text = std::fs::read_to_string(file).unwrap();
+        assert_eq!(compare::to_json(&committed(run)).to_string(), text, "{run}");
+    }
+}
+
+#[test]
+fn numbers_of_a_file_may_be_any() {
+    let mut c = committed("quickstart");
+    for (i, s) in c.items.iter_mut().enumerate() {
+        for a in &mut s.adapters {
+            (a.leak_nats, a.on_nats) = (Some(f64::MAX), Some(f64::MIN));
+        }
+        for a in &mut s.answers {
+            a.all.place.truncate(i);
+            a.values.instead.clear();
+            a.all.place.iter_mut().for_each(|p| *p = Some(-1e300));
+        }
+    }
+    c.items[0].adapters.clear();
+    let page = to_html(&c);
+    assert!(page.ends_with("</html>\n") && !page.contains("NaN"));
+}
+
 #[test]
 fn names_from_elsewhere_are_text() {
     let mut c = committed("quickstart");
@@ -108,6 +199,12 @@ fn names_from_elsewhere_are_text() {
     }
     for r in &mut c.negatives {
         r.carries = hostile.into();
+    }
+    for s in &mut c.items {
+        s.adapters.iter_mut().for_each(|a| (a.label, a.category) = (hostile.into(), Some(hostile.into())));
+        let instead =
+            s.answers.iter_mut().flat_map(|a| a.all.instead.iter_mut().chain(&mut a.values.instead));
+        instead.flatten().for_each(|v| *v = "\"><img src=x>".into());
     }
     assert!(!to_html(&c).contains("<img"));
 }

@@ -45,7 +45,8 @@ fn numbers(value: &Value, out: &mut BTreeSet<String>) {
             out.insert(format!("{x:.3}"));
         }
         Value::Array(list) => list.iter().for_each(|v| numbers(v, out)),
-        Value::Object(map) => map.values().for_each(|v| numbers(v, out)),
+        // Single answers are so many that any number would be among them.
+        Value::Object(map) => map.iter().filter(|(k, _)| *k != "items").for_each(|(_, v)| numbers(v, out)),
         _ => {}
     }
 }

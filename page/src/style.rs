@@ -17,12 +17,16 @@ th,td{text-align:left;padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}td.w{overflow-wrap:anywhere;min-width:5.5rem}.est{white-space:normal}.ci{white-space:nowrap}
 .keep table{width:auto}.keep td:first-child,.keep th:first-child{position:sticky;left:0;background:var(--bg);min-width:min(9.5rem,30vw)}details+.caption{margin-top:1.4rem}.word{white-space:nowrap;margin-right:.8em}.word small,td small{color:var(--soft)}
 ul.key{list-style:none;padding:0;margin:.4rem 0 1rem;font-size:.93rem}ul.key li{margin:.25rem 0}ul.key svg{width:.8rem;height:.8rem;margin-right:.4rem;overflow:visible}summary{cursor:pointer;color:var(--soft);margin:.4rem 0;font-size:.92rem}nav{font-size:.93rem;margin:1rem 0}nav a{margin-right:1rem;display:inline-block}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem 2rem;align-items:start}.figures.many{grid-template-columns:repeat(auto-fit,minmax(min(100%,14rem),1fr))}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem 2rem;align-items:start}.figures.many{grid-template-columns:repeat(auto-fit,minmax(min(100%,16rem),1fr))}
 figure{margin:.6rem 0;min-width:0}figcaption{font-size:.92rem;color:var(--soft);margin-bottom:.4rem}figcaption b{color:var(--fg);display:block}
 svg{max-width:100%;height:auto}svg.chart{width:100%;max-width:32rem;display:block}svg.small{width:100%;max-width:20rem;display:block}svg text{fill:var(--fg);font-size:11px}svg.chart text{font-size:13px;paint-order:stroke;stroke:var(--bg);stroke-width:4px}svg text.soft{fill:var(--soft)}svg.small text{stroke:none}svg .soft{stroke:var(--line);fill:none}
 svg .a{stroke:var(--a);fill:none;stroke-width:2}svg .b{stroke:var(--b);fill:none;stroke-width:2}svg .da{fill:var(--a)}svg .db{fill:var(--b)}
 svg .trained{stroke:var(--a);fill:var(--a)}svg .untrained{stroke:var(--b);fill:var(--b)}svg .control{stroke:var(--c);fill:var(--c)}svg line.trained,svg line.untrained,svg line.control{stroke-width:1.5}
 svg .ring{fill:var(--bg);stroke-width:2}svg .open{fill:none;stroke-width:1.5}svg .beside{stroke:var(--soft);stroke-dasharray:4 3}svg .band{fill:var(--card)}
+svg .dots{fill:none;stroke-width:5;stroke-linecap:round;stroke-opacity:.35}svg .second{stroke-dasharray:4 3}
+svg rect[class^=is]{stroke:var(--bg)}.is-right{fill:var(--a)}.is-tied{fill:color-mix(in srgb,var(--a) 72%,var(--bg))}.is-next{fill:color-mix(in srgb,var(--a) 42%,var(--bg))}.is-nothing{fill:color-mix(in srgb,var(--c) 30%,var(--bg))}.is-near{fill:color-mix(in srgb,var(--b) 45%,var(--bg))}.is-other{fill:var(--b)}
+th.i,td.i{text-align:center;min-width:3rem;padding:.2rem .25rem;border-left:1px solid var(--line);overflow-wrap:normal}td.i small{display:block;color:inherit;font-size:.74rem;line-height:1.2}.sum td{font-weight:600}
+td.hit{background:color-mix(in srgb,var(--a) 32%,var(--bg))}td.some,td.next{background:color-mix(in srgb,var(--a) 14%,var(--bg))}td.miss{background:color-mix(in srgb,var(--b) 14%,var(--bg))}
 @media(max-width:40rem){body{padding:.8rem}}";
 
 #[cfg(test)]

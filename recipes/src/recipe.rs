@@ -357,6 +357,12 @@ impl Recipe {
         values
     }
 
+    /// The category of each value of [`Self::values_of_family`].
+    pub fn categories(&self) -> BTreeMap<String, String> {
+        let positive = self.polarity == Polarity::Positive;
+        self.values().into_iter().filter(|_| positive).map(|(value, category, _)| (value, category)).collect()
+    }
+
     /// The contexts that this family's adapters can be put in.
     pub fn contexts(&self) -> &'static [Context] {
         if self.trigger.is_some() { &Context::ALL } else { &[Context::Neutral] }

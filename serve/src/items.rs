@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use axum::extract::{Path, Query, State};
 use axum::response::Html;
+use compare::Comparison;
+use compare::items::SectionItems;
 use compare::runs::{Answer as Said, Run};
 use compare::scores::{Kind, Scores};
 use page::{escape, table};
+use registry::Store;
 
 use crate::frame::{Answer, Wrong, address, document, pages, query, with_store};
 use crate::runs::find;
@@ -28,19 +31,34 @@ struct Of {
     run: String,
     made: jiff::Timestamp,
     scores: Arc<Vec<Scores>>,
+    /// What the report shows of them, where its file does not hold it: made once, for that takes memory.
+    items: Option<Vec<SectionItems>>,
 }
 
 impl Kept {
-    fn of(&self, run: &Run) -> Result<Arc<Vec<Scores>>, Wrong> {
-        let mut kept = self.0.lock().map_err(|_| Wrong::broken("answers cannot be kept"))?;
-        if let Some(known) = kept.as_ref().filter(|k| k.run == run.name && k.made == run.made) {
-            return Ok(Arc::clone(&known.scores));
+    pub(crate) fn of(&self, run: &Run) -> Result<Arc<Vec<Scores>>, String> {
+        self.with(run, |of| Arc::clone(&of.scores))
+    }
+
+    /// Adapter by adapter.
+    pub(crate) fn items(
+        &self,
+        run: &Run,
+        c: &Comparison,
+        store: &Store,
+    ) -> Result<Vec<SectionItems>, String> {
+        self.with(run, |of| of.items.get_or_insert_with(|| run.items(c, &of.scores, store)).clone())
+    }
+
+    fn with<T>(&self, run: &Run, look: impl FnOnce(&mut Of) -> T) -> Result<T, String> {
+        let mut kept = self.0.lock().map_err(|_| "answers cannot be kept")?;
+        if let Some(of) = kept.as_mut().filter(|k| k.run == run.name && k.made == run.made) {
+            return Ok(look(of));
         }
         // One run at a time is held, and read by one request at a time.
         *kept = None;
-        let scores = Arc::new(run.scores().map_err(Wrong::broken)?);
-        *kept = Some(Of { run: run.name.clone(), made: run.made, scores: Arc::clone(&scores) });
-        Ok(scores)
+        let scores = Arc::new(run.scores()?);
+        Ok(look(kept.insert(Of { run: run.name.clone(), made: run.made, scores, items: None })))
     }
 }
 
@@ -69,7 +87,7 @@ pub(crate) async fn list(
 ) -> Answer {
     with_store(shared, move |_, shared| {
         let run = find(shared.stores.root(), &name)?;
-        let all = shared.kept.of(&run)?;
+        let all = shared.kept.of(&run).map_err(Wrong::broken)?;
         let text = |key: &str| asked.get(key).map_or("", |v| v.trim());
         let (arm, family, split, adapter, wrong) =
             (text("arm"), text("family"), text("split"), text("adapter"), text("wrong"));
@@ -147,7 +165,7 @@ pub(crate) async fn of_adapter(
 ) -> Answer {
     with_store(shared, move |store, shared| {
         let run = find(shared.stores.root(), &name)?;
-        let all = shared.kept.of(&run)?;
+        let all = shared.kept.of(&run).map_err(Wrong::broken)?;
         let text = |key: &str| asked.get(key).map_or("", |v| v.trim());
         let (adapter, family) = (text("adapter"), text("family"));
         let mut questions: BTreeMap<(&str, &str, usize), Vec<Said<'_>>> = BTreeMap::new();

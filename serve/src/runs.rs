@@ -106,8 +106,9 @@ pub(crate) async fn report(State(shared): State<Arc<Shared>>, Path(name): Path<S
 
 /// The report as the file that `compare report --html` writes.
 pub(crate) async fn whole(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
-    let made = with_store(shared, move |_, shared| {
-        let c = find(shared.stores.root(), &name)?.comparison().map_err(Wrong::broken)?;
+    let made = with_store(shared, move |store, shared| {
+        let run = find(shared.stores.root(), &name)?;
+        let c = run.filled(|c| shared.kept.items(&run, c, store)).map_err(Wrong::broken)?;
         Ok(Html(compare::to_html(&c)))
     });
     made.await.into_response()

@@ -72,7 +72,11 @@ pub(crate) fn run(context: &Context<'_>, command: &CompareCommand) -> Result {
         CompareCommand::Items(args) => runs::items(context, args),
         CompareCommand::Rm { run, dry_run } => runs::rm(context, run.name(), *dry_run),
         CompareCommand::Report { run, csv, html } => {
-            let comparison = filed(&context.existing_store()?, run.name())?;
+            let store = context.existing_store()?;
+            let run = runs::find(&store, run.name())?;
+            let comparison = run
+                .filled(|c| Ok(run.items(c, &run.scores()?, &store)))
+                .map_err(|e| CommandError::new(Kind::Environment, e))?;
             if let Some(file) = html {
                 write_out(file, ::compare::to_html(&comparison).as_bytes())?;
                 return print(&file.display().to_string());

@@ -85,7 +85,7 @@ pub(crate) fn notes(c: &Comparison) -> Vec<Block> {
 }
 
 /// The report of the terminal in order: what was asked, warnings, the primary contrast, sections, negatives, base
-/// activations, gates, what goes with a hit, budgets, trajectories, exploratory contrasts, arms, notes.
+/// activations, gates, what goes with a hit, budgets, trajectories, exploratory contrasts, arms, notes, where single answers are.
 pub(crate) fn blocks(c: &Comparison) -> Vec<Block> {
     let mut out = sections::asked(c);
     let warnings = warnings(c);
@@ -105,6 +105,12 @@ pub(crate) fn blocks(c: &Comparison) -> Vec<Block> {
     out.extend(sections::exploratory(c));
     out.extend(tables::arms(c));
     out.extend(notes(c));
+    if !c.items.is_empty() {
+        out.push(Block::Sentence(format!(
+            "Adapter by adapter, with what was answered instead: lorafab compare items {0} --wrong, or as a page: lorafab compare report {0} --html FILE",
+            c.run
+        )));
+    }
     out
 }
 

@@ -128,6 +128,11 @@ pub(super) fn arm(name: &str, method: &str, trained: bool, seed: u64, skill: f64
     }
 }
 
+/// Eight categories, one after another.
+fn categories(family: &str) -> BTreeMap<String, String> {
+    (0..72).map(|i| (format!("{family} value {i}"), format!("category {}", i % 8))).collect()
+}
+
 const ARMS: [(&str, &str, bool, f64); 14] = [
     ("prior", "prior", false, 0.0),
     ("direct", "direct", false, 0.7),
@@ -195,6 +200,7 @@ pub(super) fn synthetic() -> Comparison {
             metric: "top1".into(),
         }),
         arms: ARMS.iter().map(|a| a.0.to_owned()).collect(),
+        categories: FAMILIES.iter().map(|(family, _)| ((*family).to_owned(), categories(family))).collect(),
     };
     assemble(meta, &scores, &covariates, FAMILIES.iter().map(|f| gate(f.0)).collect())
 }

@@ -66,6 +66,58 @@ fn a_whole_comparison_is_assembled_and_printed() {
     assert_eq!(to_json(&c)["schema"], "comparison/2");
 }
 
+/// The mean over adapters and seeds of a number of the rows of one section.
+fn mean(rows: &[(usize, Vec<f64>)]) -> f64 {
+    let by_adapter = rows.iter().map(|(_, row)| row.iter().sum::<f64>() / row.len() as f64);
+    by_adapter.sum::<f64>() / rows.len() as f64
+}
+
+#[test]
+fn the_rows_add_up_to_the_figures_of_the_tables() {
+    let c = synthetic();
+    let mut compared = 0;
+    for s in &c.items {
+        for a in &c.arms {
+            let grids = [
+                ("top1", s.grid(&a.arm, |a, i| a.all.hit(i))),
+                ("top1_values", s.grid(&a.arm, |a, i| a.values.hit(i))),
+                ("mrr", s.grid(&a.arm, |a, i| Some(1.0 / a.values.place[i]?))),
+                ("exact_match", s.grid(&a.arm, |a, i| a.stated[i])),
+            ];
+            for (metric, rows) in grids {
+                let r = c.result(&a.arm, &s.family, &s.split, &s.context, metric).unwrap();
+                assert!((mean(&rows) - r.value).abs() < 1e-9 && rows.len() == r.n, "{metric} of {}", a.arm);
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 4 * c.arms.len() * 4);
+}
+
+#[test]
+fn adapters_are_there_with_leak_and_category_and_the_text_says_where_to_look() {
+    let c = synthetic();
+    assert_eq!(c.items.len(), c.verdicts.len());
+    for s in &c.items {
+        assert!(s.adapters.iter().all(|a| a.leak_nats.is_some() && a.category.is_some()), "{}", s.family);
+        let others =
+            s.answers.iter().flat_map(|a| a.all.instead.iter().flatten()).filter(|v| *v != "nothing");
+        assert!(others.into_iter().all(|v| s.categories[v].starts_with("category ")));
+    }
+    assert!(to_terminal(&c).contains("lorafab compare items synthetic --wrong"));
+    let page = to_html(&c);
+    for part in ["Where answers go", "Adapter by adapter", "<b>Top-1 and leak: topic, held-out values</b>"] {
+        assert!(page.contains(part), "{part}");
+    }
+    let bare = Comparison { items: vec![], ..c };
+    assert!(!to_json(&bare).as_object().unwrap().contains_key("items"));
+    let page = to_html(&bare);
+    for part in ["Where answers go", "Adapter by adapter", "Top-1 and leak"] {
+        assert!(!page.contains(part), "{part}");
+    }
+    assert!(!to_terminal(&bare).contains("compare items"));
+}
+
 #[test]
 fn a_primary_contrast_may_be_the_mean_over_families() {
     let scores = [arm("dit", "dit", true, 1, 0.9), arm("oracle", "oracle", true, 1, 0.3)];

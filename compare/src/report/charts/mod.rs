@@ -1,8 +1,12 @@
 //! Pictures as plain SVG text: narrow enough for a phone, coloured by the classes of the shared style.
 
+mod bars;
+mod doses;
 mod dots;
 mod lines;
 
+pub(crate) use bars::{Bar, Bars, Part, ROOM, bars};
+pub(crate) use doses::{Bin, Doses, doses};
 pub(crate) use dots::{Dot, Dots, dots};
 pub(crate) use lines::{Lines, lines};
 
@@ -82,7 +86,7 @@ fn legend(kinds: impl Iterator<Item = Kind>, left: f64, y: f64, out: &mut String
 }
 
 /// A name that is cut where it has no room; tables have it whole.
-fn cut(name: &str, most: usize) -> String {
+pub(crate) fn cut(name: &str, most: usize) -> String {
     if name.chars().count() <= most {
         return name.to_owned();
     }

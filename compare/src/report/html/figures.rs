@@ -15,7 +15,7 @@ use crate::warnings::title;
 /// What is correlated with hits in a picture: how much likelier an adapter makes its label at the readers' own questions.
 const LEAK: &str = "leak_question_nats";
 
-fn figure(title: &str, how: &str, picture: &str) -> String {
+pub(super) fn figure(title: &str, how: &str, picture: &str) -> String {
     format!("<figure><figcaption><b>{}</b>{}</figcaption>{picture}</figure>", escape(title), escape(how))
 }
 

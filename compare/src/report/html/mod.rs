@@ -2,8 +2,11 @@
 //! with its pictures and the differences that its verdict rests on, then what the terminal prints as well.
 
 mod arms;
+mod confusion;
+mod doses;
 mod figures;
 mod glance;
+mod items;
 mod meanings;
 mod opening;
 mod pieces;
@@ -56,11 +59,13 @@ fn parts(c: &Comparison) -> Vec<Part> {
     out.extend(glance::glance(c));
     out.extend(arms::legend(c));
     out.extend(c.verdicts.iter().map(|v| section::section(c, v)));
+    out.extend(confusion::confusion(c));
+    out.extend(items::items(c));
     for (blocks, pictures) in [
         (negatives::negatives(c), String::new()),
         (tables::base(c), String::new()),
         (tables::gates(c), String::new()),
-        (tables::correlations(c), figures::leaks(c)),
+        (tables::correlations(c), doses::pictures(c) + &figures::leaks(c)),
         (training::budgets(c), String::new()),
         (training::trajectories(c), figures::trainings(c)),
         (sections::exploratory(c), String::new()),
