@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use recipes::same_answer;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::correct::rank;
@@ -18,7 +19,7 @@ pub type Categories = BTreeMap<String, BTreeMap<String, String>>;
 const LETTERS: usize = 60;
 
 /// All adapters of one section with all answers about them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SectionItems {
     /// Family asked about.
     pub family: String,
@@ -36,7 +37,7 @@ pub struct SectionItems {
 }
 
 /// An adapter that was asked about.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ItemAdapter {
     /// Behaviour id.
     pub adapter: String,
@@ -54,7 +55,7 @@ pub struct ItemAdapter {
 }
 
 /// Answers of one arm with one seed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ItemAnswers {
     /// Arm.
     pub arm: String,
@@ -69,7 +70,7 @@ pub struct ItemAnswers {
 }
 
 /// Where right answers came.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Places {
     /// The place of the right answer, 1 is first, ties counted half; null where nothing was ranked.
     pub place: Vec<Option<f64>>,
