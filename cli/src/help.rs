@@ -1,6 +1,7 @@
 //! The commands as help shows them: two examples each, and the global options in one line.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::LazyLock;
 
 use clap::{Arg, Command, CommandFactory};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
@@ -164,8 +165,21 @@ const GLOBAL: &str = "Global options (--store, --model, --json, --quiet and more
 
 /// The command line as it is parsed, and as its help is shown.
 pub(crate) fn command() -> Command {
-    dressed(Cli::command().mut_args(|a| if a.is_global_set() { a.hide(true) } else { a }), "", true)
+    let command = Cli::command().long_version(VERSION.as_str());
+    dressed(command.mut_args(|a| if a.is_global_set() { a.hide(true) } else { a }), "", true)
 }
+
+/// What `--version` says (`-V` its first words): this build, the engines compiled into it, and the vector instructions that this machine has.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    format!(
+        "{} ({build}, {}-{})\nfeatures: cpu\nvector level: {}",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+        lm::simd_level().name()
+    )
+});
 
 /// The same with the global options in full, for manual pages.
 pub(crate) fn in_full() -> Command {

@@ -34,6 +34,17 @@ fn a_model_at_hand_is_described_without_being_loaded() {
     assert!(!people.contains("would not work"), "{people}");
 }
 
+#[test]
+fn the_version_says_what_is_in_it_and_which_vector_instructions_are_here() {
+    let place = Place::new();
+    let said = text(&place.run(&["--version"]).stdout);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with(&format!("lorafab {} (", env!("CARGO_PKG_VERSION"))), "{said}");
+    assert_eq!(lines[1], "features: cpu");
+    assert_eq!(lines[2], format!("vector level: {}", place.json(&["doctor"])["simd"].as_str().unwrap()));
+    assert_eq!(text(&place.run(&["-V"]).stdout).trim(), format!("lorafab {}", env!("CARGO_PKG_VERSION")));
+}
+
 /// A built-in model is not fetched for it, and what is no model is named with the reason.
 #[test]
 fn what_is_not_at_hand_is_not_fetched_and_what_is_wrong_is_said() {

@@ -203,28 +203,6 @@ fn the_readmes_picture_is_of_the_committed_run() {
     }
 }
 
-/// What a Markdown text links to, without code.
-fn links(text: &str) -> Vec<String> {
-    let mut fenced = false;
-    let mut out = Vec::new();
-    for line in text.lines() {
-        fenced ^= line.starts_with("```");
-        if fenced || line.starts_with("    ") {
-            continue;
-        }
-        out.extend(line.split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_owned()));
-    }
-    out
-}
-
-/// A heading as links name it.
-fn anchor(heading: &str) -> String {
-    let kept = heading.trim().to_lowercase();
-    kept.chars()
-        .filter_map(|c| if c == ' ' { Some('-') } else { (c.is_alphanumeric() || c == '-').then_some(c) })
-        .collect()
-}
-
 fn pages(folder: &Path, out: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -237,10 +215,11 @@ fn pages(folder: &Path, out: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn what_the_readme_and_the_pages_link_to_is_there() {
+fn every_page_is_in_the_books_table_of_contents() {
     let mut all = Vec::new();
     pages(&root().join("docs/src"), &mut all);
     let summary = page("SUMMARY.md");
+    assert!(all.len() > 15, "{all:?}");
     for path in &all {
         let name = path.strip_prefix(root().join("docs/src")).unwrap().to_str().unwrap();
         assert!(
@@ -248,31 +227,6 @@ fn what_the_readme_and_the_pages_link_to_is_there() {
             "{name} is not in SUMMARY.md"
         );
     }
-    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "recipes/README.md"] {
-        all.push(root().join(name));
-    }
-    let mut found = 0;
-    for path in all {
-        let text = std::fs::read_to_string(&path).unwrap();
-        for link in links(&text) {
-            if link.starts_with("https://") {
-                continue;
-            }
-            let (file, heading) = link.split_once('#').unwrap_or((&link, ""));
-            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
-            assert!(target.exists(), "{}: {link}", path.display());
-            if !heading.is_empty() {
-                let there = std::fs::read_to_string(&target).unwrap();
-                let known = there
-                    .lines()
-                    .filter(|l| l.starts_with('#'))
-                    .any(|l| anchor(l.trim_start_matches('#')) == heading);
-                assert!(known, "{}: {link}", path.display());
-            }
-            found += 1;
-        }
-    }
-    assert!(found > 60, "{found} links");
 }
 
 #[test]
