@@ -58,7 +58,7 @@ fn the_readmes_commands_run() {
             // Those take the network or this very test, and are run where the gate is.
             let known = [
                 "cargo test --release --workspace",
-                "cargo install --path cli",
+                "cargo install --locked --path cli",
                 "pip install maturin",
                 "python/wheel --out .",
                 "pip install lorafab-*.whl",
