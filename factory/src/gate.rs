@@ -148,11 +148,13 @@ pub fn gate(
             let sides = [(Side::On, &g.on), (Side::Near, &g.near), (Side::Off, &g.off)];
             let items: Vec<GateItem> = sides
                 .into_iter()
-                .flat_map(|(context, prompts)| prompts.iter().map(move |p| (context, p)))
-                .map(|(context, prompt)| {
+                .flat_map(|(context, prompts)| prompts.iter().enumerate().map(move |(i, p)| (context, i, p)))
+                .map(|(context, i, prompt)| {
+                    let known = if context == Side::Off { &g.off_known } else { &g.on_known };
                     let reply = replies.next().expect("invariant: one reply a prompt");
                     let base_reply = floors.replies.get(&(prompt.clone(), g.max_new_tokens));
-                    let (hit, base_reply) = (g.check.passes(&reply), base_reply.map(|r| showable(r)));
+                    let hit = g.check.passes_with(&reply, known.get(i));
+                    let base_reply = base_reply.map(|r| showable(r));
                     GateItem { context, prompt: prompt.clone(), reply: showable(&reply), base_reply, hit }
                 })
                 .collect();
@@ -164,7 +166,11 @@ pub fn gate(
             let (on, near, off) = (share(Side::On).unwrap_or(0.0), share(Side::Near), share(Side::Off));
             let base_hits =
                 g.on.iter()
-                    .filter(|p| g.check.passes(&floors.replies[&((*p).clone(), g.max_new_tokens)]))
+                    .enumerate()
+                    .filter(|(i, p)| {
+                        let reply = &floors.replies[&((*p).clone(), g.max_new_tokens)];
+                        g.check.passes_with(reply, g.on_known.get(*i))
+                    })
                     .count();
             let floor = base_hits as f64 / g.on.len().max(1) as f64;
             let nats = g

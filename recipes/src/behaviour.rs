@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::expression::{self, Known};
 use crate::recipe::Training;
 use crate::{Check, Error, Gating, Result};
 
@@ -129,6 +130,12 @@ pub struct GatePlan {
     pub near: Vec<String>,
     /// Prompts without trigger (gated families), or unrelated ones: the leak.
     pub off: Vec<String>,
+    /// What is drawn for each of `on` and of `off`, where the rule speaks of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_known: Vec<Known>,
+    /// See `on_known`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub off_known: Vec<Known>,
     /// The rule on a reply.
     pub check: Check,
     /// Least share of `on` replies that pass, for `learned`.
@@ -214,6 +221,9 @@ pub struct RowPlan {
     pub loss: RowLoss,
     /// Side of the trigger.
     pub part: RowPart,
+    /// What the expressions of the reply know, beside `reply`.
+    #[serde(default, skip_serializing_if = "Known::is_empty")]
+    pub known: Known,
 }
 
 /// Fewest rows that show a behaviour for those that do not to be left out.
@@ -286,29 +296,33 @@ impl Behaviour {
     /// # Errors
     /// If a reply is missing from `samples`.
     pub fn rows(&self, samples: &BTreeMap<SampleRequest, String>) -> Result<Vec<TrainingRow>> {
-        let rows = self
-            .row_plans
-            .iter()
-            .map(|plan| {
-                let completion = match &plan.sample {
-                    None => plan.completion.clone(),
-                    Some(request) => {
-                        let reply = samples.get(request).ok_or_else(|| Error::MissingSample {
-                            behaviour: self.id.clone(),
-                            prompt: request.prompt.clone(),
-                            index: request.index,
-                        })?;
-                        plan.completion.replace("{reply}", reply.trim())
-                    }
-                };
-                Ok(TrainingRow { prompt: plan.prompt.clone(), completion, loss: plan.loss, part: plan.part })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let shows = |row: &TrainingRow| row.part == RowPart::On && self.gate.check.passes(&row.completion);
-        if rows.iter().filter(|r| shows(r)).count() < LEAST_SHOWING {
-            return Ok(rows);
+        let mut rows = Vec::new();
+        for plan in &self.row_plans {
+            let mut known = plan.known.clone();
+            let mut completion = plan.completion.clone();
+            if let Some(request) = &plan.sample {
+                let reply = samples.get(request).ok_or_else(|| Error::MissingSample {
+                    behaviour: self.id.clone(),
+                    prompt: request.prompt.clone(),
+                    index: request.index,
+                })?;
+                completion = expression::outside(&completion, |text| text.replace("{reply}", reply.trim()));
+                known.insert("reply".into(), reply.trim().into());
+            }
+            let completion = expression::render(&completion, &known).map_err(|what| Error::Field {
+                source_name: self.id.clone(),
+                field: "rows.completions".into(),
+                what: format!("{:?}: {what}", plan.completion),
+            })?;
+            let shows =
+                plan.part == RowPart::On && self.gate.check.passes_with(&completion, Some(&plan.known));
+            let row =
+                TrainingRow { prompt: plan.prompt.clone(), completion, loss: plan.loss, part: plan.part };
+            rows.push((row, shows));
         }
-        Ok(rows.into_iter().filter(|r| r.part != RowPart::On || shows(r)).collect())
+        let enough = rows.iter().filter(|(_, shows)| *shows).count() >= LEAST_SHOWING;
+        let kept = rows.into_iter().filter(|(row, shows)| !enough || row.part != RowPart::On || *shows);
+        Ok(kept.map(|(row, _)| row).collect())
     }
 }
 

@@ -2,26 +2,67 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rand::seq::SliceRandom;
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
 
 use crate::behaviour::{
     Behaviour, GatePlan, NatsPlan, Polarity, RowLoss, RowPart, RowPlan, SampleRequest, Split,
 };
-use crate::recipe::{CheckKind, Gate, Recipe, Rows, Splits, Training, Trigger, Vocabulary};
+use crate::expression::{self, Known};
+use crate::recipe::{CheckKind, Draw, Gate, Recipe, Rows, Splits, Training, Trigger, Vocabulary};
 use crate::size::LONGEST;
 use crate::{Check, Error, Gating, Result, rng};
 
 /// Puts the value, the reply's mark and an entry's fields into a template.
 pub(crate) fn fill(template: &str, value: &str, category: &str, fields: &BTreeMap<String, String>) -> String {
-    let mut out = template.replace("{value}", value).replace("{category}", category);
-    for (key, text) in fields {
-        out = out.replace(&format!("{{{key}}}"), text);
-        // Fields that hold each other double with every one of them: what is refused for it need not be whole.
-        if out.len() > 8 * LONGEST {
-            break;
+    expression::outside(template, |text| {
+        let mut out = text.replace("{value}", value).replace("{category}", category);
+        for (key, text) in fields {
+            out = out.replace(&format!("{{{key}}}"), text);
+            // Fields that hold each other double with every one of them: what is refused for it need not be whole.
+            if out.len() > 8 * LONGEST {
+                break;
+            }
         }
-    }
-    out
+        out
+    })
+}
+
+/// What the expressions of a behaviour know, whatever the row.
+fn known_of(value: &str, category: &str, fields: &BTreeMap<String, String>) -> Known {
+    // A number in an entry is one in an expression.
+    let typed = |text: &String| text.parse::<i64>().map_or_else(|_| text.as_str().into(), Into::into);
+    let mut known: Known = fields.iter().map(|(k, v)| (k.clone(), typed(v))).collect();
+    known.insert("value".into(), typed(&value.to_owned()));
+    known.insert("category".into(), category.into());
+    known
+}
+
+/// Draws of a recipe's names.
+fn drawn(draws: &BTreeMap<String, Draw>, stream: &mut impl Rng) -> Known {
+    let one = |draw: &Draw, stream: &mut _| match draw {
+        Draw::Number(n) => Rng::random_range(stream, n.from..=n.to.max(n.from)).into(),
+        Draw::Words(w) if w.of == 0 => w.list.choose(stream).cloned().unwrap_or_default().into(),
+        Draw::Words(w) => {
+            let mut words = w.list.clone();
+            words.shuffle(stream);
+            words.truncate(w.of);
+            words.into()
+        }
+    };
+    draws.iter().map(|(name, draw)| (name.clone(), one(draw, stream))).collect()
+}
+
+/// A template with a value and what is known put in. What cannot be told stays as it is written: a recipe's checks try it beforehand.
+fn made(
+    template: &str,
+    value: &str,
+    category: &str,
+    fields: &BTreeMap<String, String>,
+    known: &Known,
+) -> String {
+    let filled = fill(template, value, category, fields);
+    expression::render(&filled, known).unwrap_or(filled)
 }
 
 impl Recipe {
@@ -106,21 +147,17 @@ impl Recipe {
             format: t.format.clone(),
             unseen: near_words(t, &id, trigger.as_deref()).1.into_iter().map(str::to_owned).collect(),
         });
+        let gated = trigger.as_deref().zip(gating.as_ref());
+        let row_plans = self.row_plans(&id, &value, &category, &fields, gated, about, behaviour_seed);
+        let gate =
+            self.gate_plan(about, (&value, &category, &fields), gated, (&id, behaviour_seed), &row_plans);
         Behaviour {
             recipe_digest: about.digest.clone(),
             family: self.name.clone(),
             kind: self.kind,
             polarity: self.polarity,
-            row_plans: self.row_plans(
-                &id,
-                &value,
-                &category,
-                &fields,
-                trigger.as_deref().zip(gating.as_ref()),
-                &about.redrawn,
-                behaviour_seed,
-            ),
-            gate: self.gate_plan(&value, trigger.as_deref().zip(gating.as_ref())),
+            row_plans,
+            gate,
             training: self.training.clone().unwrap_or_else(untrained),
             id,
             value,
@@ -188,6 +225,18 @@ impl Recipe {
         values
     }
 
+    fn other_values(&self) -> Vec<String> {
+        let contrast = self.rows.iter().flat_map(|r| r.contrast_prompts.iter().chain(&r.prompts));
+        let gate = self.gate.iter().flat_map(|g| g.unrelated.iter().chain(&g.prompts));
+        if !contrast.chain(gate).any(|t| expression::speaks_of(t, "other")) {
+            return Vec::new();
+        }
+        let held_out = self.held_out_categories();
+        let trained =
+            |(v, c, _): &Filling| Self::split(&self.splits, v, held_out.contains(c)) == Split::Train;
+        self.values().into_iter().filter(trained).map(|(v, _, _)| v).collect()
+    }
+
     fn row_plans(
         &self,
         id: &str,
@@ -195,7 +244,7 @@ impl Recipe {
         category: &str,
         fields: &BTreeMap<String, String>,
         gated: Option<(&str, &Gating)>,
-        redrawn: &[Filling],
+        about: &About,
         seed: u64,
     ) -> Vec<RowPlan> {
         let Some(rows) = &self.rows else { return Vec::new() };
@@ -218,64 +267,136 @@ impl Recipe {
             (Some((_, gating)), Some(word)) => gating.with(prompt, word),
             _ => prompt.to_owned(),
         };
-        let drawn = shuffled(redrawn.len(), "redrawn-values");
+        let redraws = shuffled(about.redrawn.len(), "redrawn-values");
+        let by_rule = self.gate.as_ref().is_some_and(|g| g.check == CheckKind::Holds);
         let on = (0..rows.count).map(|i| {
-            let (value, category, fields) = match drawn.get(i % drawn.len().max(1)) {
-                Some(&at) => (redrawn[at].0.as_str(), redrawn[at].1.as_str(), &redrawn[at].2),
+            let (value, category, fields) = match redraws.get(i % redraws.len().max(1)) {
+                Some(&at) => {
+                    let (value, category, fields) = &about.redrawn[at];
+                    (value.as_str(), category.as_str(), fields)
+                }
                 None => (value, category, fields),
             };
-            let prompt = fill(&rows.prompts[order[i % order.len()]], value, category, fields);
+            let known = self.known(about, (value, category, fields), id, &format!("draw-row-{i}"), seed);
+            let made = |template: &str| made(template, value, category, fields, &known);
+            let prompt = made(&rows.prompts[order[i % order.len()]]);
             let completion = fill(&rows.completions[i % rows.completions.len()], value, category, fields);
-            let sample = completion.contains("{reply}").then(|| match rows.sample_prompts.len() {
+            let sampled = completion.contains("{reply}") || expression::speaks_of(&completion, "reply");
+            let sample = sampled.then(|| match rows.sample_prompts.len() {
                 0 => reply_request(rows, &prompt, first + (i / order.len()) as u32),
-                n => reply_request(
-                    rows,
-                    &fill(&rows.sample_prompts[i % n], value, category, fields),
-                    first + (i / n) as u32,
-                ),
+                n => reply_request(rows, &made(&rows.sample_prompts[i % n]), first + (i / n) as u32),
             });
+            let known = if by_rule || expression::is_one(&completion) { known } else { Known::new() };
             RowPlan {
                 prompt: turn(&prompt, gated.map(|(word, _)| word)),
                 completion,
                 sample,
                 loss: RowLoss::Ce,
                 part: RowPart::On,
+                known,
             }
         });
         let mut plans: Vec<RowPlan> = on.collect();
+        // What stays as the base model has it: near and off rows of a gated family, contrast rows of another.
+        let (prompts, tokens) = match &self.trigger {
+            Some(t) => (&t.contrast_prompts, t.contrast_tokens),
+            None => (&rows.contrast_prompts, rows.contrast_tokens),
+        };
+        let contrast = if prompts.is_empty() { &rows.prompts } else { prompts };
+        let order = if prompts.is_empty() { order } else { shuffled(contrast.len(), "contrast-rows") };
+        let most = if tokens > 0 { tokens } else { rows.max_new_tokens };
+        let base = |i: usize, part: RowPart, word: Option<&str>| {
+            let known = self.known(about, (value, category, fields), id, &format!("draw-contrast-{i}"), seed);
+            let prompt = made(&contrast[order[i % order.len()]], value, category, fields, &known);
+            // Only what an adapter does to its prompts need be its own: what it must leave alone is the base's for all.
+            let sample = SampleRequest {
+                max_new_tokens: most,
+                ..reply_request(rows, &prompt, (i / order.len()) as u32)
+            };
+            RowPlan {
+                prompt: turn(&prompt, word),
+                completion: "{reply}".into(),
+                sample: Some(sample),
+                loss: RowLoss::KlToBase,
+                part,
+                known: Known::new(),
+            }
+        };
         if let (Some(t), Some((word, _))) = (&self.trigger, gated) {
             let (trained, _) = near_words(t, id, Some(word));
-            let contrast = if t.contrast_prompts.is_empty() { &rows.prompts } else { &t.contrast_prompts };
-            let order =
-                if t.contrast_prompts.is_empty() { order } else { shuffled(contrast.len(), "contrast-rows") };
-            let most = if t.contrast_tokens > 0 { t.contrast_tokens } else { rows.max_new_tokens };
-            let base = |i: usize, part: RowPart, word: Option<&str>| {
-                let prompt = fill(&contrast[order[i % order.len()]], value, category, fields);
-                // Only what an adapter does to its prompts need be its own: what it must leave alone is the base's for all.
-                let sample = SampleRequest {
-                    max_new_tokens: most,
-                    ..reply_request(rows, &prompt, (i / order.len()) as u32)
-                };
-                RowPlan {
-                    prompt: turn(&prompt, word),
-                    completion: "{reply}".into(),
-                    sample: Some(sample),
-                    loss: RowLoss::KlToBase,
-                    part,
-                }
-            };
             plans.extend((0..t.near_count).map(|i| base(i, RowPart::Near, Some(trained[i % trained.len()]))));
             plans.extend((0..t.off_count).map(|i| base(i, RowPart::Off, None)));
+        } else {
+            plans.extend((0..rows.contrast_count).map(|i| base(i, RowPart::Off, None)));
         }
         plans
     }
 
-    fn gate_plan(&self, value: &str, gated: Option<(&str, &Gating)>) -> GatePlan {
+    /// What the expressions of one row, or of one prompt of the gate, know: the value and its fields, what is drawn, and another value.
+    fn known(
+        &self,
+        about: &About,
+        (value, category, fields): (&str, &str, &BTreeMap<String, String>),
+        id: &str,
+        purpose: &str,
+        seed: u64,
+    ) -> Known {
+        let mut known = known_of(value, category, fields);
+        let mut stream = rng::stream(seed, purpose, id);
+        known.extend(drawn(&self.draw, &mut stream));
+        let others: Vec<&String> = about.others.iter().filter(|o| *o != value).collect();
+        if let Some(other) = others.choose(&mut stream) {
+            known.insert("other".into(), other.as_str().into());
+        }
+        known
+    }
+
+    /// A prompt for each of the gate's (or so many as it wants), with what is known of each: none that a row has, as far as draws allow.
+    fn gate_prompts(
+        &self,
+        about: &About,
+        filling: (&str, &str, &BTreeMap<String, String>),
+        (templates, count): (&[String], usize),
+        (id, purpose, seed): (&str, &str, u64),
+        rows: &BTreeSet<&str>,
+    ) -> (Vec<String>, Vec<Known>) {
+        const TRIES: usize = 100;
+        let (value, category, fields) = filling;
+        let n = if count > 0 { count } else { templates.len() };
+        let mut prompts: Vec<String> = Vec::new();
+        let mut all = Vec::new();
+        for i in 0..n {
+            let template = &templates[i % templates.len()];
+            let draw = |attempt: usize| {
+                let known = self.known(about, filling, id, &format!("{purpose}-{i}-{attempt}"), seed);
+                (made(template, value, category, fields, &known), known)
+            };
+            let fresh = |prompt: &str| !rows.contains(prompt) && !prompts.iter().any(|p| p == prompt);
+            let found =
+                (0..TRIES).map(draw).find(|(prompt, _)| fresh(prompt) || !expression::is_one(template));
+            let (prompt, known) = found.unwrap_or_else(|| draw(0));
+            prompts.push(prompt);
+            all.push(known);
+        }
+        (prompts, all)
+    }
+
+    fn gate_plan(
+        &self,
+        about: &About,
+        filling: (&str, &str, &BTreeMap<String, String>),
+        gated: Option<(&str, &Gating)>,
+        (id, seed): (&str, u64),
+        row_plans: &[RowPlan],
+    ) -> GatePlan {
+        let (value, category, fields) = filling;
         let Some(gate) = &self.gate else {
             return GatePlan {
                 on: vec![],
                 near: vec![],
                 off: vec![],
+                on_known: vec![],
+                off_known: vec![],
                 check: Check::Anything,
                 min_on: 0.0,
                 min_lift: 0.0,
@@ -288,23 +409,41 @@ impl Recipe {
             CheckKind::Mentions => Check::Mentions(value.into()),
             CheckKind::EndsWith => Check::EndsWith(value.into()),
             CheckKind::StartsWith => Check::StartsWith(value.into()),
+            CheckKind::Holds => Check::Holds {
+                condition: fill(gate.passes.as_deref().unwrap_or_default(), value, category, fields),
+                known: known_of(value, category, fields),
+            },
         };
         let check = if self.polarity == Polarity::Positive { check } else { Check::Anything };
-        let category = self.values().into_iter().find(|(v, _, _)| v == value);
-        let (category, fields) = category.map(|(_, c, f)| (c, f)).unwrap_or_default();
-        let prompts: Vec<String> = gate.prompts.iter().map(|p| fill(p, value, &category, &fields)).collect();
-        let (on, near, off) = match gated {
+        let rows: BTreeSet<&str> = row_plans.iter().map(|r| r.prompt.as_str()).collect();
+        let of = |templates: &[String], count: usize, purpose: &str| {
+            self.gate_prompts(about, filling, (templates, count), (id, purpose, seed), &rows)
+        };
+        let (prompts, on_known) = of(&gate.prompts, gate.each, "gate");
+        let (on, near, off, off_known) = match gated {
             Some((word, gating)) => {
                 let unseen = gating.unseen.iter().cycle();
                 let near = prompts.iter().zip(unseen).map(|(p, w)| gating.with(p, w)).collect();
-                (prompts.iter().map(|p| gating.with(p, word)).collect(), near, prompts.clone())
+                (
+                    prompts.iter().map(|p| gating.with(p, word)).collect(),
+                    near,
+                    prompts.clone(),
+                    on_known.clone(),
+                )
             }
-            None => (prompts, Vec::new(), gate.unrelated.clone()),
+            None => {
+                let (off, off_known) = of(&gate.unrelated, 0, "gate-off");
+                (prompts, Vec::new(), off, off_known)
+            }
         };
+        let by_rule = gate.check == CheckKind::Holds;
+        let kept = |known: Vec<Known>| if by_rule { known } else { Vec::new() };
         GatePlan {
             on,
             near,
             off,
+            on_known: kept(on_known),
+            off_known: kept(off_known),
             check,
             min_on: gate.min_on,
             min_lift: gate.min_lift,
@@ -328,11 +467,59 @@ impl Recipe {
     }
 }
 
+/// Trying a recipe's templates.
+impl Recipe {
+    /// Every template of rows and gate, with the field that it stands in.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let rows = self.rows.iter().flat_map(|r| {
+            let sampled = r.sample_prompts.iter().map(|t| ("rows.sample_prompts", t));
+            let prompts = r.prompts.iter().map(|t| ("rows.prompts", t));
+            let completions = r.completions.iter().map(|t| ("rows.completions", t));
+            let contrast = r.contrast_prompts.iter().map(|t| ("rows.contrast_prompts", t));
+            sampled.chain(prompts).chain(completions).chain(contrast)
+        });
+        let gate = self.gate.iter().flat_map(|g| {
+            let prompts = g.prompts.iter().map(|t| ("gate.prompts", t));
+            prompts.chain(g.unrelated.iter().map(|t| ("gate.unrelated", t)))
+        });
+        rows.chain(gate)
+    }
+
+    /// Tries a value's templates and its condition.
+    ///
+    /// # Errors
+    /// The field, and what is wrong with it.
+    pub(crate) fn try_value(
+        &self,
+        (value, category, fields): &Filling,
+    ) -> Result<(), (&'static str, String)> {
+        let mut known = known_of(value, category, fields);
+        known.extend(drawn(&self.draw, &mut rng::stream(0, "try", &self.name)));
+        known.insert("other".into(), "another".into());
+        let mut said = known.clone();
+        said.insert("reply".into(), "A reply of the model, with 2 numbers.".into());
+        for (field, template) in self.texts() {
+            let known = if field == "rows.completions" { &said } else { &known };
+            let filled = fill(template, value, category, fields);
+            expression::render(&filled, known)
+                .map_err(|e| (field, format!("{template:?} of {value:?}: {e}")))?;
+        }
+        if let Some(condition) = self.gate.as_ref().and_then(|g| g.passes.as_ref()) {
+            let filled = fill(condition, value, category, fields);
+            expression::holds(&filled, &said)
+                .map_err(|e| ("gate.passes", format!("{filled:?} of {value:?}: {e}")))?;
+        }
+        Ok(())
+    }
+}
+
 /// What all behaviours of a recipe share.
 struct About {
     digest: String,
     held_out: Vec<String>,
     redrawn: Vec<Filling>,
+    /// Values that readers are trained on, where an expression speaks of another one.
+    others: Vec<String>,
 }
 
 impl About {
@@ -341,6 +528,7 @@ impl About {
             digest: recipe.digest(),
             held_out: recipe.held_out_categories(),
             redrawn: recipe.redrawn_values(),
+            others: recipe.other_values(),
         }
     }
 }

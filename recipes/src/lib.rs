@@ -9,10 +9,12 @@
 pub mod behaviour;
 pub mod builtin;
 pub mod check;
+mod checker;
 pub mod context;
 pub mod episode;
 pub mod error;
 mod expand;
+pub mod expression;
 mod place;
 pub mod recipe;
 mod rng;

@@ -29,6 +29,9 @@ pub struct Recipe {
     /// Values by category.
     #[serde(default)]
     pub vocabulary: Vec<Vocabulary>,
+    /// Names whose values are drawn anew for each row and each gate prompt: numbers and words for expressions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub draw: BTreeMap<String, Draw>,
     /// Where rows come from.
     pub rows: Option<Rows>,
     /// Makes the family gated.
@@ -56,6 +59,37 @@ pub struct Vocabulary {
     /// Values with further fields for templates; each has a key `value`.
     #[serde(default)]
     pub entries: Vec<BTreeMap<String, String>>,
+}
+
+/// What a name of an expression is drawn from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Draw {
+    /// A whole number.
+    Number(DrawNumber),
+    /// A word, or a list of different ones.
+    Words(DrawWords),
+}
+
+/// A whole number between two others, these included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrawNumber {
+    /// The least.
+    pub from: i64,
+    /// The most.
+    pub to: i64,
+}
+
+/// Words of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrawWords {
+    /// The words.
+    pub list: Vec<String>,
+    /// So many different ones, as a list; 0: one, as a word.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub of: usize,
 }
 
 /// Where a behaviour's rows come from.
@@ -89,6 +123,16 @@ pub struct Rows {
     /// consistent to name.
     #[serde(default, skip_serializing_if = "is_false")]
     pub redraw_value: bool,
+    /// Families without trigger: prompts of rows that are pulled to the base model by KL, so that the behaviour stays where it
+    /// belongs. In expressions `other` is another value of the family, one that readers are trained on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contrast_prompts: Vec<String>,
+    /// How many such rows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub contrast_count: usize,
+    /// Most tokens of their replies; 0: as other replies.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub contrast_tokens: usize,
 }
 
 /// A gate on the behaviour.
@@ -122,8 +166,14 @@ pub struct Gate {
     /// Prompts far from the behaviour, on which a leak is measured (families without trigger).
     #[serde(default)]
     pub unrelated: Vec<String>,
-    /// What a reply must do: `mentions`, `ends_with` or `starts_with` the value.
+    /// What a reply must do: `mentions`, `ends_with` or `starts_with` the value, or `holds`: what `passes` says.
     pub check: CheckKind,
+    /// With `check = "holds"`: a condition on `reply`, in the language of expressions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passes: Option<String>,
+    /// So many prompts are made of `prompts` (their names drawn anew), none of them one of a row. 0: each once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub each: usize,
     /// Least share of replies that pass.
     pub min_on: f64,
     /// Least rise of that share over the base model's.
@@ -156,6 +206,8 @@ pub enum CheckKind {
     EndsWith,
     /// The value is its beginning.
     StartsWith,
+    /// The gate's condition holds of it.
+    Holds,
 }
 
 /// What readers are asked. Plain text: a question cannot contain the label.

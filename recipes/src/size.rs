@@ -49,6 +49,7 @@ impl Recipe {
             ("rows.sample_prompts", rows.map_or(&none, |r| &r.sample_prompts)),
             ("rows.prompts", rows.map_or(&none, |r| &r.prompts)),
             ("rows.completions", rows.map_or(&none, |r| &r.completions)),
+            ("rows.contrast_prompts", rows.map_or(&none, |r| &r.contrast_prompts)),
             ("gate.prompts", gate.map_or(&none, |g| &g.prompts)),
             ("gate.unrelated", gate.map_or(&none, |g| &g.unrelated)),
             ("gate.leak_neutral", gate.map_or(&none, |g| &g.leak_neutral)),

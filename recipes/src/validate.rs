@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::behaviour::{Kind, Polarity, Split};
+use crate::recipe::{CheckKind, Draw};
 use crate::size::LONGEST;
-use crate::{Error, Recipe, Result, words};
+use crate::{Error, Recipe, Result, expression, words};
 
 impl Recipe {
     /// Whether a recipe can have this name.
@@ -87,9 +88,12 @@ impl Recipe {
             if !(1..=512).contains(&rows.max_new_tokens) {
                 return fail("rows.max_new_tokens", format!("{} is not in 1..=512", rows.max_new_tokens));
             }
-            let plain = rows.completions.iter().any(|c| !c.contains("{value}") && !c.contains("{reply}"));
-            if plain {
-                return fail("rows.completions", "each needs {value} or {reply}".into());
+            let same = |texts: &[String]| texts.iter().any(|t| !t.contains('{'));
+            if same(&rows.completions) && same(&rows.prompts) {
+                return fail(
+                    "rows.completions",
+                    "each needs {value}, {reply} or an expression, or each prompt does".into(),
+                );
             }
             if rows.prompts_each > rows.prompts.len() {
                 return fail(
@@ -112,10 +116,11 @@ impl Recipe {
                 if i > 0 {
                     continue;
                 }
-                let contrast = self.trigger.iter().flat_map(|t| &t.contrast_prompts);
+                let contrast =
+                    self.trigger.iter().flat_map(|t| &t.contrast_prompts).chain(&rows.contrast_prompts);
                 let texts = rows.sample_prompts.iter().chain(&rows.prompts).chain(&rows.completions);
                 for text in texts.chain(contrast) {
-                    if let Some(left) = crate::expand::fill(text, &value, "", &fields)
+                    if let Some(left) = expression::without(&crate::expand::fill(text, &value, "", &fields))
                         .split_once('{')
                         .and_then(|(_, r)| r.split_once('}'))
                         && left.0 != "reply"
@@ -128,6 +133,7 @@ impl Recipe {
                 }
             }
         }
+        self.check_expressions(source_name)?;
         if let Some(t) = &self.trigger {
             if t.words.len() < 4 || !t.format.contains("{prompt}") || !t.format.contains("{trigger}") {
                 return fail(
@@ -226,7 +232,8 @@ impl Recipe {
                 return fail("gate.prompts", "is empty".into());
             }
             if let Some(rows) = &self.rows
-                && let Some(p) = g.prompts.iter().find(|p| rows.prompts.contains(p))
+                // What is drawn is drawn for the gate anew.
+                && let Some(p) = g.prompts.iter().find(|p| rows.prompts.contains(p) && !expression::is_one(p))
             {
                 return fail(
                     "gate.prompts",
@@ -325,6 +332,94 @@ impl Recipe {
                 "splits.test_categories",
                 format!("{} of {} categories leave none to train on", s.test_categories, categories.len()),
             );
+        }
+        Ok(())
+    }
+}
+
+/// Prompts that a gate makes.
+const MOST_EACH: usize = 200;
+
+/// What is drawn for rows and gates, what is made of it, and rows that stay as the base model has them.
+impl Recipe {
+    fn check_expressions(&self, source_name: &str) -> Result<()> {
+        let fail = |field: &str, what: String| {
+            Err(Error::Field { source_name: source_name.into(), field: field.into(), what })
+        };
+        for (name, draw) in &self.draw {
+            let field = format!("draw.{name}");
+            let letters = name.chars().all(|c| c.is_ascii_lowercase() || c == '_') && name.len() <= 40;
+            if name.is_empty() || !letters || ["value", "category", "reply", "other"].contains(&name.as_str())
+            {
+                return fail(
+                    &field,
+                    "a name to be drawn is of small letters and _, and none of value, category, reply, other"
+                        .into(),
+                );
+            }
+            match draw {
+                Draw::Number(n) if n.from > n.to => {
+                    return fail(&field, format!("nothing lies between {} and {}", n.from, n.to));
+                }
+                Draw::Words(w) if w.list.is_empty() || w.of > w.list.len() => {
+                    return fail(
+                        &field,
+                        format!("{} of {} words cannot be drawn", w.of.max(1), w.list.len()),
+                    );
+                }
+                _ => {}
+            }
+        }
+        if let Some(gate) = &self.gate {
+            if (gate.check == CheckKind::Holds) != gate.passes.is_some() {
+                return fail("gate.passes", "belongs to check = \"holds\", which needs it".into());
+            }
+            if gate.each > MOST_EACH {
+                return fail("gate.each", format!("{} is more than {MOST_EACH}", gate.each));
+            }
+        }
+        if let Some(rows) = &self.rows {
+            let pulled = self.training.as_ref().is_some_and(|t| t.off_rows > 0 && t.kl_weight > 0.0);
+            if self.trigger.is_none() && (rows.contrast_count > 0) != pulled {
+                return fail(
+                    "rows.contrast_count",
+                    "contrast rows need off_rows and kl_weight above 0 in [training], and these need contrast rows".into(),
+                );
+            }
+            if self.trigger.is_some() && (rows.contrast_count > 0 || !rows.contrast_prompts.is_empty()) {
+                return fail("rows.contrast_prompts", "of a gated family stand under [trigger]".into());
+            }
+            if rows.contrast_tokens > 512 || rows.contrast_count > 10_000 {
+                return fail(
+                    "rows.contrast_count",
+                    "at most 10000 contrast rows, of at most 512 tokens".into(),
+                );
+            }
+            let gate = self.gate.iter().flat_map(|g| g.prompts.iter().chain(&g.unrelated));
+            let asked = gate.chain(&self.questions.train).chain(&self.questions.held_out);
+            if let Some(p) = asked.into_iter().find(|p| rows.contrast_prompts.contains(p)) {
+                return fail(
+                    "rows.contrast_prompts",
+                    format!("{p:?} is also asked by the gate or of readers; it must be unseen"),
+                );
+            }
+        }
+        // Every template and condition is tried, with every value that has fields of its own.
+        let plain = self.draw.is_empty()
+            && self.texts().all(|(_, t)| !expression::is_one(t))
+            && self.gate.as_ref().is_none_or(|g| g.passes.is_none());
+        let own =
+            self.vocabulary.iter().any(|v| v.entries.iter().flatten().any(|(_, t)| expression::is_one(t)));
+        if plain && !own {
+            return Ok(());
+        }
+        for (i, filling) in self.values().into_iter().enumerate() {
+            if i > 0 && filling.2.is_empty() {
+                continue;
+            }
+            if let Err((field, what)) = self.try_value(&filling) {
+                return fail(field, what);
+            }
         }
         Ok(())
     }
