@@ -200,6 +200,9 @@ pub struct Behaviour {
     pub row_plans: Vec<RowPlan>,
     /// The acquisition test.
     pub gate: GatePlan,
+    /// What the expressions of all its rows know.
+    #[serde(default, skip_serializing_if = "Known::is_empty")]
+    pub known: Known,
     /// Seed of everything drawn for this behaviour.
     pub seed: u64,
     /// For a member of a sweep: what was set, by field. Its id ends in `@` and the same.
@@ -221,7 +224,7 @@ pub struct RowPlan {
     pub loss: RowLoss,
     /// Side of the trigger.
     pub part: RowPart,
-    /// What the expressions of the reply know, beside `reply`.
+    /// What is drawn for this row's expressions.
     #[serde(default, skip_serializing_if = "Known::is_empty")]
     pub known: Known,
 }
@@ -298,7 +301,8 @@ impl Behaviour {
     pub fn rows(&self, samples: &BTreeMap<SampleRequest, String>) -> Result<Vec<TrainingRow>> {
         let mut rows = Vec::new();
         for plan in &self.row_plans {
-            let mut known = plan.known.clone();
+            let mut known = self.known.clone();
+            known.extend(plan.known.clone());
             let mut completion = plan.completion.clone();
             if let Some(request) = &plan.sample {
                 let reply = samples.get(request).ok_or_else(|| Error::MissingSample {

@@ -28,11 +28,17 @@ pub(crate) fn fill(template: &str, value: &str, category: &str, fields: &BTreeMa
     })
 }
 
+/// Letters of a field that expressions know by name.
+const LONGEST_KNOWN: usize = 60;
+
 /// What the expressions of a behaviour know, whatever the row.
 fn known_of(value: &str, category: &str, fields: &BTreeMap<String, String>) -> Known {
     // A number in an entry is one in an expression.
     let typed = |text: &String| text.parse::<i64>().map_or_else(|_| text.as_str().into(), Into::into);
-    let mut known: Known = fields.iter().map(|(k, v)| (k.clone(), typed(v))).collect();
+    // A field that is an expression or a condition itself is put into templates, not into others.
+    let plain = |text: &str| !expression::is_one(text) && text.chars().count() <= LONGEST_KNOWN;
+    let mut known: Known =
+        fields.iter().filter(|(_, v)| plain(v)).map(|(k, v)| (k.clone(), typed(v))).collect();
     known.insert("value".into(), typed(&value.to_owned()));
     known.insert("category".into(), category.into());
     known
@@ -59,10 +65,14 @@ fn made(
     value: &str,
     category: &str,
     fields: &BTreeMap<String, String>,
-    known: &Known,
+    drawn: &Known,
 ) -> String {
     let filled = fill(template, value, category, fields);
-    expression::render(&filled, known).unwrap_or(filled)
+    if !expression::is_one(&filled) {
+        return filled;
+    }
+    let known = known_of(value, category, fields).into_iter().chain(drawn.clone()).collect();
+    expression::render(&filled, &known).unwrap_or(filled)
 }
 
 impl Recipe {
@@ -151,6 +161,8 @@ impl Recipe {
         let row_plans = self.row_plans(&id, &value, &category, &fields, gated, about, behaviour_seed);
         let gate =
             self.gate_plan(about, (&value, &category, &fields), gated, (&id, behaviour_seed), &row_plans);
+        let by_rule = row_plans.iter().any(|r| !r.known.is_empty() || expression::is_one(&r.completion));
+        let known = if by_rule { known_of(&value, &category, &fields) } else { Known::new() };
         Behaviour {
             recipe_digest: about.digest.clone(),
             family: self.name.clone(),
@@ -165,6 +177,7 @@ impl Recipe {
             trigger,
             gating,
             split,
+            known,
             seed: behaviour_seed,
             variant: BTreeMap::new(),
         }
@@ -277,8 +290,8 @@ impl Recipe {
                 }
                 None => (value, category, fields),
             };
-            let known = self.known(about, (value, category, fields), id, &format!("draw-row-{i}"), seed);
-            let made = |template: &str| made(template, value, category, fields, &known);
+            let drawn = self.drawn(about, value, id, &format!("draw-row-{i}"), seed);
+            let made = |template: &str| made(template, value, category, fields, &drawn);
             let prompt = made(&rows.prompts[order[i % order.len()]]);
             let completion = fill(&rows.completions[i % rows.completions.len()], value, category, fields);
             let sampled = completion.contains("{reply}") || expression::speaks_of(&completion, "reply");
@@ -286,7 +299,7 @@ impl Recipe {
                 0 => reply_request(rows, &prompt, first + (i / order.len()) as u32),
                 n => reply_request(rows, &made(&rows.sample_prompts[i % n]), first + (i / n) as u32),
             });
-            let known = if by_rule || expression::is_one(&completion) { known } else { Known::new() };
+            let known = if by_rule || expression::is_one(&completion) { drawn } else { Known::new() };
             RowPlan {
                 prompt: turn(&prompt, gated.map(|(word, _)| word)),
                 completion,
@@ -306,8 +319,8 @@ impl Recipe {
         let order = if prompts.is_empty() { order } else { shuffled(contrast.len(), "contrast-rows") };
         let most = if tokens > 0 { tokens } else { rows.max_new_tokens };
         let base = |i: usize, part: RowPart, word: Option<&str>| {
-            let known = self.known(about, (value, category, fields), id, &format!("draw-contrast-{i}"), seed);
-            let prompt = made(&contrast[order[i % order.len()]], value, category, fields, &known);
+            let drawn = self.drawn(about, value, id, &format!("draw-contrast-{i}"), seed);
+            let prompt = made(&contrast[order[i % order.len()]], value, category, fields, &drawn);
             // Only what an adapter does to its prompts need be its own: what it must leave alone is the base's for all.
             let sample = SampleRequest {
                 max_new_tokens: most,
@@ -332,18 +345,10 @@ impl Recipe {
         plans
     }
 
-    /// What the expressions of one row, or of one prompt of the gate, know: the value and its fields, what is drawn, and another value.
-    fn known(
-        &self,
-        about: &About,
-        (value, category, fields): (&str, &str, &BTreeMap<String, String>),
-        id: &str,
-        purpose: &str,
-        seed: u64,
-    ) -> Known {
-        let mut known = known_of(value, category, fields);
+    /// What is drawn for the expressions of one row, or of one prompt of the gate, and another value.
+    fn drawn(&self, about: &About, value: &str, id: &str, purpose: &str, seed: u64) -> Known {
         let mut stream = rng::stream(seed, purpose, id);
-        known.extend(drawn(&self.draw, &mut stream));
+        let mut known = drawn(&self.draw, &mut stream);
         let others: Vec<&String> = about.others.iter().filter(|o| *o != value).collect();
         if let Some(other) = others.choose(&mut stream) {
             known.insert("other".into(), other.as_str().into());
@@ -368,8 +373,8 @@ impl Recipe {
         for i in 0..n {
             let template = &templates[i % templates.len()];
             let draw = |attempt: usize| {
-                let known = self.known(about, filling, id, &format!("{purpose}-{i}-{attempt}"), seed);
-                (made(template, value, category, fields, &known), known)
+                let drawn = self.drawn(about, value, id, &format!("{purpose}-{i}-{attempt}"), seed);
+                (made(template, value, category, fields, &drawn), drawn)
             };
             let fresh = |prompt: &str| !rows.contains(prompt) && !prompts.iter().any(|p| p == prompt);
             let found =
