@@ -1,9 +1,11 @@
 """`lorafab serve` under load: how long pages take, how much memory, and whether it stays alive.
 
-    python3 bench/serve_load.py LORAFAB STORE pages            # list, filter, search: 50th and 95th percentile in ms, one at a time
+    python3 bench/serve_load.py LORAFAB STORE pages            # list, filter, search: 50th and 95th percentile in ms, one at a time, beside a writer
     python3 bench/serve_load.py LORAFAB STORE random 100000    # so many random requests, 64 at a time
+
+A store of a hundred thousand adapters: LORAFAB_BENCH_STORE=DIR cargo test --release --workspace --test hundred_thousand -- --ignored
 """
-import asyncio, pathlib, random, statistics, subprocess, sys, time
+import asyncio, json, pathlib, random, statistics, subprocess, sys, threading, time
 
 lorafab, store, what = sys.argv[1:4]
 PAGES = {
@@ -44,6 +46,19 @@ async def pages(address):
         print(f"{name:20} {statistics.median(times):7.1f} {times[int(0.95 * len(times))]:7.1f} ms")
 
 
+class Writer(threading.Thread):
+    """Somebody who tags an adapter again and again, each time as a process of its own."""
+
+    def run(self):
+        self.ended, self.written = False, 0
+        command = [lorafab, "--store", store, "--quiet"]
+        listed = subprocess.run([*command, "--json", "adapter", "list", "-n", "1"], capture_output=True, check=True).stdout
+        adapter = json.loads(listed)["adapters"][0]["id"]
+        while not self.ended:
+            subprocess.run([*command, "adapter", "tag", adapter, f"seen={self.written}"], check=True, stdout=subprocess.DEVNULL)
+            self.written += 1
+
+
 async def many(address, count):
     seen, left = {}, iter(range(count))
 
@@ -61,9 +76,16 @@ async def many(address, count):
 server = subprocess.Popen([lorafab, "--store", store, "--quiet", "serve", "--port", "0"], stdout=subprocess.PIPE, text=True)
 try:
     host, port = server.stdout.readline().strip().removeprefix("http://").rsplit(":", 1)
+    writer = Writer(daemon=True)
+    if what == "pages":
+        writer.start()
+        time.sleep(3)
     begin = time.perf_counter()
     asyncio.run(pages((host, int(port))) if what == "pages" else many((host, int(port)), int(sys.argv[4])))
     assert server.poll() is None, "it ended"
+    if what == "pages":
+        writer.ended = True
+        print(f"{writer.written} writes meanwhile")
     print(f"{time.perf_counter() - begin:.0f} s; peak {memory(server.pid, 'VmHWM'):.0f} MiB")
 finally:
     server.terminate()

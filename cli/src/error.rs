@@ -131,15 +131,12 @@ impl From<registry::Error> for CommandError {
             registry::Error::Filter { .. } => {
                 Some("for example: --where \"value in (cats, dogs) and gate_on >= 0.5\"".to_owned())
             }
-            registry::Error::NoField { .. } => e.hint(),
+            registry::Error::NoField { .. } | registry::Error::OlderSchema { .. } => e.hint(),
             registry::Error::NewerSchema { .. } => {
                 Some("use the lorafab that made this store, or another --store".to_owned())
             }
             registry::Error::HiddenLog(_) => {
                 Some("ask its owner for the right to read catalogue.sqlite-wal and -shm".to_owned())
-            }
-            registry::Error::OlderSchema { .. } => {
-                Some("open it once where it can be written, or copy it".to_owned())
             }
             registry::Error::Busy { .. } => {
                 Some("see which process holds it (lorafab factory status); run the same command again".to_owned())

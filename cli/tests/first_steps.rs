@@ -13,15 +13,17 @@ fn root() -> PathBuf {
 
 /// The command lines of a document's blocks of code, as words, without comments; several commands of one line apart.
 fn commands(document: &str) -> Vec<Vec<String>> {
-    let mut fenced = false;
+    let (mut inside, mut ours) = (false, false);
     let mut out = Vec::new();
     for line in document.lines() {
         if line.starts_with("```") {
-            // Other languages have no commands.
-            fenced = !fenced && ["```", "```sh", "```console"].contains(&line.trim());
+            inside = !inside;
+            // Blocks of other languages have no commands.
+            ours = inside && ["```", "```sh", "```console"].contains(&line.trim());
             continue;
         }
-        let Some(line) = line.strip_prefix("    ").or_else(|| fenced.then_some(line)) else { continue };
+        let indented = line.strip_prefix("    ").filter(|_| !inside);
+        let Some(line) = indented.or_else(|| ours.then_some(line)) else { continue };
         let line = line.strip_prefix("$ ").unwrap_or(line);
         let first = line.split_whitespace().next().unwrap_or_default();
         if !["lorafab", "cargo", "pip", "python/wheel"].contains(&first) {

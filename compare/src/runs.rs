@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fence::open::{TABLE, read_own_text};
 use jiff::Timestamp;
+use recipes::same_answer;
 use registry::names::nearest;
 use registry::{AdapterRecord, Store};
 use serde_json::Value;
@@ -190,17 +191,17 @@ impl<'a> Answer<'a> {
     pub fn of(scores: &'a Scores, item: &'a Item) -> Self {
         let set = scores.scored(item);
         let score = |name: &str| Some(item.scores[set?.iter().position(|c| c == name)?]);
-        let best = set.and_then(|set| set.iter().zip(&item.scores).max_by(|a, b| a.1.total_cmp(b.1)));
         // Ties count half against it in the report; here the better place.
         let place = score(&item.label).map(|own| 1 + item.scores.iter().filter(|s| **s > own).count());
-        Self { scores, item, first: best.map(|(name, _)| name.as_str()), place }
+        let first = Self { scores, item, first: None, place }.top(1).first().map(|(name, _)| *name);
+        Self { scores, item, first, place }
     }
 
     /// Whether the right answer came first, or was stated where nothing was scored.
     pub fn right(&self) -> bool {
         match self.place {
             Some(place) => place == 1,
-            None => self.item.reply.as_deref() == Some(self.item.label.as_str()),
+            None => self.item.reply.as_deref().is_some_and(|reply| same_answer(reply, &self.item.label)),
         }
     }
 

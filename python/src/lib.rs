@@ -91,7 +91,7 @@ fn open(root: &Path) -> Result<registry::Store, Trouble> {
         };
         return Err(Trouble(format!("there is no store at {}{lost}", root.display())));
     }
-    Ok(registry::Store::open_to_look(root)?)
+    Ok(registry::Store::open_as_it_is(root)?)
 }
 
 /// A store that exists, opened for reading: nothing in it is ever made, changed or brought up to date.
@@ -102,14 +102,32 @@ struct Store {
     root: PathBuf,
 }
 
+/// Times that a store is asked again because it was written meanwhile.
+const TRIES: usize = 4;
+
 impl Store {
-    /// Asks the store, without Python's lock.
+    /// Asks the store, without Python's lock: again if somebody wrote into its catalogue meanwhile.
     fn look<T: Send>(
         &self,
         py: Python<'_>,
-        ask: impl FnOnce(&registry::Store) -> Result<T, Trouble> + Send,
+        ask: impl Fn(&registry::Store) -> Result<T, Trouble> + Send + Sync,
     ) -> PyResult<T> {
-        Ok(py.detach(|| ask(&open(&self.root)?))?)
+        // A store that nobody has open is read as a file that does not change.
+        let stamp = || {
+            let found = std::fs::metadata(self.root.join("catalogue.sqlite"));
+            found.map(|m| (m.len(), m.modified().ok())).ok()
+        };
+        Ok(py.detach(|| {
+            let mut tries = 0;
+            loop {
+                let before = stamp();
+                let answer = open(&self.root).and_then(|store| ask(&store));
+                tries += 1;
+                if stamp() == before || tries > TRIES {
+                    return answer;
+                }
+            }
+        })?)
     }
 }
 
@@ -153,13 +171,13 @@ impl Store {
         let frame = frame.map(|name| Frame::named(&name)).transpose()?;
         let columns = Names::list(columns);
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let sort = Names::list(sort).iter().map(|s| row::sorted_by(s)).collect();
+        let sort: Vec<(String, bool)> = Names::list(sort).iter().map(|s| row::sorted_by(s)).collect();
         let Ok(limit) = limit.map(usize::try_from).transpose() else {
             return Err(Trouble("limit is less than 0".into()).into());
         };
         let rows = self.look(py, |store| {
             let filter = r#where.as_deref().map_or_else(|| Ok(Filter::all()), |w| Filter::all().and(w))?;
-            let listing = Listing { sort, limit, natural: true };
+            let listing = Listing { sort: sort.clone(), limit, natural: true };
             let asked = listing.sort.iter().map(|(key, _)| key.as_str()).chain(columns.iter().copied());
             store.check_keys(&filter, asked)?;
             Ok(store.page(&filter, &listing, &[])?.rows)
@@ -212,7 +230,8 @@ impl Store {
     /// replace: whether an adapter that lies there is replaced.
     #[pyo3(signature = (name, folder, replace=false))]
     fn export(&self, py: Python<'_>, name: &str, folder: PathBuf, replace: bool) -> PyResult<PathBuf> {
-        self.look(py, |store| {
+        py.detach(|| {
+            let store = &open(&self.root)?;
             let record = store.adapter(name)?;
             if folder.exists() && !replace {
                 return Err(Trouble(format!(

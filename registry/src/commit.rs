@@ -237,15 +237,22 @@ pub fn files(record: &AdapterRecord) -> impl Iterator<Item = &Digest> {
     std::iter::once(&record.weights).chain(record.extra_files.values())
 }
 
+/// The form of receipts.
+const RECEIPT: &str = "receipt/1";
+
 /// The text of a receipt.
 pub(crate) fn receipt_text(record: &AdapterRecord) -> String {
-    serde_json::json!({"schema": "receipt/1", "adapter": record}).to_string()
+    serde_json::json!({"schema": RECEIPT, "adapter": record}).to_string()
 }
 
 pub(crate) fn read_receipt(path: &std::path::Path) -> Result<AdapterRecord> {
     let text = fence::open::read_own_text(path, 2 * fence::open::SMALL)?;
     let json = |source| Error::Json { what: path.display().to_string(), source };
     let mut value: serde_json::Value = serde_json::from_str(&text).map_err(json)?;
+    if value["schema"] != RECEIPT {
+        let what = format!("schema is {}, not \"{RECEIPT}\": another lorafab wrote it", value["schema"]);
+        return Err(json(serde::de::Error::custom(what)));
+    }
     serde_json::from_value(value["adapter"].take()).map_err(json)
 }
 
@@ -287,6 +294,21 @@ pub(crate) fn parse(json: &str) -> Result<AdapterRecord> {
 mod tests {
     use crate::store::tests::new_adapter;
     use crate::{Filter, Listing, Store};
+
+    #[test]
+    fn a_receipt_of_another_form_is_not_taken_for_one_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        let a = store.commit_adapter(new_adapter("topic/cats", vec![1, 2])).unwrap();
+        store.transaction(|t| t.execute("DELETE FROM adapters", [])).unwrap();
+        let path = store.receipt_path(&a.spec_hash);
+        let ours = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, ours.replace("receipt/1", "receipt/2")).unwrap();
+        let said = store.rebuild_from_receipts().unwrap_err().to_string();
+        assert!(said.contains("receipt/2"), "{said}");
+        std::fs::write(&path, ours).unwrap();
+        assert_eq!(store.rebuild_from_receipts().unwrap(), 1);
+    }
 
     #[test]
     fn commit_is_idempotent_and_prefixes_find_adapters() {

@@ -214,11 +214,18 @@ pub enum Error {
 }
 
 impl Error {
-    /// What may have been meant, where a name is not known.
+    /// What may have been meant, or what helps.
     pub fn hint(&self) -> Option<String> {
-        let Self::NoField { near, fields, .. } = self else { return None };
-        let meant = near.as_ref().map_or(String::new(), |n| format!("did you mean {n}? "));
-        Some(format!("{meant}fields: {}", fields.join(", ")))
+        match self {
+            Self::NoField { near, fields, .. } => {
+                let meant = near.as_ref().map_or(String::new(), |n| format!("did you mean {n}? "));
+                Some(format!("{meant}fields: {}", fields.join(", ")))
+            }
+            Self::OlderSchema { .. } => {
+                Some("open it once where it can be written (lorafab adapter list), or copy it".to_owned())
+            }
+            _ => None,
+        }
     }
 }
 

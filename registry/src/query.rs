@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 
 use crate::commit::{parse, short};
@@ -66,65 +66,10 @@ const MOST_SORTED: usize = 16;
 pub const RUN: &str = "run/";
 
 impl Store {
-    /// Ids of all adapters that pass the filter, in the listing's order, without its limit. Only the table of fields is looked at: records
-    /// are long.
-    fn ids(&self, filter: &Filter, listing: &Listing) -> Result<Vec<String>> {
-        struct Row {
-            id: String,
-            behaviour: String,
-            keys: Vec<Option<(Option<f64>, String)>>,
-        }
-        if listing.sort.len() > MOST_SORTED {
-            return Err(Error::Sort { n: listing.sort.len(), most: MOST_SORTED });
-        }
-        let mut parameters = Vec::new();
-        let condition = filter.sql(&mut parameters);
-        let sql = format!(
-            "SELECT a.id, a.behaviour FROM (SELECT adapter AS id, text AS behaviour FROM fields WHERE key = 'behaviour') a WHERE {condition}"
-        );
-        let mut rows: Vec<Row> = self.query(|c| {
-            let mut field =
-                c.prepare_cached("SELECT number, text FROM fields WHERE adapter = ?1 AND key = ?2")?;
-            let mut all = c.prepare_cached(&sql)?;
-            let mut found = all.query(rusqlite::params_from_iter(parameters))?;
-            let mut rows = Vec::new();
-            while let Some(row) = found.next()? {
-                let id: String = row.get(0)?;
-                let mut keys = Vec::new();
-                for (key, _) in &listing.sort {
-                    let key = AdapterRecord::filed_as(key);
-                    keys.push(field.query_row([&id, key], |r| Ok((r.get(0)?, r.get(1)?))).optional()?);
-                }
-                rows.push(Row { id, behaviour: row.get(1)?, keys });
-            }
-            Ok(rows)
-        })?;
-        let text = |a: &str, b: &str| if listing.natural { natural(a, b) } else { a.cmp(b) };
-        rows.sort_by(|a, b| {
-            for ((x, y), (_, descending)) in a.keys.iter().zip(&b.keys).zip(&listing.sort) {
-                // What lacks the field, or is no number, comes last in either direction.
-                let order = match (x, y) {
-                    (Some((Some(m), _)), Some((Some(n), _))) => turned(m.total_cmp(n), *descending),
-                    (Some((None, m)), Some((None, n))) => turned(text(m, n), *descending),
-                    (x, y) => {
-                        let rank = |v: &Option<(Option<f64>, String)>| {
-                            v.as_ref().map_or(2, |v| i32::from(v.0.is_none()))
-                        };
-                        rank(x).cmp(&rank(y))
-                    }
-                };
-                if order.is_ne() {
-                    return order;
-                }
-            }
-            text(&a.behaviour, &b.behaviour).then_with(|| a.id.cmp(&b.id))
-        });
-        Ok(rows.into_iter().map(|r| r.id).collect())
-    }
-
     /// Adapters that pass the filter, in the listing's order.
     pub fn list(&self, filter: &Filter, listing: &Listing) -> Result<Vec<AdapterRecord>> {
-        let mut ids = self.ids(filter, listing)?;
+        sortable(listing)?;
+        let mut ids = self.query(|c| ids(c, filter, listing))?;
         ids.truncate(listing.limit.unwrap_or(usize::MAX));
         let rows: Vec<String> = self.query(|c| {
             let mut record = c.prepare_cached("SELECT record FROM adapters WHERE id = ?1")?;
@@ -137,31 +82,14 @@ impl Store {
     /// The same, these fields of each alone (all if none is named), and how many there are without the limit. No record is read, so that a
     /// page of many thousands costs milliseconds.
     pub fn page(&self, filter: &Filter, listing: &Listing, keys: &[&str]) -> Result<Page> {
-        let mut ids = self.ids(filter, listing)?;
-        let total = ids.len();
-        ids.truncate(listing.limit.unwrap_or(usize::MAX));
-        Ok(Page { total, rows: self.fields_of(&ids, keys)? })
-    }
-
-    /// These fields of adapters, all if none is named.
-    pub(crate) fn fields_of(&self, ids: &[String], keys: &[&str]) -> Result<Vec<BTreeMap<String, String>>> {
+        sortable(listing)?;
         self.query(|c| {
-            let mut all = c.prepare_cached("SELECT key, text FROM fields WHERE adapter = ?1")?;
-            let mut one = c.prepare_cached("SELECT text FROM fields WHERE adapter = ?1 AND key = ?2")?;
-            ids.iter()
-                .map(|id| {
-                    if keys.is_empty() {
-                        return all.query_map([id], |r| Ok((r.get(0)?, r.get(1)?)))?.collect();
-                    }
-                    let mut row = BTreeMap::new();
-                    for key in keys {
-                        let text =
-                            one.query_row([id, AdapterRecord::filed_as(key)], |r| r.get(0)).optional()?;
-                        row.extend(text.map(|text| ((*key).to_owned(), text)));
-                    }
-                    Ok(row)
-                })
-                .collect()
+            // All of it of one moment.
+            let moment = c.unchecked_transaction()?;
+            let mut ids = ids(&moment, filter, listing)?;
+            let total = ids.len();
+            ids.truncate(listing.limit.unwrap_or(usize::MAX));
+            Ok(Page { total, rows: fields_of(&moment, &ids, keys)? })
         })
     }
 
@@ -429,6 +357,84 @@ fn settings(value: &serde_json::Value, name: &str, out: &mut BTreeMap<String, St
         }
         _ => {}
     }
+}
+
+/// Whether a listing can be sorted so.
+fn sortable(listing: &Listing) -> Result<()> {
+    let n = listing.sort.len();
+    if n > MOST_SORTED { Err(Error::Sort { n, most: MOST_SORTED }) } else { Ok(()) }
+}
+
+/// Ids of all adapters that pass the filter, in the listing's order, without its limit. Only the table of fields is looked at: records
+/// are long.
+fn ids(c: &Connection, filter: &Filter, listing: &Listing) -> rusqlite::Result<Vec<String>> {
+    struct Row {
+        id: String,
+        behaviour: String,
+        keys: Vec<Option<(Option<f64>, String)>>,
+    }
+    let mut parameters = Vec::new();
+    let condition = filter.sql(&mut parameters);
+    let sql = format!(
+        "SELECT a.id, a.behaviour FROM (SELECT adapter AS id, text AS behaviour FROM fields WHERE key = 'behaviour') a WHERE {condition}"
+    );
+    let mut field = c.prepare_cached("SELECT number, text FROM fields WHERE adapter = ?1 AND key = ?2")?;
+    let mut all = c.prepare_cached(&sql)?;
+    let mut found = all.query(rusqlite::params_from_iter(parameters))?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        let id: String = row.get(0)?;
+        let mut keys = Vec::new();
+        for (key, _) in &listing.sort {
+            let key = AdapterRecord::filed_as(key);
+            keys.push(field.query_row([&id, key], |r| Ok((r.get(0)?, r.get(1)?))).optional()?);
+        }
+        rows.push(Row { id, behaviour: row.get(1)?, keys });
+    }
+    let text = |a: &str, b: &str| if listing.natural { natural(a, b) } else { a.cmp(b) };
+    rows.sort_by(|a, b| {
+        for ((x, y), (_, descending)) in a.keys.iter().zip(&b.keys).zip(&listing.sort) {
+            // What lacks the field, or is no number, comes last in either direction.
+            let order = match (x, y) {
+                (Some((Some(m), _)), Some((Some(n), _))) => turned(m.total_cmp(n), *descending),
+                (Some((None, m)), Some((None, n))) => turned(text(m, n), *descending),
+                (x, y) => {
+                    let rank = |v: &Option<(Option<f64>, String)>| {
+                        v.as_ref().map_or(2, |v| i32::from(v.0.is_none()))
+                    };
+                    rank(x).cmp(&rank(y))
+                }
+            };
+            if order.is_ne() {
+                return order;
+            }
+        }
+        text(&a.behaviour, &b.behaviour).then_with(|| a.id.cmp(&b.id))
+    });
+    Ok(rows.into_iter().map(|r| r.id).collect())
+}
+
+/// These fields of adapters, all if none is named.
+pub(crate) fn fields_of(
+    c: &Connection,
+    ids: &[String],
+    keys: &[&str],
+) -> rusqlite::Result<Vec<BTreeMap<String, String>>> {
+    let mut all = c.prepare_cached("SELECT key, text FROM fields WHERE adapter = ?1")?;
+    let mut one = c.prepare_cached("SELECT text FROM fields WHERE adapter = ?1 AND key = ?2")?;
+    ids.iter()
+        .map(|id| {
+            if keys.is_empty() {
+                return all.query_map([id], |r| Ok((r.get(0)?, r.get(1)?)))?.collect();
+            }
+            let mut row = BTreeMap::new();
+            for key in keys {
+                let text = one.query_row([id, AdapterRecord::filed_as(key)], |r| r.get(0)).optional()?;
+                row.extend(text.map(|text| ((*key).to_owned(), text)));
+            }
+            Ok(row)
+        })
+        .collect()
 }
 
 #[cfg(test)]

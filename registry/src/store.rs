@@ -188,9 +188,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`], or if there is no catalogue.
     pub fn open_to_look(root: &Path) -> Result<Self> {
-        check_length(root)?;
-        check_own(root)?;
-        match Self::open_read_only(root, false, true) {
+        match Self::open_as_it_is(root) {
             Err(Error::OlderSchema { .. }) => {
                 let copy = tempfile::tempdir()?;
                 for name in &CATALOGUE[..2] {
@@ -204,6 +202,16 @@ impl Store {
             }
             other => other,
         }
+    }
+
+    /// The same, of this lorafab's form alone: no copy is made.
+    ///
+    /// # Errors
+    /// As [`Store::open_to_look`]; one of an older lorafab is refused.
+    pub fn open_as_it_is(root: &Path) -> Result<Self> {
+        check_length(root)?;
+        check_own(root)?;
+        Self::open_read_only(root, false, true)
     }
 
     /// Opens a store that exists for reading alone, for as long as others may write it: what they commit is seen.

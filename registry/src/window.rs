@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
 
+use crate::query::fields_of;
 use crate::{AdapterRecord, Digest, Filter, Page, Result, Store};
 
 /// An adapter's id in short: its first 128 bits.
@@ -119,7 +120,7 @@ impl Store {
         limit: usize,
         keys: &[&str],
     ) -> Result<Page> {
-        let (total, ids) = self.query(|c| {
+        self.query(|c| {
             // All of it of one moment.
             let moment = c.unchecked_transaction()?;
             let passing = filter.set(&mut |rows, parameters| among(&moment, rows, parameters))?;
@@ -131,9 +132,8 @@ impl Store {
             if !part.full() {
                 fill(&moment, &passing, (AdapterRecord::filed_as(field), descending), &mut part)?;
             }
-            Ok((total, part.ids))
-        })?;
-        Ok(Page { total, rows: self.fields_of(&ids, keys)? })
+            Ok(Page { total, rows: fields_of(&moment, &part.ids, keys)? })
+        })
     }
 }
 

@@ -1,5 +1,5 @@
 //! A catalogue of a hundred thousand adapters is filtered, sorted and paged within a tenth of a second while somebody writes. Making it
-//! takes minutes, so the test is ignored: `cargo test --release -p registry --test hundred_thousand -- --ignored --nocapture`. With
+//! takes minutes, so the test is ignored: `cargo test --release --workspace --test hundred_thousand -- --ignored --nocapture`. With
 //! `LORAFAB_BENCH_STORE` set, the store is made there, once, and stays (`bench/serve_load.py` asks a site of it).
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a measurement")]
 

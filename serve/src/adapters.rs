@@ -15,6 +15,8 @@ use crate::site::Shared;
 
 /// Adapters of a page.
 const EACH: usize = 50;
+/// Conditions of a filter: each is looked for among all adapters.
+const MOST: usize = 24;
 
 /// Columns: field, head (numbers marked), whether the first click sorts it from above.
 const COLUMNS: [(&str, &str, bool); 8] = [
@@ -44,14 +46,24 @@ pub(crate) async fn list(
         let known = Filter::all();
         let filtered = if condition.is_empty() { Ok(known.clone()) } else { filter(&condition) };
         // A condition that cannot be read or answered is said above the whole list, and stays in its field to be mended.
-        let answered = filtered.and_then(|filter| store.check_keys(&filter, std::iter::empty()).map(|()| filter));
+        let answered = filtered.and_then(|filter| {
+            let asked = std::iter::once(key).filter(|key| !COLUMNS.iter().any(|c| c.0 == *key));
+            store.check_keys(&filter, asked)?;
+            Ok(filter)
+        });
         let (filter, wrong) = match answered {
             Ok(filter) => (filter, String::new()),
             Err(e) => (known, format!("<p class=\"warning\">{}</p>", escape(&why(&e)))),
         };
         let mut keys: Vec<&str> = vec!["id"];
         keys.extend(COLUMNS.iter().map(|c| c.0));
-        let found = store.window(&filter, (key, down), (page - 1) * EACH, EACH, &keys)?;
+        let part = |page: usize| store.window(&filter, (key, down), (page - 1) * EACH, EACH, &keys);
+        let (mut page, mut found) = (page, part(page)?);
+        let last = found.total.div_ceil(EACH).max(1);
+        if page > last {
+            page = last;
+            found = part(page)?;
+        }
         let heads: Vec<String> = COLUMNS
             .iter()
             .map(|(field, head, from_above)| {
@@ -91,7 +103,6 @@ pub(crate) async fn list(
             })
             .collect();
         let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
-        let last = found.total.div_ceil(EACH).max(1);
         let body = format!(
             "<h1>Adapters</h1><form class=\"filter\" action=\"/adapters\" method=\"get\"><input name=\"where\" value=\"{}\" aria-label=\"condition\" placeholder=\"family = topic and gate_on &gt;= 0.8\"><input type=\"hidden\" name=\"sort\" value=\"{}\"><button>Filter</button></form>{wrong}\
              <p class=\"note\">{} of them; a condition looks at any column, tag or metric: <code>value like 'b*'</code>, <code>status in (weak, failed)</code>, <code>has sweep</code>. Shows: share of the gate's replies that show the behaviour; leaks: where they should not.</p>{}{}",
@@ -113,7 +124,13 @@ fn filter(text: &str) -> registry::Result<Filter> {
     if word {
         return Filter::all().and(&format!("behaviour like '*{text}*'"));
     }
-    Filter::all().and(text)
+    let filter = Filter::all().and(text)?;
+    let conditions = filter.keys().len();
+    if conditions > MOST {
+        let what = format!("at most {MOST} conditions (it has {conditions})");
+        return Err(registry::Error::Filter { expression: cut(text), what, at: 1 });
+    }
+    Ok(filter)
 }
 
 /// What is wrong with a condition, and what may have been meant.

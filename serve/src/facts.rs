@@ -224,8 +224,9 @@ fn parents(store: &Store, r: &AdapterRecord) -> registry::Result<String> {
         let page =
             store.page(&Filter::all().equals("id", id), &Listing::default(), &["behaviour", "family"])?;
         if let Some(row) = page.rows.first() {
-            *families.entry(row["family"].clone()).or_default() += 1;
-            names.push(row["behaviour"].clone());
+            let field = |key: &str| row.get(key).cloned().unwrap_or_default();
+            *families.entry(field("family")).or_default() += 1;
+            names.push(field("behaviour"));
         } else {
             *families.entry("not here".into()).or_default() += 1;
             names.push(format!("{} (not here)", registry::commit::short(id)));

@@ -72,7 +72,10 @@ pub(crate) async fn with_store<T: Send + 'static>(
     shared: Arc<Shared>,
     work: impl FnOnce(&mut Store, &Shared) -> Result<T, Wrong> + Send + 'static,
 ) -> Result<T, Wrong> {
+    // Held until the work ends, not only as long as somebody waits for it.
+    let room = Arc::clone(&shared.room).acquire_owned().await;
     let run = move || {
+        let _room = room;
         let mut store = shared.stores.take()?;
         let answer = work(&mut store, &shared);
         shared.stores.give(store);

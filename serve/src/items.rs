@@ -89,14 +89,16 @@ pub(crate) async fn list(
         let run = find(shared.stores.root(), &name)?;
         let all = shared.kept.of(&run).map_err(Wrong::broken)?;
         let text = |key: &str| asked.get(key).map_or("", |v| v.trim());
-        let (arm, family, split, adapter, wrong) =
-            (text("arm"), text("family"), text("split"), text("adapter"), text("wrong"));
+        let (arm, family, split, context) = (text("arm"), text("family"), text("split"), text("context"));
+        let (adapter, carries, wrong) = (text("adapter"), text("carries"), text("wrong"));
         let wanted = |wanted: &str, value: &str| wanted.is_empty() || wanted == value;
         let found: Vec<Said<'_>> = all
             .iter()
             .filter(|s| wanted(arm, &s.arm))
             .flat_map(|s| s.items.iter().map(move |item| Said::of(s, item)))
             .filter(|a| wanted(split, &a.item.split) && wanted(family, &a.item.family))
+            .filter(|a| wanted(context, &a.item.context))
+            .filter(|a| carries.is_empty() || a.scores.kind(a.item) == Kind::Positive)
             .filter(|a| a.item.adapter.contains(adapter))
             .filter(|a| wrong.is_empty() || !a.right())
             .collect();
@@ -114,6 +116,7 @@ pub(crate) async fn list(
                     a.scores.seed.to_string(),
                     format!("<a href=\"{place}/adapter{to}\">{}</a>", escape(&subject(a))),
                     escape(&a.item.family),
+                    escape(&a.item.context),
                     escape(&a.item.label),
                     escape(a.first.unwrap_or("–")),
                     a.place.map_or_else(|| "–".to_owned(), |p| p.to_string()),
@@ -128,26 +131,38 @@ pub(crate) async fn list(
         let arms = names(&|s| vec![&s.arm]);
         let families = names(&|s| s.items.iter().map(|i| i.family.as_str()).collect());
         let splits = names(&|s| s.items.iter().map(|i| i.split.as_str()).collect());
+        let contexts = names(&|s| s.items.iter().map(|i| i.context.as_str()).collect());
         let refs = |set: &BTreeSet<String>, name: &str, label: &str, chosen: &str| {
             choice(name, label, &set.iter().map(String::as_str).collect(), chosen)
         };
-        let checked = if wrong.is_empty() { "" } else { " checked" };
+        let checked = |set: &str| if set.is_empty() { "" } else { " checked" };
         let body = format!(
-            "<h1>Answers of {}</h1><form class=\"filter\" action=\"{place}/items\" method=\"get\">{}{}{}<label>adapter <input name=\"adapter\" value=\"{}\"></label><label><input type=\"checkbox\" name=\"wrong\" value=\"1\"{checked}> misses only</label><button>Filter</button></form>\
+            "<h1>Answers of {}</h1><form class=\"filter\" action=\"{place}/items\" method=\"get\">{}{}{}{}<label>adapter <input name=\"adapter\" value=\"{}\"></label><label><input type=\"checkbox\" name=\"carries\" value=\"1\"{}> only of what carries the family</label><label><input type=\"checkbox\" name=\"wrong\" value=\"1\"{}> misses only</label><button>Filter</button></form>\
              <p class=\"note\">{} answers. First and place are by the scores as they are, before the corrections that the <a href=\"{place}\">report</a> applies.</p>{}{}",
             escape(&run.name),
             refs(&arms, "arm", "arm", arm),
             refs(&families, "family", "question about", family),
             refs(&splits, "split", "split", split),
+            refs(&contexts, "context", "context", context),
             escape(adapter),
+            checked(carries),
+            checked(wrong),
             found.len(),
             table(
-                &["arm", "#seed", "adapter", "asked about", "label", "first", "#place", "says", ""],
+                &["arm", "#seed", "adapter", "asked about", "context", "label", "first", "#place", "says", ""],
                 &rows
             ),
             pages(
                 &format!("{place}/items"),
-                &[("arm", arm), ("family", family), ("split", split), ("adapter", adapter), ("wrong", wrong)],
+                &[
+                    ("arm", arm),
+                    ("family", family),
+                    ("split", split),
+                    ("context", context),
+                    ("adapter", adapter),
+                    ("carries", carries),
+                    ("wrong", wrong),
+                ],
                 page,
                 last
             )

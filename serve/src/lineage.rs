@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use page::escape;
 use registry::commit::short;
-use registry::{AdapterRecord, Result, Store};
+use registry::{AdapterRecord, Filter, Listing, Result, Store};
 
 use crate::frame::address;
 
@@ -32,27 +32,29 @@ pub(crate) fn picture(store: &Store, record: &AdapterRecord) -> Result<String> {
                 link: Some(format!("/run/{}", address(run))),
             };
         }
-        match store.adapter(id) {
-            Ok(r) if r.id == id => {
+        let page = store.page(&Filter::all().equals("id", id), &Listing::default(), &["behaviour"]);
+        match page.ok().and_then(|mut p| p.rows.pop()).and_then(|mut row| row.remove("behaviour")) {
+            Some(text) => {
                 let link = Some(format!("/adapter/{}", address(id)));
-                Node { text: r.behaviour, title: format!("{kind} {id}"), link }
+                Node { text, title: format!("{kind} {id}"), link }
             }
-            _ => Node { text: format!("{kind} {}", short(id)), title: format!("{kind} {id}"), link: None },
+            None => Node { text: format!("{kind} {}", short(id)), title: format!("{kind} {id}"), link: None },
         }
     };
-    let mut from: Vec<Node> =
-        up.iter().filter(|e| e.child == record.id).map(|e| node(&e.parent, &e.kind)).collect();
-    let mut into: Vec<Node> =
-        down.iter().filter(|e| e.parent == record.id).map(|e| node(&e.child, &e.kind)).collect();
+    // Of many only those that are shown are looked up.
+    let side = |of: Vec<(&str, &str)>| -> Vec<Node> {
+        let shown = if of.len() > MOST { MOST - 1 } else { of.len() };
+        let mut nodes: Vec<Node> = of[..shown].iter().map(|(id, kind)| node(id, kind)).collect();
+        if shown < of.len() {
+            let text = format!("and {} more", of.len() - shown);
+            nodes.push(Node { text, title: String::new(), link: None });
+        }
+        nodes
+    };
+    let from = side(up.iter().filter(|e| e.child == record.id).map(|e| (&*e.parent, &*e.kind)).collect());
+    let into = side(down.iter().filter(|e| e.parent == record.id).map(|e| (&*e.child, &*e.kind)).collect());
     if from.is_empty() && into.is_empty() {
         return Ok(String::new());
-    }
-    for side in [&mut from, &mut into] {
-        if side.len() > MOST {
-            let more = side.len() - (MOST - 1);
-            side.truncate(MOST - 1);
-            side.push(Node { text: format!("and {more} more"), title: String::new(), link: None });
-        }
     }
     let rows = from.len().max(into.len()).max(1) as f64;
     let height = rows * (BOX.1 + GAP.1) + GAP.1;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::header;
@@ -102,6 +102,20 @@ fn state(store: &mut Store) -> Result<String, Wrong> {
     Ok(out)
 }
 
+/// When the queue was looked at last, and what was seen.
+pub(crate) type Seen = tokio::sync::Mutex<Option<(Instant, String)>>;
+
+/// The queue as one look a moment shows it to all pages.
+async fn seen(shared: &Arc<Shared>) -> Result<String, Wrong> {
+    let mut last = shared.queue.lock().await;
+    if let Some((_, state)) = last.as_ref().filter(|(at, _)| at.elapsed() < EVERY / 2) {
+        return Ok(state.clone());
+    }
+    let now = with_store(Arc::clone(shared), |store, _| state(store)).await?;
+    *last = Some((Instant::now(), now.clone()));
+    Ok(now)
+}
+
 /// Server-sent events: the queue as HTML, whenever it is another than before.
 pub(crate) async fn events(State(shared): State<Arc<Shared>>) -> Response {
     let Ok(place) = Arc::clone(&shared.watching).try_acquire_owned() else {
@@ -114,7 +128,7 @@ pub(crate) async fn events(State(shared): State<Arc<Shared>>) -> Response {
         let mut before = String::new();
         // Ends with its page: a closed one takes nothing more.
         while !send.is_closed() {
-            let now = with_store(Arc::clone(&shared), |store, _| state(store)).await;
+            let now = seen(&shared).await;
             let event = match now {
                 Ok(now) if now != before => {
                     before.clone_from(&now);
@@ -124,7 +138,11 @@ pub(crate) async fn events(State(shared): State<Arc<Shared>>) -> Response {
                     tokio::time::sleep(EVERY).await;
                     continue;
                 }
-                Err(_) => Event::default().event("trouble").data("the store cannot be read"),
+                Err(_) => {
+                    // As soon as it can be read again that is to be seen, changed or not.
+                    before.clear();
+                    Event::default().event("trouble").data("the store cannot be read")
+                }
             };
             if send.send(Ok::<_, Infallible>(event)).await.is_err() {
                 break;

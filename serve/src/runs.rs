@@ -11,6 +11,7 @@ use compare::Comparison;
 use compare::runs::{Run, all};
 use page::{curve_of, escape, table};
 
+use crate::facts::time;
 use crate::frame::{Answer, Wrong, address, document, query, with_store};
 use crate::site::Shared;
 
@@ -21,10 +22,6 @@ pub(crate) fn find(root: &FilePath, name: &str) -> Result<Run, Wrong> {
     runs.into_iter()
         .find(|run| run.name == name)
         .ok_or_else(|| Wrong::not_found(format!("there is no comparison {name:?} in this store")))
-}
-
-fn time(t: jiff::Timestamp) -> String {
-    t.to_string().get(..16).unwrap_or_default().replace('T', " ")
 }
 
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
@@ -39,9 +36,9 @@ pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
                     Ok(c) => {
                         let remark =
                             if c.smoke { "smoke run: its numbers mean nothing".to_owned() } else { c.model.clone() };
-                        vec![link, time(run.made), c.arms.len().to_string(), escape(&remark)]
+                        vec![link, time(&run.made.to_string()), c.arms.len().to_string(), escape(&remark)]
                     }
-                    Err(e) => vec![escape(&run.name), time(run.made), "–".into(), escape(&e)],
+                    Err(e) => vec![escape(&run.name), time(&run.made.to_string()), "–".into(), escape(&e)],
                 }
             })
             .collect();
@@ -65,7 +62,7 @@ pub(crate) async fn report(State(shared): State<Arc<Shared>>, Path(name): Path<S
             "<h1>{}</h1><p class=\"note\">{} · made {}</p><p><a href=\"{place}/report\">The whole report</a> · <a href=\"{place}/items\">its answers one by one</a></p>",
             escape(&run.name),
             escape(&c.model),
-            time(run.made)
+            time(&run.made.to_string())
         );
         if !c.warnings.is_empty() {
             let all: Vec<String> = c.warnings.iter().map(|w| format!("<li>{}</li>", escape(w))).collect();
@@ -74,9 +71,8 @@ pub(crate) async fn report(State(shared): State<Arc<Shared>>, Path(name): Path<S
         for v in &c.verdicts {
             let _ = write!(
                 body,
-                "<h2>{}, {}</h2><p>{}</p>",
-                escape(&v.family),
-                escape(compare::warnings::split_title(&v.split)),
+                "<h2>{}</h2><p>{}</p>",
+                escape(&compare::warnings::title(&v.family, &v.split, &v.context)),
                 escape(&v.sentence)
             );
             let rows: Vec<Vec<String>> = c
@@ -85,7 +81,14 @@ pub(crate) async fn report(State(shared): State<Arc<Shared>>, Path(name): Path<S
                 .filter_map(|arm| {
                     let of = |metric| c.result(&arm.arm, &v.family, &v.split, &v.context, metric);
                     let top = of("top1")?;
-                    let misses = query(&[("arm", &arm.arm), ("family", &v.family), ("split", &v.split), ("wrong", "1")]);
+                    let misses = query(&[
+                        ("arm", &arm.arm),
+                        ("family", &v.family),
+                        ("split", &v.split),
+                        ("context", &v.context),
+                        ("carries", "1"),
+                        ("wrong", "1"),
+                    ]);
                     Some(vec![
                         escape(&arm.arm),
                         format!("{:.2} [{:.2}, {:.2}]", top.value, top.ci_low, top.ci_high),

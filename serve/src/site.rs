@@ -30,11 +30,18 @@ pub enum Error {
     Serving(std::io::Error),
 }
 
+/// Requests that are worked on at once.
+const AT_ONCE: usize = 8;
+
 /// What handlers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) stores: Stores,
     pub(crate) kept: Kept,
+    /// Requests that are worked on at once; the others wait.
+    pub(crate) room: Arc<Semaphore>,
+    /// The queue as it was looked at last, for all pages that are kept up to date.
+    pub(crate) queue: queue::Seen,
     /// Places for pages that are kept up to date.
     pub(crate) watching: Arc<Semaphore>,
 }
@@ -58,7 +65,13 @@ impl Site {
         drop(stores.take()?);
         let listener = TcpListener::bind(address).await.map_err(|e| Error::Address(address, e))?;
         let address = listener.local_addr().map_err(|e| Error::Address(address, e))?;
-        let shared = Shared { stores, kept: Kept::default(), watching: Arc::new(queue::places()) };
+        let shared = Shared {
+            stores,
+            kept: Kept::default(),
+            room: Arc::new(Semaphore::new(AT_ONCE)),
+            queue: queue::Seen::default(),
+            watching: Arc::new(queue::places()),
+        };
         Ok(Self { listener, address, shared: Arc::new(shared) })
     }
 

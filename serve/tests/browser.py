@@ -8,6 +8,15 @@ import base64, itertools, json, os, pathlib, subprocess, sys, tempfile, time
 
 WIDTHS = {1400: 900, 800: 1000, 390: 844}
 
+# Words of pictures that reach out of them.
+CUT = """[...document.querySelectorAll('svg')].flatMap(svg => {
+  const r = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].filter(t => {
+    const b = t.getBoundingClientRect();
+    return b.width > 0 && (b.left < r.left - 2 || b.right > r.right + 2 || b.top < r.top - 2 || b.bottom > r.bottom + 2);
+  }).map(t => t.textContent);
+})"""
+
 
 class Browser:
     """A page of a headless Chromium."""
@@ -139,18 +148,18 @@ def main():
             time.sleep(0.1)
         check("the queue's page is live", browser.run("document.getElementById('live').textContent").startswith("live"))
         browser.open(site + "/runs")
-        if browser.run("document.querySelectorAll('tbody a').length"):
-            browser.leave("document.querySelector('tbody a').click()")
-            run = browser.run("location.pathname")
-            browser.leave("document.querySelector('a[href$=items]').click()")
-            check("a run has answers", browser.run("document.querySelectorAll('tbody tr').length") > 0)
-            browser.leave("document.querySelector('input[name=wrong]').checked = true; document.querySelector('form').submit()")
-            marks = browser.run("[...new Set([...document.querySelectorAll('tbody tr td:last-child')].map(c => c.textContent))]")
-            check(f"misses only, here {marks}", marks in (["wrong"], []))
-            pages |= {"run": run, "report": run + "/report", "items": run + "/items"}
-            if marks:
-                browser.leave("document.querySelector('tbody td a').click()")
-                pages["answers"] = browser.run("location.pathname + location.search")
+        check("there is a run", browser.run("document.querySelectorAll('tbody a').length"))
+        browser.leave("document.querySelector('tbody a').click()")
+        run = browser.run("location.pathname")
+        browser.leave("document.querySelector('a[href$=items]').click()")
+        check("a run has answers", browser.run("document.querySelectorAll('tbody tr').length") > 0)
+        browser.leave("document.querySelector('input[name=wrong]').checked = true; document.querySelector('form').submit()")
+        marks = browser.run("[...new Set([...document.querySelectorAll('tbody tr td:last-child')].map(c => c.textContent))]")
+        check(f"misses only, here {marks}", marks in (["wrong"], []))
+        pages |= {"run": run, "report": run + "/report", "items": run + "/items"}
+        if marks:
+            browser.leave("document.querySelector('tbody td a').click()")
+            pages["answers"] = browser.run("location.pathname + location.search")
         # Every page at every width, light and dark.
         wrong = browser.errors()
         for name, path in pages.items():
@@ -159,9 +168,15 @@ def main():
                 for scheme in ("light", "dark"):
                     browser.do("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
                     browser.open(site + path)
-                    wide = browser.run("document.documentElement.scrollWidth - innerWidth")
-                    if wide > 0:
-                        wrong.append(f"{path} at {width}: {wide} pixels wider than the window")
+                    for state in ("as it opens", "all unfolded"):
+                        wide = browser.run("document.documentElement.scrollWidth - innerWidth")
+                        if wide > 0:
+                            wrong.append(f"{path} at {width}, {state}: {wide} pixels wider than the window")
+                        if cut := browser.run(CUT):
+                            wrong.append(f"{path} at {width}, {state}: outside its picture: {cut}")
+                        if state == "as it opens":
+                            browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+                    browser.run("document.querySelectorAll('details').forEach(d => d.open = false)")
                     wrong += [f"{path} at {width}, {scheme}: {e}" for e in browser.errors()]
                     browser.picture(folder / f"{name}-{width}-{scheme}.png")
         check("\n".join(wrong), not wrong)

@@ -62,7 +62,7 @@ impl Is {
             Self::Right => "right: the adapter's own value comes first",
             Self::Tied => "the own value shares the first place with others",
             Self::NothingNext => "\"nothing\", but of the values alone the own one comes first",
-            Self::Nothing => "\"nothing\", and of the values alone another comes first",
+            Self::Nothing => "\"nothing\", and of the values alone the own one does not come first alone",
             Self::Near => "another value of the same category",
             Self::Other => "another value of the family, of another category or of an unknown one",
         }
@@ -74,14 +74,18 @@ impl Is {
 struct Counts {
     answers: usize,
     by: BTreeMap<Is, f64>,
-    /// Wrong value -> labels in whose place it came, and how often.
-    wrong: BTreeMap<String, (usize, BTreeSet<String>)>,
+    /// Wrong value -> how often it came, and the adapters in whose place: label and number.
+    wrong: BTreeMap<String, (usize, BTreeSet<(String, usize)>)>,
 }
 
 fn count(s: &SectionItems, arm: &str) -> Counts {
     let mut out = Counts::default();
     for a in s.of_arm(arm) {
         for (i, adapter) in s.adapters.iter().enumerate() {
+            // As in the tables, an adapter that one seed was not asked about counts for none.
+            if s.of_arm(arm).iter().any(|seed| seed.all.hit(i).is_none()) {
+                continue;
+            }
             let Some(hit) = a.all.hit(i) else { continue };
             out.answers += 1;
             let is = match a.all.instead(i) {
@@ -91,7 +95,7 @@ fn count(s: &SectionItems, arm: &str) -> Counts {
                 Some(value) => {
                     let (count, labels) = out.wrong.entry(value.to_owned()).or_default();
                     *count += 1;
-                    labels.insert(adapter.label.clone());
+                    labels.insert((adapter.label.clone(), i));
                     let same =
                         adapter.category.is_some() && s.categories.get(value) == adapter.category.as_ref();
                     if same { Is::Near } else { Is::Other }
@@ -119,7 +123,7 @@ impl Counts {
         all.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
         let named = all.iter().take(NAMED).map(|(value, (count, labels))| {
             let whose = match labels.iter().next() {
-                Some(label) if labels.len() == 1 => format!("for {label}"),
+                Some((label, _)) if labels.len() == 1 => format!("for {label}"),
                 _ => format!("for {} adapters", labels.len()),
             };
             format!("{value} {count}\u{d7} {whose}")
