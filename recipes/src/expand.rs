@@ -425,21 +425,14 @@ impl Recipe {
             self.gate_prompts(about, filling, (templates, count), (id, purpose, seed), &rows)
         };
         let (prompts, on_known) = of(&gate.prompts, gate.each, "gate");
-        let (on, near, off, off_known) = match gated {
-            Some((word, gating)) => {
-                let unseen = gating.unseen.iter().cycle();
-                let near = prompts.iter().zip(unseen).map(|(p, w)| gating.with(p, w)).collect();
-                (
-                    prompts.iter().map(|p| gating.with(p, word)).collect(),
-                    near,
-                    prompts.clone(),
-                    on_known.clone(),
-                )
-            }
-            None => {
-                let (off, off_known) = of(&gate.unrelated, 0, "gate-off");
-                (prompts, Vec::new(), off, off_known)
-            }
+        let (on, near, off, off_known) = if let Some((word, gating)) = gated {
+            let unseen = gating.unseen.iter().cycle();
+            let near = prompts.iter().zip(unseen).map(|(p, w)| gating.with(p, w)).collect();
+            let on = prompts.iter().map(|p| gating.with(p, word)).collect();
+            (on, near, prompts, on_known.clone())
+        } else {
+            let (off, off_known) = of(&gate.unrelated, 0, "gate-off");
+            (prompts, Vec::new(), off, off_known)
         };
         let by_rule = gate.check == CheckKind::Holds;
         let kept = |known: Vec<Known>| if by_rule { known } else { Vec::new() };
