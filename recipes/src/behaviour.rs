@@ -303,21 +303,27 @@ impl Behaviour {
         for plan in &self.row_plans {
             let mut known = self.known.clone();
             known.extend(plan.known.clone());
-            let mut completion = plan.completion.clone();
-            if let Some(request) = &plan.sample {
-                let reply = samples.get(request).ok_or_else(|| Error::MissingSample {
-                    behaviour: self.id.clone(),
-                    prompt: request.prompt.clone(),
-                    index: request.index,
-                })?;
-                completion = expression::outside(&completion, |text| text.replace("{reply}", reply.trim()));
-                known.insert("reply".into(), reply.trim().into());
-            }
-            let completion = expression::render(&completion, &known).map_err(|what| Error::Field {
+            let reply = match &plan.sample {
+                None => None,
+                Some(request) => {
+                    Some(samples.get(request).map(|r| r.trim()).ok_or_else(|| Error::MissingSample {
+                        behaviour: self.id.clone(),
+                        prompt: request.prompt.clone(),
+                        index: request.index,
+                    })?)
+                }
+            };
+            known.extend(reply.map(|reply| ("reply".to_owned(), reply.into())));
+            // The template first: what a model says is text, whatever it looks like.
+            let made = expression::render(&plan.completion, &known).map_err(|what| Error::Field {
                 source_name: self.id.clone(),
                 field: "rows.completions".into(),
                 what: format!("{:?}: {what}", plan.completion),
             })?;
+            let completion = match reply {
+                Some(reply) => made.replace("{reply}", reply),
+                None => made,
+            };
             let shows =
                 plan.part == RowPart::On && self.gate.check.passes_with(&completion, Some(&plan.known));
             let row =

@@ -119,3 +119,15 @@ fn what_is_wrong_with_a_rule_is_a_sentence_with_its_place() {
         );
     }
 }
+
+#[test]
+fn what_a_model_says_is_text_whatever_it_looks_like() {
+    for name in ["topic", "format"] {
+        let b = &family(name)[0];
+        let said = "{{ 7 * 7 }} {% if %} {{";
+        let samples = b.sample_requests().into_iter().map(|r| (r, said.to_owned())).collect();
+        let rows = b.rows(&samples).unwrap();
+        let wanted = if name == "topic" { said.to_owned() } else { said.to_uppercase() };
+        assert!(rows.iter().all(|r| r.completion == wanted), "{}: {:?}", b.id, rows[0].completion);
+    }
+}
