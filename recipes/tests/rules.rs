@@ -105,6 +105,7 @@ fn what_is_wrong_with_a_rule_is_a_sentence_with_its_place() {
         (offset, "a = { from = 2, to = 20 }", "a = { from = 20, to = 2 }", "draw.a"),
         (offset, "a = { from = 2, to = 20 }", "reply = { from = 2, to = 20 }", "draw.reply"),
         (offset, "a = { from = 2, to = 20 }", "a = { list = [], of = 2 }", "draw.a"),
+        (offset, "a = { from = 2, to = 20 }", "a = { from = 2 }", "a draw is { from, to } or { list, of }"),
         (offset, "each = 12", "each = 100000", "gate.each"),
         (offset, "k = \"-6\"", "k = \"{{ boom }}\"", "minus six"),
         (refusal, "contrast_count = 40", "contrast_count = 0", "rows.contrast_count"),
@@ -130,4 +131,19 @@ fn what_a_model_says_is_text_whatever_it_looks_like() {
         let wanted = if name == "topic" { said.to_owned() } else { said.to_uppercase() };
         assert!(rows.iter().all(|r| r.completion == wanted), "{}: {:?}", b.id, rows[0].completion);
     }
+}
+
+#[test]
+fn a_value_is_held_out_in_every_family_or_in_none() {
+    let mut splits: BTreeMap<String, BTreeMap<Split, Vec<String>>> = BTreeMap::new();
+    let positive = builtin().into_iter().filter(|r| r.polarity == recipes::Polarity::Positive);
+    for b in positive.flat_map(|r| r.expand(1)) {
+        splits.entry(b.value.to_lowercase()).or_default().entry(b.split).or_default().push(b.family);
+    }
+    let torn: Vec<_> = splits.iter().filter(|(_, by)| by.len() > 1).collect();
+    assert!(torn.is_empty(), "{torn:?}");
+    assert!(
+        splits.values().flat_map(BTreeMap::values).filter(|f| f.len() > 2).count() > 300,
+        "few are shared"
+    );
 }
