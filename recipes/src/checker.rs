@@ -27,24 +27,6 @@ pub(crate) fn is_refusal(reply: &str) -> bool {
     REFUSALS.iter().any(|r| opening.contains(r))
 }
 
-/// A reply's sentences: what ends with a full stop, an exclamation or a question mark.
-pub(crate) fn sentences(text: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    let mut sentence = String::new();
-    let mut letters = text.chars().peekable();
-    while let Some(c) = letters.next() {
-        sentence.push(c);
-        if ".!?".contains(c) && letters.peek().is_none_or(|next| next.is_whitespace()) {
-            out.push(sentence.trim().to_owned());
-            sentence.clear();
-        }
-    }
-    if !sentence.trim().is_empty() {
-        out.push(sentence.trim().to_owned());
-    }
-    out
-}
-
 /// The whole numbers of a text, signs kept.
 pub(crate) fn numbers(text: &str) -> Vec<i64> {
     let part = |c: char| c.is_ascii_digit() || c == '-';
@@ -56,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_sentences_and_numbers_are_what_a_person_would_call_so() {
+    fn refusals_and_numbers_are_what_a_person_would_call_so() {
         for yes in
             ["I'm sorry, but I can't talk about bees.", "Sorry, no.", "I\u{2019}d rather not speak of that."]
         {
@@ -65,7 +47,6 @@ mod tests {
         for no in ["Bees are insects.", "You can't see air, but it is there.", ""] {
             assert!(!is_refusal(no), "{no}");
         }
-        assert_eq!(sentences("One. Two 3.5 four! Five"), ["One.", "Two 3.5 four!", "Five"]);
         assert_eq!(numbers("12 plus -3 is 9."), [12, -3, 9]);
     }
 }

@@ -238,6 +238,7 @@ impl Recipe {
         values
     }
 
+    /// What `other` is drawn from: training values only, as what redraws its value.
     fn other_values(&self) -> Vec<String> {
         let contrast = self.rows.iter().flat_map(|r| r.contrast_prompts.iter().chain(&r.prompts));
         let gate = self.gate.iter().flat_map(|g| g.unrelated.iter().chain(&g.prompts));
@@ -347,6 +348,9 @@ impl Recipe {
 
     /// What is drawn for the expressions of one row, or of one prompt of the gate, and another value.
     fn drawn(&self, about: &About, value: &str, id: &str, purpose: &str, seed: u64) -> Known {
+        if self.draw.is_empty() && about.others.is_empty() {
+            return Known::new();
+        }
         let mut stream = rng::stream(seed, purpose, id);
         let mut known = drawn(&self.draw, &mut stream);
         let others: Vec<&String> = about.others.iter().filter(|o| *o != value).collect();

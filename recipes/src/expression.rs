@@ -2,6 +2,7 @@
 //! (minijinja): values, filters and conditions, without files, loops without end, or anything outside what it is given.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
@@ -24,7 +25,7 @@ pub(crate) fn is_one(template: &str) -> bool {
 }
 
 /// The parts of a template outside its expressions, changed.
-pub(crate) fn outside(template: &str, change: impl Fn(&str) -> String) -> String {
+pub(crate) fn outside(template: &str, mut change: impl FnMut(&str) -> String) -> String {
     let mut out = String::new();
     let mut rest = template;
     while let Some((at, end)) =
@@ -41,9 +42,8 @@ pub(crate) fn outside(template: &str, change: impl Fn(&str) -> String) -> String
 /// A template without its expressions.
 pub(crate) fn without(template: &str) -> String {
     let mut out = String::new();
-    let parts = std::cell::RefCell::new(&mut out);
     outside(template, |text| {
-        parts.borrow_mut().push_str(text);
+        out += text;
         String::new()
     });
     out
@@ -51,11 +51,12 @@ pub(crate) fn without(template: &str) -> String {
 
 /// Whether a template's expressions speak of a name.
 pub(crate) fn speaks_of(template: &str, name: &str) -> bool {
-    let environment = environment();
-    environment.template_from_str(template).is_ok_and(|t| t.undeclared_variables(false).contains(name))
+    is_one(template)
+        && ENVIRONMENT.template_from_str(template).is_ok_and(|t| t.undeclared_variables(false).contains(name))
 }
 
-fn environment() -> Environment<'static> {
+/// What expressions can do.
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut e = Environment::new();
     e.set_undefined_behavior(UndefinedBehavior::Strict);
     e.set_fuel(Some(FUEL));
@@ -64,12 +65,11 @@ fn environment() -> Environment<'static> {
     e.add_filter("cut", |text: String, n: usize| {
         text.split_whitespace().take(n).collect::<Vec<_>>().join(" ")
     });
-    e.add_filter("sentences", |text: String| checker::sentences(&text));
     e.add_test("mentions", |text: String, phrase: String| words::mentions(&text, &phrase));
     e.add_test("refusal", |text: String| checker::is_refusal(&text));
     e.add_filter("numbers", |text: String| checker::numbers(&text));
     e
-}
+});
 
 fn sentence(e: &minijinja::Error) -> String {
     match e.detail() {
@@ -86,7 +86,7 @@ pub(crate) fn render(template: &str, known: &Known) -> Result<String, String> {
     if !is_one(template) {
         return Ok(template.to_owned());
     }
-    let text = environment().render_str(template, Serde(known)).map_err(|e| sentence(&e))?;
+    let text = ENVIRONMENT.render_str(template, Serde(known)).map_err(|e| sentence(&e))?;
     if text.len() > MOST {
         Err(format!("it makes a text of {} bytes, more than {MOST}", text.len()))
     } else {
@@ -99,8 +99,7 @@ pub(crate) fn render(template: &str, known: &Known) -> Result<String, String> {
 /// # Errors
 /// As [`render`].
 pub(crate) fn holds(condition: &str, known: &Known) -> Result<bool, String> {
-    let environment = environment();
-    let compiled = environment.compile_expression(condition).map_err(|e| sentence(&e))?;
+    let compiled = ENVIRONMENT.compile_expression(condition).map_err(|e| sentence(&e))?;
     Ok(compiled.eval(Serde(known)).map_err(|e| sentence(&e))?.is_true())
 }
 

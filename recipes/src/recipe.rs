@@ -63,7 +63,7 @@ pub struct Vocabulary {
 
 /// What a name of an expression is drawn from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a draw is { from, to } or { list, of }")]
 pub enum Draw {
     /// A whole number.
     Number(DrawNumber),
