@@ -245,15 +245,13 @@ fn like(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-fn put(p: &mut Vec<Sql>, value: Sql) -> String {
-    p.push(value);
-    format!("?{}", p.len())
-}
-
 /// A condition on one field as conditions on rows of `fields`, of which exactly one holds of a row that passes; none if it is no such
 /// condition. Each lies in one part of an index.
 fn leaf(e: &Expr, p: &mut Vec<Sql>) -> Option<Vec<String>> {
-    let mut put = |value: Sql| put(p, value);
+    let mut put = |value: Sql| {
+        p.push(value);
+        format!("?{}", p.len())
+    };
     Some(match e {
         Expr::All(_) | Expr::Any(_) | Expr::Not(_) => return None,
         Expr::Has(key) => vec![format!("key = {}", put(Sql::Text(key.clone())))],

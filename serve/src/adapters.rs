@@ -39,7 +39,8 @@ pub(crate) async fn list(
     let page = asked.get("page").and_then(|p| p.parse::<usize>().ok()).unwrap_or(1).clamp(1, 1_000_000);
     let sort = if sort.is_empty() { "-created".to_owned() } else { sort };
     with_store(shared, move |store, _| {
-        let (key, down) = sort.strip_prefix('-').map_or((sort.as_str(), false), |key| (key, true));
+        let (key, down) = registry::row::sorted_by(&sort);
+        let key = key.as_str();
         if key.len() > 200 {
             return Err(Wrong::bad("sort: the name of a field is not that long"));
         }
