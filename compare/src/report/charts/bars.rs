@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use page::escape;
 
-use super::cut;
+use super::{EDGE, LETTERS, WIDTH, cut};
 
 /// A part of a bar.
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +32,6 @@ pub(crate) struct Bars {
     pub(crate) rows: Vec<Bar>,
 }
 
-const WIDTH: f64 = 400.0;
-const EDGE: f64 = 12.0;
 const TOP: f64 = 4.0;
 const STEP: f64 = 42.0;
 const HEIGHT: f64 = 17.0;
@@ -41,17 +39,10 @@ const HEIGHT: f64 = 17.0;
 /// A smaller share has no room for its number.
 pub(crate) const ROOM: f64 = 0.1;
 
-/// Letters of a name and its number that fit into a row.
-const LETTERS: usize = 54;
-
 pub(crate) fn bars(chart: &Bars) -> String {
     let wide = WIDTH - 2.0 * EDGE;
     let bottom = TOP + chart.rows.len() as f64 * STEP;
-    let title = escape(&chart.title);
-    let mut out = format!(
-        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>",
-        bottom + 40.0
-    );
+    let mut out = super::rows(&chart.title, bottom);
     for tick in 0..=4 {
         let v = f64::from(tick) / 4.0;
         let anchor = ["start", "middle", "middle", "middle", "end"][tick as usize];

@@ -2,9 +2,7 @@
 
 use std::fmt::Write;
 
-use page::escape;
-
-use super::Kind;
+use super::{Kind, axes_names, small};
 
 /// Neighbours in dose, summed up.
 #[derive(Debug, Clone, Copy)]
@@ -47,10 +45,7 @@ pub(crate) fn doses(chart: &Doses) -> String {
     let x = |v: f64| LEFT + ((v - low) / (high - low).max(1e-9)).clamp(0.0, 1.0) * WIDTH;
     let y = |v: f64| TOP + (1.0 - v.clamp(0.0, 1.0)) * HEIGHT;
     let class = chart.kind.class();
-    let mut out = format!(
-        "<svg class=\"small\" viewBox=\"0 0 250 176\" role=\"img\" aria-label=\"{0}\"><title>{0}</title><text x=\"{LEFT}\" y=\"14\">{0}</text>",
-        escape(&chart.title)
-    );
+    let mut out = small(&chart.title, 176, LEFT);
     axes(chart, &x, &y, &mut out);
     // One path for all: a dot is a line of no length with round ends. Neighbours are shifted so that none hides another.
     let dots: Vec<String> = chart
@@ -120,13 +115,6 @@ fn axes(chart: &Doses, x: &dyn Fn(f64) -> f64, y: &dyn Fn(f64) -> f64, out: &mut
             TOP + HEIGHT
         );
     }
-    let _ = write!(
-        out,
-        "<text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text><text class=\"soft\" x=\"12\" y=\"{3:.1}\" transform=\"rotate(-90 12 {3:.1})\" text-anchor=\"middle\">{4}</text>",
-        LEFT + WIDTH / 2.0,
-        TOP + HEIGHT + 36.0,
-        escape(&chart.x_label),
-        TOP + HEIGHT / 2.0,
-        escape(&chart.y_label)
-    );
+    let below = (LEFT + WIDTH / 2.0, TOP + HEIGHT + 36.0);
+    *out += &axes_names(below, &chart.x_label, TOP + HEIGHT / 2.0, &chart.y_label);
 }

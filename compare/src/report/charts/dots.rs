@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use page::escape;
 
-use super::{Kind, cut, legend};
+use super::{EDGE, Kind, LETTERS, WIDTH, cut, legend};
 
 /// A row: an arm's number.
 #[derive(Debug, Clone)]
@@ -37,13 +37,8 @@ pub(crate) struct Dots {
     pub(crate) rows: Vec<Dot>,
 }
 
-const WIDTH: f64 = 400.0;
-const EDGE: f64 = 12.0;
 const TOP: f64 = 30.0;
 const STEP: f64 = 34.0;
-
-/// Letters of a name and its number that fit into a row.
-const LETTERS: usize = 54;
 
 pub(crate) fn dots(chart: &Dots) -> String {
     let (low, high) = chart.ends;
@@ -54,11 +49,7 @@ pub(crate) fn dots(chart: &Dots) -> String {
         .filter(|r| r.value.is_finite() && r.low.is_finite() && r.high.is_finite())
         .collect();
     let bottom = TOP + rows.len() as f64 * STEP;
-    let title = escape(&chart.title);
-    let mut out = format!(
-        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>",
-        bottom + 40.0
-    );
+    let mut out = super::rows(&chart.title, bottom);
     let shown = Kind::ALL.into_iter().filter(|k| rows.iter().any(|r| r.kind == *k));
     let at = legend(shown, EDGE - 5.0, 16.0, &mut out);
     if let Some((_, name)) = chart.beside {

@@ -2,9 +2,7 @@
 
 use std::fmt::Write;
 
-use page::escape;
-
-use super::Kind;
+use super::{Kind, axes_names, small};
 
 /// Lines over a common x axis; y from 0 to `y_max`.
 #[derive(Debug, Clone)]
@@ -23,10 +21,7 @@ pub(crate) fn lines(chart: &Lines) -> String {
     let x = |v: f64| left + (v / chart.x_max.max(1e-9)).clamp(0.0, 1.0) * width;
     let y = |v: f64| top + height - (v / chart.y_max.max(1e-9)).clamp(0.0, 1.0) * height;
     let class = chart.kind.class();
-    let mut out = format!(
-        "<svg class=\"small\" viewBox=\"0 0 250 170\" role=\"img\" aria-label=\"{0}\"><title>{0}</title><text x=\"{left}\" y=\"14\">{0}</text>",
-        escape(&chart.title)
-    );
+    let mut out = small(&chart.title, 170, left);
     for tick in 0..=2 {
         let share = f64::from(tick) / 2.0;
         let (v, u) = (chart.y_max * share, chart.x_max * share);
@@ -42,15 +37,8 @@ pub(crate) fn lines(chart: &Lines) -> String {
             top + height + 15.0
         );
     }
-    let _ = write!(
-        out,
-        "<text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text><text class=\"soft\" x=\"12\" y=\"{3:.1}\" transform=\"rotate(-90 12 {3:.1})\" text-anchor=\"middle\">{4}</text>",
-        left + width / 2.0,
-        top + height + 33.0,
-        escape(&chart.x_label),
-        top + height / 2.0,
-        escape(&chart.y_label)
-    );
+    let below = (left + width / 2.0, top + height + 33.0);
+    out += &axes_names(below, &chart.x_label, top + height / 2.0, &chart.y_label);
     for series in &chart.series {
         let points: Vec<(f64, f64)> =
             series.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).map(|p| (x(p.0), y(p.1))).collect();

@@ -12,7 +12,15 @@ pub(crate) use lines::{Lines, lines};
 
 use std::fmt::Write;
 
+use page::escape;
+
 use crate::comparison::ArmRow;
+
+/// Width of a picture of rows, and what is left free at either side.
+const WIDTH: f64 = 400.0;
+const EDGE: f64 = 12.0;
+/// Letters of a name and its number that fit into a row.
+const LETTERS: usize = 54;
 
 /// What kind of arm a mark is of; each has a colour and a shape of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +74,32 @@ impl Kind {
             }
         }
     }
+}
+
+/// The beginning of a picture of rows, as wide as a phone; below `bottom` are its axis' numbers and name.
+fn rows(title: &str, bottom: f64) -> String {
+    let title = escape(title);
+    format!(
+        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>",
+        bottom + 40.0
+    )
+}
+
+/// The beginning of a small picture, with its title at the left edge of what it shows.
+fn small(title: &str, height: usize, left: f64) -> String {
+    let title = escape(title);
+    format!(
+        "<svg class=\"small\" viewBox=\"0 0 250 {height}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title><text x=\"{left}\" y=\"14\">{title}</text>"
+    )
+}
+
+/// The names of a small picture's axes: the one across at a place, the other along the left edge, its middle at `middle`.
+fn axes_names((x, y): (f64, f64), across: &str, middle: f64, up: &str) -> String {
+    format!(
+        "<text class=\"soft\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text><text class=\"soft\" x=\"12\" y=\"{middle:.1}\" transform=\"rotate(-90 12 {middle:.1})\" text-anchor=\"middle\">{}</text>",
+        escape(across),
+        escape(up)
+    )
 }
 
 /// Marks and what they mean, in a row that ends at the place returned.

@@ -80,12 +80,9 @@ struct Counts {
 
 fn count(s: &SectionItems, arm: &str) -> Counts {
     let mut out = Counts::default();
+    let whole = s.grid(arm, |a, i| a.all.hit(i));
     for a in s.of_arm(arm) {
-        for (i, adapter) in s.adapters.iter().enumerate() {
-            // As in the tables, an adapter that one seed was not asked about counts for none.
-            if s.of_arm(arm).iter().any(|seed| seed.all.hit(i).is_none()) {
-                continue;
-            }
+        for (i, adapter) in whole.iter().map(|(i, _)| (*i, &s.adapters[*i])) {
             let Some(hit) = a.all.hit(i) else { continue };
             out.answers += 1;
             let is = match a.all.instead(i) {
@@ -224,4 +221,41 @@ fn of_section(c: &Comparison, v: &Verdict, s: &SectionItems) -> Option<String> {
     };
     let named = if named.rows.is_empty() { String::new() } else { format!("<div>{}</div>", table(&named)) };
     Some(format!("<div class=\"figures\">{figure}{named}</div>{}", table(&numbers)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::items::{ItemAdapter, ItemAnswers, Places};
+
+    #[test]
+    fn bars_hold_what_the_tables_count() {
+        let adapter = |label: &str| ItemAdapter {
+            adapter: format!("topic/{label}"),
+            label: label.into(),
+            category: None,
+            leak_nats: None,
+            on_nats: None,
+        };
+        let answers = |seed: u64, place: [Option<f64>; 3], instead: [Option<&str>; 3]| {
+            let all = Places { place: place.into(), instead: instead.map(|i| i.map(str::to_owned)).into() };
+            ItemAnswers { arm: "dit".into(), seed, values: all.clone(), all, stated: vec![None; 3] }
+        };
+        // The second seed was not asked about dogs.
+        let s = SectionItems {
+            family: "topic".into(),
+            split: "test_value".into(),
+            context: "neutral".into(),
+            adapters: ["cats", "dogs", "tea"].map(adapter).into(),
+            answers: vec![
+                answers(1, [Some(1.0), Some(1.0), Some(2.0)], [None, None, Some("cats")]),
+                answers(2, [Some(1.0), None, Some(2.0)], [None, None, Some("cats")]),
+            ],
+            categories: BTreeMap::new(),
+        };
+        let counts = count(&s, "dit");
+        let right: f64 = s.grid("dit", |a, i| a.all.hit(i)).iter().flat_map(|(_, row)| row).sum();
+        assert_eq!((counts.answers, counts.of(Is::Right), counts.of(Is::Other)), (4, right, 2.0));
+        assert_eq!(counts.most().unwrap(), "cats 2\u{d7} for tea");
+    }
 }
