@@ -299,7 +299,7 @@ pub(crate) fn watch_signals() {
                 if STOP.swap(true, Ordering::Relaxed) {
                     std::process::exit(130);
                 }
-                tell("stopping after this step; once more to stop at once");
+                tell("stopping as soon as it can; once more to stop at once");
             }
         });
     });
