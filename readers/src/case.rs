@@ -173,40 +173,8 @@ impl Case {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use recipes::EpisodeOptions;
-
     use super::*;
-
-    /// Test subjects of the first `n` built-in families that ask in words of their own, and of `gated-topic`, which asks as `topic` does.
-    fn world(n: usize) -> Supervision<'static> {
-        let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny");
-        let base = Box::leak(Box::new(lm::BaseModel::load(&tiny, lm::Precision::F32).expect("fixture")));
-        let positive = |r: &Recipe| r.polarity == recipes::Polarity::Positive;
-        let mut seen = BTreeSet::new();
-        let mut kept = Vec::new();
-        for recipe in recipes::builtin().into_iter().filter(positive) {
-            let own = seen.len() < n && seen.insert(recipe.questions.train.clone());
-            if own || recipe.name == "gated-topic" {
-                kept.push(recipe);
-            }
-        }
-        assert_eq!((seen.len(), kept.len()), (n, n + 1));
-        let behaviours =
-            kept.iter().flat_map(|r| recipes::select(r.expand(1), [2, 1, 3, 0])).collect::<Vec<_>>();
-        Supervision {
-            base,
-            diffs: Arc::default(),
-            records: BTreeMap::new(),
-            behaviours: behaviours.iter().map(|b| (b.id.clone(), b.clone())).collect(),
-            episodes: recipes::episodes(&kept, &behaviours, 1, EpisodeOptions::default()).expect("recipes"),
-            recipes: kept.into_iter().map(|r| (r.name.clone(), r)).collect(),
-            values: BTreeMap::new(),
-            smoke: false,
-            left_out: vec![],
-        }
-    }
+    use crate::world::world;
 
     /// Families whose questions a subject is asked without being of them.
     fn asked(s: &Supervision<'_>) -> BTreeMap<String, BTreeSet<String>> {
