@@ -26,7 +26,7 @@ use std::path::Path;
 use lm::Outline;
 use oracle_posttrain::Collector;
 use readers::{Arm, Which, Wrong};
-use recipes::{Context, Recipe};
+use recipes::{Context, Polarity, Recipe};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -136,6 +136,20 @@ impl Arms {
                         "no adapter of this comparison is of that family".into(),
                     );
                 }
+            }
+            for family in &arm.train.without {
+                if !recipes.iter().any(|r| r.name == *family) {
+                    let what = format!("{family:?}: no adapter of this comparison is of that family");
+                    return wrong("train.without", what);
+                }
+                if method.needs_labels() {
+                    let what = format!("method {:?} needs labels of {family:?}", arm.method);
+                    return wrong("train.without", what);
+                }
+            }
+            let taught = |r: &&Recipe| r.polarity == Polarity::Positive && !arm.train.without.contains(&r.name);
+            if !arm.train.without.is_empty() && !recipes.iter().any(|r| taught(&r)) {
+                return wrong("train.without", "leaves no family to train on".into());
             }
             for (field, contexts) in [("contexts", &arm.contexts), ("train.contexts", &arm.train.contexts)] {
                 for (j, context) in contexts.iter().enumerate() {
@@ -251,6 +265,11 @@ mod tests {
             (arm("method = \"dit\"\ntrain = { stepz = 3 }"), ["arm[0].train", "stepz", "unknown"]),
             (arm("method = \"dit\"\ntrain = { steps = 0 }"), ["arm[0].train.steps", "0", "1..="]),
             (arm("method = \"dit\"\ntrain = { at_most = { marsh = 3 } }"), ["arm[0].train.at_most.marsh", "family", "comparison"]),
+            (arm("method = \"dit\"\ntrain = { without = [\"marsh\"] }"), ["arm[0].train.without", "marsh", "comparison"]),
+            (arm("method = \"dit\"\ntrain = { without = [\"topic\"] }"), ["arm[0].train.without", "no family", "train on"]),
+            (arm("method = \"nearest\"\ntrain = { without = [\"topic\"] }"), ["arm[0].train.without:", "method \"nearest\" needs labels", "of \"topic\""]),
+            (arm("method = \"ridge\"\ntrain = { without = [\"topic\"] }"), ["arm[0].train.without:", "\"ridge\"", "needs labels"]),
+            (arm("method = \"dit\"\nreader = \"x\"\ntrain = { without = [\"topic\"] }"), ["arm[0].train.without", "\"topic\"", "\"x\""]),
             (arm("method = \"oracle\"\npretrain = { context = 0.5 }"), ["arm[0].pretrain", "1.35", "sum"]),
             ("[primary]\narm = \"x\"\nminus = \"a\"\nfamily = \"topic\"\nsplit = \"test_value\"\ncontext = \"neutral\"\nmetric = \"top1\"\n".to_owned() + &arm("method = \"dit\""), ["primary.arm", "x", "no arm"]),
         ] {

@@ -1,7 +1,7 @@
 //! A comparison as jobs: collect, pretrain and train (each reader once, whatever arms share it), score (each arm and seed),
 //! report. A job's identity is what decides its result, so another arm adds its own jobs and none else is done again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use factory::SubmitOptions;
 use factory::queue::{Needs, NewJob};
@@ -47,7 +47,7 @@ impl Work {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
-    /// `comparison-job/4`.
+    /// `comparison-job/5`.
     pub schema: String,
     /// What is done.
     pub work: Work,
@@ -107,7 +107,7 @@ pub struct Reported {
 
 /// Raise it when a job of the same specification would come out otherwise: a method answers in another way, a standard text or a
 /// closed set changes.
-pub(crate) const SCHEMA: &str = "comparison-job/4";
+pub(crate) const SCHEMA: &str = "comparison-job/5";
 
 /// What a comparison is about.
 #[derive(Debug, Clone, Copy)]
@@ -165,6 +165,7 @@ pub fn jobs(
                     Stage::Pretrain => Arm {
                         train: readers::Train {
                             labels: readers::Labels::True,
+                            without: BTreeSet::new(),
                             at_most: BTreeMap::new(),
                             ..arm.train.clone()
                         },

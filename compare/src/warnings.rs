@@ -46,7 +46,9 @@ pub fn mixed<'a>(
     }
     let mut shown: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
     for r in readers {
-        if let Some(supervision) = r.spec["supervision"].as_str() {
+        // One that goes without a family is shown less on purpose, and its arm says so.
+        let less = r.spec["train"]["without"].as_array().is_some_and(|f| !f.is_empty());
+        if let Some(supervision) = r.spec["supervision"].as_str().filter(|_| !less) {
             shown.entry(supervision).or_default().push(&r.behaviour);
         }
     }

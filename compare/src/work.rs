@@ -8,6 +8,7 @@ use lm::BaseModel;
 use oracle_posttrain::shown;
 use readers::{
     Case, ClosedSet, Lab, Making, Reader, Session, Stage, Supervision, cases, episode_options, from_record,
+    tested,
 };
 use recipes::{Context, Split};
 use registry::Store;
@@ -152,7 +153,13 @@ fn fit(
     let method = method::find(&arm.method).ok_or_else(unknown)?;
     let stage = [Stage::Pretrain, Stage::Train].into_iter().find(|s| Some(s.name()) == spec.stage.as_deref());
     let stage = stage.ok_or_else(unknown)?;
-    let limited = lab.supervision.limited(&arm.train.at_most);
+    let limited = lab.supervision.limited(&arm.train.at_most).without(&arm.train.without);
+    for split in [Split::Train, Split::Validation] {
+        if stage == Stage::Train && !arm.train.without.is_empty() && limited.positives(split).is_empty() {
+            let what = format!("{}: train.without leaves no adapter of the split {}", job.label, split.name());
+            return Err(readers::Error::Empty(what));
+        }
+    }
     let lab = Lab { supervision: &limited, ..lab };
     let before = spec.reader.as_ref().map(|hash| made_by(store, lab.base, hash)).transpose()?;
     let mut progress = Progress::new(&job.label, say);
@@ -172,11 +179,20 @@ fn score(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> readers:
         (None, readers::Which::Known(name)) => Some(readers::find(store, lab.base, name)?),
         (None, _) => None,
     };
-    let cases = cases(lab.supervision, &arm.contexts);
+    let without = lab.supervision.without(&arm.train.without);
+    let lab = Lab { supervision: &without, ..lab };
+    let mut cases = cases(lab.supervision, &arm.contexts);
+    // A prior or a threshold of a family that is left out would be chosen by its own adapters.
+    let looks_at = |c: &Case| c.subject.is_some() && !tested(c.split) && arm.train.without.contains(&c.family);
+    cases.retain(|c| !looks_at(c));
     let scored = method.score(store, lab, arm, reader.as_ref(), &cases)?;
     let mut chosen = scored.chosen;
     if arm.train.labels == readers::Labels::Permuted {
         chosen.insert("labels".into(), "permuted".into());
+    }
+    if !arm.train.without.is_empty() {
+        let families: Vec<&str> = arm.train.without.iter().map(String::as_str).collect();
+        chosen.insert("without".into(), families.join(", "));
     }
     if let Some(tflop) = arm.train.tflop {
         chosen.insert("footing".into(), format!("{tflop} TFLOP in all"));

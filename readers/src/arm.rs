@@ -1,7 +1,7 @@
 //! An arm as data: method x reader x what it is shown x how it is trained x seeds (`arms/1`). Defaults are spelled here, once,
 //! and `lorafab compare arms --show` prints arms with them filled in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lm::{AdapterConfig, FitConfig, Outline};
 use recipes::Context;
@@ -167,6 +167,10 @@ pub struct Train {
     pub vector_scale: (f32, f32),
     /// Weight of rows whose answer is "nothing".
     pub negative_weight: f32,
+    /// Families that are left out: no adapter of theirs trains the reader, decides when it stops or takes part in a choice, and none
+    /// of their questions is asked meanwhile. Their test adapters are asked about as before.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub without: BTreeSet<String>,
     /// At most so many training adapters of a family, by its name, those that failed their gate among them; of families that are not
     /// named, all.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -188,6 +192,7 @@ impl Default for Train {
             contexts: neutral(),
             vector_scale: (1.0, 1.0),
             negative_weight: 1.0,
+            without: BTreeSet::new(),
             at_most: BTreeMap::new(),
         }
     }
@@ -356,6 +361,10 @@ impl Arm {
         whole("train.batch", train.batch, 1, 4096)?;
         whole("train.evaluate_every", train.evaluate_every, 1, 1_000_000)?;
         whole("train.patience", train.patience, 1, 1_000_000)?;
+        if let (Which::Known(name), Some(family)) = (self.which(), train.without.first()) {
+            let what = format!("{family:?}: the reader {name:?} is there already, trained on what it was trained on");
+            return Err(Wrong::at("train.without", what));
+        }
         if !(train.negative_weight > 0.0 && train.negative_weight <= 100.0) {
             let what = format!("{} is not above 0 and at most 100", train.negative_weight);
             return Err(Wrong::at("train.negative_weight", what));

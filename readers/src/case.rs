@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use recipes::{Context, Episode, NOTHING, Split};
+use recipes::{Context, Episode, NOTHING, Recipe, Split};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -47,8 +47,8 @@ pub struct Case {
 const PRIOR_SUBJECTS: usize = 12;
 
 /// The cases of an arm asked in `contexts`: all test and validation episodes in every context that their subject has; the
-/// first phrasing about some training subjects, for priors; foreign questions, where more than one set of questions exists; each
-/// distinct question of the base model.
+/// first phrasing about some training subjects, for priors; questions of two other families, where there are any; each distinct
+/// question of the base model.
 pub fn cases(s: &Supervision<'_>, contexts: &[Context]) -> Vec<Case> {
     let mut out = Vec::new();
     let mut priors: BTreeMap<(String, bool), BTreeSet<String>> = BTreeMap::new();
@@ -109,18 +109,21 @@ fn same_questions(s: &Supervision<'_>, e: &Episode) -> Vec<String> {
     out
 }
 
-/// The first held-out phrasing of every family with other questions, asked of test subjects that carry something else.
+/// The first held-out phrasing of two other sets of questions ([`recipes::foreign`] draws them for each subject), asked of test subjects
+/// that carry something else: enough to tell whether a reader names a value wherever it is asked, and no more to score where
+/// families are many.
 fn foreign(s: &Supervision<'_>) -> Vec<Case> {
+    let families: Vec<&Recipe> = s.recipes.values().collect();
     let mut out = Vec::new();
+    let mut asked: BTreeSet<(&str, &str)> = BTreeSet::new();
     for e in s.episodes.iter().filter(|e| tested(e.split) && !e.negative) {
-        let own = &s.recipes[&e.family].questions;
-        for (family, recipe) in &s.recipes {
-            if recipe.questions.train == own.train || out.iter().any(|c: &Case| same(c, e, family)) {
+        for recipe in recipes::foreign(&e.behaviour, &s.recipes[&e.family], &families) {
+            let Some(question) = recipe.questions.held_out.first() else { continue };
+            if !asked.insert((&e.behaviour, &recipe.name)) {
                 continue;
             }
-            let Some(question) = recipe.questions.held_out.first() else { continue };
             out.push(Case {
-                family: family.clone(),
+                family: recipe.name.clone(),
                 question: question.clone(),
                 question_id: recipe.questions.train.len(),
                 held_out_question: true,
@@ -130,10 +133,6 @@ fn foreign(s: &Supervision<'_>) -> Vec<Case> {
         }
     }
     out
-}
-
-fn same(c: &Case, e: &Episode, family: &str) -> bool {
-    c.subject.as_ref() == Some(&e.behaviour) && c.family == family
 }
 
 fn of(s: &Supervision<'_>, e: &Episode, context: Context) -> Case {
@@ -169,5 +168,52 @@ impl Case {
     /// Whether the right answer is that there is nothing.
     pub fn negative(&self) -> bool {
         self.label == NOTHING
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::world;
+
+    /// Families whose questions a subject is asked without being of them.
+    fn asked(s: &Supervision<'_>) -> BTreeMap<String, BTreeSet<String>> {
+        let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for case in foreign(s) {
+            assert_eq!((case.label.as_str(), tested(case.split)), (NOTHING, true));
+            let subject = case.subject.expect("an adapter");
+            assert!(out.entry(subject).or_default().insert(case.family), "asked twice");
+        }
+        out
+    }
+
+    #[test]
+    fn up_to_three_sets_of_questions_every_other_family_is_asked_about() {
+        for n in 1..=3 {
+            let s = world(n);
+            let every = |own: &str| -> BTreeSet<String> {
+                let own = &s.recipes[own].questions.train;
+                s.recipes.values().filter(|r| r.questions.train != *own).map(|r| r.name.clone()).collect()
+            };
+            let asked = asked(&s);
+            for (id, b) in s.behaviours.iter().filter(|(_, b)| tested(b.split)) {
+                assert_eq!(asked.get(id).cloned().unwrap_or_default(), every(&b.family), "{n}: {id}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_many_sets_of_questions_two_are_drawn_for_each_subject() {
+        let s = world(8);
+        let asked = asked(&s);
+        assert!(asked.len() >= 8 * 2);
+        let sets = |of: &BTreeSet<String>| -> BTreeSet<Vec<String>> {
+            of.iter().map(|f| s.recipes[f].questions.train.clone()).collect()
+        };
+        assert!(asked.values().all(|of| sets(of).len() == recipes::FOREIGN_SETS), "{asked:?}");
+        let together: BTreeSet<String> = asked.values().flatten().cloned().collect();
+        assert_eq!(together.len(), 9, "some family is asked of nobody: {together:?}");
+        let drawn: BTreeSet<&BTreeSet<String>> = asked.values().collect();
+        assert!(drawn.len() > 5, "all are asked the same");
     }
 }

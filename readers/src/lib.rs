@@ -12,6 +12,8 @@ pub mod method;
 pub mod reader;
 pub mod supervision;
 pub mod train;
+#[cfg(test)]
+mod world;
 
 pub use answers::{Answer, Asked, ClosedSet, answer, closed_scores};
 pub use arm::{Arm, Input, InputKind, Labels, Positions, Pretrain, Scaling, Train, Which};
@@ -19,5 +21,5 @@ pub use case::{Case, Subject, cases};
 pub use error::{Error, Result, Wrong};
 pub use method::{Lab, Making, Method, Scored, Stage, pick};
 pub use reader::{Budget, Label, Made, Reader, Session, file, find, from_record};
-pub use supervision::{Supervision, episode_options, newest_of_each, newest_with_sweeps, sound};
+pub use supervision::{Supervision, episode_options, newest_of_each, newest_with_sweeps, sound, tested};
 pub use train::{Lesson, Pupil, flops_a_step, train};

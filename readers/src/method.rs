@@ -85,6 +85,12 @@ pub trait Method: Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether it can answer about a family only by labels of adapters of that family: such a method has nothing to say of one that is
+    /// left out ([`crate::Train::without`]).
+    fn needs_labels(&self) -> bool {
+        false
+    }
+
     /// Shares of the model's blocks whose outputs an arm reads if it does not say; none: the method reads no activations.
     fn depths(&self, _arm: &Arm) -> Vec<f64> {
         vec![]

@@ -176,6 +176,13 @@ pub fn file(
     metrics.extend(best.map(|p| ("validation_loss".to_owned(), p.validation.loss)));
     metrics.extend(best.map(|p| ("validation_top1".to_owned(), p.validation.top1)));
     metrics.extend(best.map(|p| ("validation_mrr".to_owned(), p.validation.mrr)));
+    let mut tags: BTreeMap<String, String> =
+        label.smoke.then(|| (SMOKE.to_owned(), "true".to_owned())).into_iter().collect();
+    let without: Vec<&str> =
+        label.spec["train"]["without"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !without.is_empty() {
+        tags.insert(WITHOUT.to_owned(), without.join(","));
+    }
     let new = NewAdapter {
         spec: label.spec,
         role: label.role,
@@ -185,7 +192,7 @@ pub fn file(
         category: "reader".into(),
         split: None,
         status: Status::NotApplicable,
-        tags: label.smoke.then(|| (SMOKE.to_owned(), "true".to_owned())).into_iter().collect(),
+        tags,
         metrics,
         peft: peft_config(base, &fitted.adapter),
         weights: fitted.adapter.to_safetensors()?,
@@ -204,6 +211,9 @@ pub fn file(
 
 /// Tag of a reader that a smoke run made: never taken where there is another.
 pub const SMOKE: &str = "smoke";
+
+/// Tag of a reader that was trained without some families: their names, with commas between.
+pub const WITHOUT: &str = "without";
 
 /// File of a reader that tells its training.
 pub const TRAINING_FILE: &str = "training.json";

@@ -171,6 +171,29 @@ impl<'a> Supervision<'a> {
         out
     }
 
+    /// The same without some families where readers are trained, stopped and choices are made: their adapters are asked about in the
+    /// test only, and their questions too (the answer to them would be "nothing" throughout). Where a family that stays asks in the same
+    /// words, what carries nothing is asked for that family.
+    pub fn without(&self, families: &BTreeSet<String>) -> Self {
+        let carried = |e: &Episode| self.behaviours.get(&e.behaviour).map(|b| &b.family);
+        let kept = |e: Episode| -> Option<Episode> {
+            if tested(e.split) {
+                return Some(e);
+            }
+            if carried(&e).is_some_and(|f| families.contains(f)) {
+                return None;
+            }
+            if !families.contains(&e.family) {
+                return Some(e);
+            }
+            let words = &self.recipes.get(&e.family)?.questions.train;
+            let same = |r: &&Recipe| !families.contains(&r.name) && r.questions.train == *words;
+            let family = self.recipes.values().find(same)?.name.clone();
+            Some(Episode { family, ..e })
+        };
+        Self { episodes: self.episodes.iter().cloned().filter_map(kept).collect(), ..self.clone() }
+    }
+
     /// Episodes of one use.
     pub fn of(&self, split: Split) -> Vec<&Episode> {
         self.episodes.iter().filter(|e| e.split == split).collect()
@@ -356,4 +379,34 @@ pub fn episode_options(smoke: bool) -> EpisodeOptions {
 /// Whether a split tests readers.
 pub fn tested(split: Split) -> bool {
     matches!(split, Split::TestValue | Split::TestCategory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::world;
+
+    #[test]
+    fn a_family_that_is_left_out_is_met_in_the_test_only() {
+        let all = world(5);
+        let out: BTreeSet<String> = ["favourite", "gated-topic"].map(str::to_owned).into();
+        let s = all.without(&out);
+        assert_eq!(s.test(), all.test());
+        let family_of = |e: &Episode| &all.behaviours[&e.behaviour].family;
+        assert!(s.supervising().all(|e| !out.contains(&e.family) && !out.contains(family_of(e))));
+        // Of those that stay, no question is lost but those about the families left out.
+        let asks_left_out = |e: &&Episode| out.contains(&e.family) && e.family != "gated-topic";
+        let kept = all.supervising().filter(|e| !out.contains(family_of(e)) && !asks_left_out(e)).count();
+        assert_eq!(s.supervising().count(), kept);
+        // `topic` asks in the words of `gated-topic`: what carries nothing is still asked them.
+        let negatives = |s: &Supervision<'_>, family: &str| {
+            s.supervising().filter(|e| e.negative && e.family == family).count()
+        };
+        assert!(negatives(&all, "gated-topic") > 0 && negatives(&s, "topic") >= negatives(&all, "gated-topic"));
+        let labels = all.labels();
+        let theirs = all.supervising().filter(|e| family_of(e) == "favourite" && !e.negative).map(|e| &e.answer);
+        assert!(theirs.clone().count() > 0 && theirs.clone().all(|a| labels.contains(a)));
+        assert!(theirs.clone().any(|a| !s.labels().contains(a)));
+        assert_eq!(all.without(&BTreeSet::new()).episodes, all.episodes);
+    }
 }

@@ -130,6 +130,24 @@ pub fn episodes(
     Ok(out)
 }
 
+/// Sets of questions that are not about a subject's own family and that it is asked all the same.
+pub const FOREIGN_SETS: usize = 2;
+
+/// Of `families`, in their order, those whose questions are put to a subject of another family: the families of [`FOREIGN_SETS`] sets of
+/// questions, of those that differ from `own`'s. Which ones is drawn by hash of the subject and the first family that asks them, so that
+/// over many subjects each set is asked about as often, however many families there are. With up to three sets in all nothing is left out.
+pub fn foreign<'a>(subject: &str, own: &Recipe, families: &[&'a Recipe]) -> Vec<&'a Recipe> {
+    let mut sets: BTreeMap<&[String], Vec<&Recipe>> = BTreeMap::new();
+    for recipe in families.iter().filter(|r| r.name != own.name && r.questions.train != own.questions.train) {
+        sets.entry(&recipe.questions.train).or_default().push(recipe);
+    }
+    let mut order: Vec<Vec<&Recipe>> = sets.into_values().collect();
+    order.sort_by_cached_key(|of| rng::number("foreign", &format!("{subject}|{}", of[0].name)));
+    let drawn: BTreeSet<&str> =
+        order.iter().take(FOREIGN_SETS).flatten().map(|recipe| recipe.name.as_str()).collect();
+    families.iter().copied().filter(|r| drawn.contains(r.name.as_str())).collect()
+}
+
 fn ask(
     out: &mut Vec<Episode>,
     recipe: &Recipe,

@@ -32,6 +32,10 @@ impl Method for Ridge {
         true
     }
 
+    fn needs_labels(&self) -> bool {
+        true
+    }
+
     fn depths(&self, _arm: &Arm) -> Vec<f64> {
         vec![0.8, 0.9]
     }
