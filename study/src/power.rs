@@ -45,7 +45,8 @@ pub fn power(study: &Study) -> Vec<PowerRow> {
 const BESIDE: [f64; 4] = [0.05, 0.1, 0.15, 0.2];
 
 fn of_primary(study: &Study, p: &Primary) -> PowerRow {
-    let mut sizes: Vec<usize> = match p.terms().iter().find_map(|t| t.family.clone()) {
+    let named = p.terms().iter().find_map(|t| t.family.clone()).filter(|_| p.names_families());
+    let mut sizes: Vec<usize> = match named {
         Some(one) => study.families.iter().filter(|f| f.name() == one).map(|f| f.test).collect(),
         None => study.families.iter().filter(|f| f.test > 0 && p.is_over(f)).map(|f| f.test).collect(),
     };
