@@ -156,7 +156,8 @@ fn fit(
     let limited = lab.supervision.limited(&arm.train.at_most).without(&arm.train.without);
     for split in [Split::Train, Split::Validation] {
         if stage == Stage::Train && !arm.train.without.is_empty() && limited.positives(split).is_empty() {
-            let what = format!("{}: train.without leaves no adapter of the split {}", job.label, split.name());
+            let what =
+                format!("{}: train.without leaves no adapter of the split {}", job.label, split.name());
             return Err(readers::Error::Empty(what));
         }
     }
@@ -183,7 +184,8 @@ fn score(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> readers:
     let lab = Lab { supervision: &without, ..lab };
     let mut cases = cases(lab.supervision, &arm.contexts);
     // A prior or a threshold of a family that is left out would be chosen by its own adapters.
-    let looks_at = |c: &Case| c.subject.is_some() && !tested(c.split) && arm.train.without.contains(&c.family);
+    let looks_at =
+        |c: &Case| c.subject.is_some() && !tested(c.split) && arm.train.without.contains(&c.family);
     cases.retain(|c| !looks_at(c));
     let scored = method.score(store, lab, arm, reader.as_ref(), &cases)?;
     let mut chosen = scored.chosen;
@@ -238,6 +240,7 @@ fn input_line(arm: &readers::Arm, method: &dyn readers::Method, lab: Lab<'_>) ->
 
 fn item(lab: Lab<'_>, case: Case, answer: readers::Answer) -> Item {
     let present = case.present();
+    let split = lab.supervision.section(case.subject.as_deref().unwrap_or_default(), case.split.name());
     let record = case.subject.as_ref().and_then(|s| lab.supervision.records.get(s));
     Item {
         status: record.and_then(|r| r.field("status")).unwrap_or_default(),
@@ -245,7 +248,7 @@ fn item(lab: Lab<'_>, case: Case, answer: readers::Answer) -> Item {
         carries: case.carries,
         subject: present,
         context: case.context.name().into(),
-        split: case.split.name().into(),
+        split,
         family: case.family,
         question_id: case.question_id,
         held_out_question: case.held_out_question,
