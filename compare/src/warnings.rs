@@ -8,13 +8,19 @@ use crate::verdict::SATURATED;
 /// Below this many adapters a section is marked.
 pub const SMALL: usize = 20;
 
-/// A split in words.
-pub fn split_title(split: &str) -> &str {
-    match split {
+/// A split in words; of adapters made again by other means (`test_value@rank=4`) with what they are.
+pub fn split_title(split: &str) -> String {
+    let (split, how) = split.split_once('@').map_or((split, None), |(split, how)| (split, Some(how)));
+    let title = match split {
         "test_value" => "held-out values",
         "test_category" => "held-out categories",
         "validation" => "validation adapters",
         other => other,
+    };
+    match how {
+        None => title.to_owned(),
+        Some("composed") => format!("{title} in sums of two"),
+        Some(how) => format!("{title} made again ({how})"),
     }
 }
 

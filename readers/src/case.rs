@@ -111,12 +111,13 @@ fn same_questions(s: &Supervision<'_>, e: &Episode) -> Vec<String> {
 
 /// The first held-out phrasing of two other sets of questions ([`recipes::foreign`] draws them for each subject), asked of test subjects
 /// that carry something else: enough to tell whether a reader names a value wherever it is asked, and no more to score where
-/// families are many.
+/// families are many. Behaviours made again are not asked: the plain ones were.
 fn foreign(s: &Supervision<'_>) -> Vec<Case> {
     let families: Vec<&Recipe> = s.recipes.values().collect();
     let mut out = Vec::new();
     let mut asked: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for e in s.episodes.iter().filter(|e| tested(e.split) && !e.negative) {
+    let plain = |e: &Episode| s.behaviours.get(&e.behaviour).is_none_or(|b| b.remade().is_none());
+    for e in s.episodes.iter().filter(|e| tested(e.split) && !e.negative && plain(e)) {
         for recipe in recipes::foreign(&e.behaviour, &s.recipes[&e.family], &families) {
             let Some(question) = recipe.questions.held_out.first() else { continue };
             if !asked.insert((&e.behaviour, &recipe.name)) {

@@ -21,5 +21,7 @@ pub use case::{Case, Subject, cases};
 pub use error::{Error, Result, Wrong};
 pub use method::{Lab, Making, Method, Scored, Stage, pick};
 pub use reader::{Budget, Label, Made, Reader, Session, file, find, from_record};
-pub use supervision::{Supervision, episode_options, newest_of_each, newest_with_sweeps, sound, tested};
+pub use supervision::{
+    Supervision, episode_options, newest_of_each, newest_with_remade, remade, sound, tested,
+};
 pub use train::{Lesson, Pupil, flops_a_step, train};

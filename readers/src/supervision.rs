@@ -36,7 +36,7 @@ pub struct Supervision<'a> {
 }
 
 impl<'a> Supervision<'a> {
-    /// Episodes about `made` and their diffs. `families` limits what is asked about (negatives stay); all if empty.
+    /// Episodes about `made` and their diffs; of those made again by other means, in the test only. `families` limits what is asked about (negatives stay); all if empty.
     ///
     /// # Errors
     /// As [`Supervision::load`]; or if none of `made` is of a family that is named.
@@ -52,8 +52,8 @@ impl<'a> Supervision<'a> {
         let (made, left_out) = sound(store, base, made);
         let mut recipes: Vec<Recipe> = recipes::builtin();
         recipes.extend(factory::recipes_of(store, &made)?);
-        let behaviours: Vec<Behaviour> =
-            made.iter().filter_map(|r| serde_json::from_value(r.spec["behaviour"].clone()).ok()).collect();
+        let known: BTreeSet<&String> = recipes.iter().map(|r| &r.name).collect();
+        let (behaviours, unasked) = taking_part(made.iter().flat_map(carried).collect(), &known);
         if let Some(unknown) = families.iter().find(|f| !behaviours.iter().any(|b| b.family == **f)) {
             return Err(Error::Empty(format!("the store has no adapters of family {unknown:?}")));
         }
@@ -63,7 +63,7 @@ impl<'a> Supervision<'a> {
         let behaviours: Vec<Behaviour> = behaviours.into_iter().filter(asked).collect();
         let list = recipes::episodes(&recipes, &behaviours, seed, options)?;
         let own = Self::load(store, base, made, &behaviours, &recipes, list, smoke)?;
-        Ok(Self { left_out: [left_out, own.left_out].concat(), ..own })
+        Ok(Self { left_out: [left_out, unasked, own.left_out].concat(), ..own })
     }
 
     /// No adapters and no episodes; all recipes that are known, built in and of the store's adapters.
@@ -136,17 +136,17 @@ impl<'a> Supervision<'a> {
         }
         let recipes =
             recipes.iter().filter(|r| asked.contains(r.name.as_str())).map(|r| (r.name.clone(), r.clone()));
-        let behaviours = behaviours
-            .iter()
-            .filter(|b| records.contains_key(&b.id))
-            .map(|b| (b.id.clone(), b.clone()))
-            .collect();
+        let mut of: BTreeMap<String, Behaviour> = BTreeMap::new();
+        for b in behaviours.iter().filter(|b| records.contains_key(&b.id)) {
+            // Of a sum, the first part is what it is filed as.
+            of.entry(b.id.clone()).or_insert_with(|| b.clone());
+        }
         let diffs = Arc::new(diffs);
         Ok(Self {
             base,
             diffs,
             records,
-            behaviours,
+            behaviours: of,
             recipes: recipes.collect(),
             values,
             episodes,
@@ -245,6 +245,14 @@ impl<'a> Supervision<'a> {
         self.diffs.iter().filter(|(k, _)| names.contains(k)).collect()
     }
 
+    /// What a split's adapters are reported under: `test_value`, and for those made again by other means `test_value@rank=4`.
+    pub fn section(&self, subject: &str, split: &str) -> String {
+        match self.behaviours.get(subject).and_then(Behaviour::remade) {
+            Some(how) => format!("{split}@{how}"),
+            None => split.to_owned(),
+        }
+    }
+
     /// Behaviours of a use that carry something, in order.
     pub fn positives(&self, split: Split) -> BTreeSet<&String> {
         self.of(split).into_iter().filter(|e| !e.negative).map(|e| &e.behaviour).collect()
@@ -285,22 +293,64 @@ impl<'a> Supervision<'a> {
     }
 }
 
-/// The store's adapters of this base model; of several for one behaviour, the newest. Members of a sweep are left out: they are the
-/// same values over again, in settings that were tried.
+/// Field of an adapter's specification: behaviours beyond its own that it carries too, under its name (`[Behaviour]`).
+pub const ALSO: &str = "also";
+
+/// The behaviours that an adapter carries: one, or those of all parts of a sum.
+fn carried(record: &AdapterRecord) -> Vec<Behaviour> {
+    let also = record.spec[ALSO].as_array().into_iter().flatten();
+    let all = std::iter::once(&record.spec["behaviour"]).chain(also);
+    all.filter_map(|b| serde_json::from_value(b.clone()).ok()).collect()
+}
+
+/// Those that readers are trained on or asked about, and others with the reason. Of behaviours made again by other means, those of the
+/// test splits that carry something: what is trained on is what the factory makes as a recipe says. None of them counts whose value
+/// readers are trained on or stopped by: they would be asked for what they were told.
+fn taking_part(all: Vec<Behaviour>, known: &BTreeSet<&String>) -> (Vec<Behaviour>, Vec<(String, String)>) {
+    let plain = |b: &Behaviour| b.remade().is_none();
+    let told: BTreeSet<String> =
+        all.iter().filter(|b| plain(b) && !tested(b.split)).map(|b| b.value.clone()).collect();
+    let (mut kept, mut left_out) = (Vec::new(), Vec::new());
+    for b in all {
+        if plain(&b) {
+            kept.push(b);
+        } else if b.polarity == Polarity::Positive && tested(b.split) {
+            let why = if told.contains(&b.value) {
+                format!("readers are trained on its value {:?} or stopped by it", b.value)
+            } else if !known.contains(&b.family) {
+                format!("no adapter here brings the recipe of {:?}", b.family)
+            } else {
+                kept.push(b);
+                continue;
+            };
+            left_out.push((b.id, why));
+        }
+    }
+    (kept, left_out)
+}
+
+/// Whether an adapter is a behaviour made again by other means: a member of a sweep, trained elsewhere, or a sum.
+pub fn remade(record: &AdapterRecord) -> bool {
+    record.tags.contains_key(factory::pack::SWEEP)
+        || record.spec["behaviour"]["variant"].as_object().is_some_and(|v| !v.is_empty())
+}
+
+/// The store's adapters of this base model; of several for one behaviour, the newest. Those made again by other means are left out: they
+/// are the same values over again.
 ///
 /// # Errors
 /// If the store refuses.
 pub fn newest_of_each(store: &Store, base: &str) -> Result<Vec<AdapterRecord>> {
-    let mut all = newest_with_sweeps(store, base)?;
-    all.retain(|r| !r.tags.contains_key(factory::pack::SWEEP));
+    let mut all = newest_with_remade(store, base)?;
+    all.retain(|r| !remade(r));
     Ok(all)
 }
 
-/// The same with the members of sweeps, each of which has a name of its own.
+/// The same with those made again, each of which has a name of its own.
 ///
 /// # Errors
 /// If the store refuses.
-pub fn newest_with_sweeps(store: &Store, base: &str) -> Result<Vec<AdapterRecord>> {
+pub fn newest_with_remade(store: &Store, base: &str) -> Result<Vec<AdapterRecord>> {
     let mut all = store.adapters(&Filter::all().equals("role", "weight_diff"))?;
     all.retain(|r| r.lineage.get("base").is_some_and(|b| *b == base));
     all.sort_by(|a, b| b.created_at.cmp(&a.created_at));
@@ -328,9 +378,10 @@ pub fn sound(
 ) -> (Vec<AdapterRecord>, Vec<(String, String)>) {
     let mut known: BTreeMap<registry::Digest, std::result::Result<String, String>> = BTreeMap::new();
     let mut look = |record: &AdapterRecord| -> std::result::Result<(), String> {
-        if let Ok(behaviour) = serde_json::from_value::<Behaviour>(record.spec["behaviour"].clone()) {
+        for (i, behaviour) in carried(record).into_iter().enumerate() {
             let own = [&record.behaviour, &record.family, &record.value];
-            if own != [&behaviour.id, &behaviour.family, &behaviour.value] {
+            let named = [&behaviour.id, &behaviour.family, &behaviour.value];
+            if own[..1] != named[..1] || (i == 0 && own != named) {
                 return Err(
                     "it is filed under another name than that of the behaviour that it was made for".into()
                 );
@@ -383,6 +434,8 @@ pub fn tested(split: Split) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use recipes::EpisodeOptions;
+
     use super::*;
     use crate::world::world;
 
@@ -411,5 +464,85 @@ mod tests {
         assert!(theirs.clone().count() > 0 && theirs.clone().all(|a| labels.contains(a)));
         assert!(theirs.clone().any(|a| !s.labels().contains(a)));
         assert_eq!(all.without(&BTreeSet::new()).episodes, all.episodes);
+    }
+
+    /// The same behaviours made by other means.
+    fn again(of: &[Behaviour], how: &str, key: &str, value: &str) -> Vec<Behaviour> {
+        let variant = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        of.iter().map(|b| Behaviour { variant: variant.clone(), ..b.clone().marked(how) }).collect()
+    }
+
+    /// Sums of two behaviours of families one after the other: both parts under one name.
+    fn sums(of: &[Vec<Behaviour>]) -> Vec<Behaviour> {
+        let mut out = Vec::new();
+        for (family, next) in of.iter().zip(of.iter().cycle().skip(1)) {
+            for (a, b) in family.iter().zip(next.iter().cycle()) {
+                let parts = [a.clone(), Behaviour { id: a.id.clone(), ..b.clone() }];
+                out.extend(again(
+                    &parts,
+                    &format!("+{}", b.family),
+                    "composition",
+                    &format!("{}+{}", a.id, b.id),
+                ));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn nothing_that_trains_or_stops_a_reader_is_a_label_of_any_section_of_the_test() {
+        let recipes: Vec<Recipe> =
+            recipes::builtin().into_iter().filter(|r| r.polarity == Polarity::Positive).collect();
+        let plain: Vec<Vec<Behaviour>> = recipes
+            .iter()
+            .map(|r| r.expand(1).into_iter().map(|b| Behaviour { row_plans: vec![], ..b }).collect())
+            .collect();
+        let some: Vec<Vec<Behaviour>> =
+            plain.iter().map(|of| recipes::select(of.clone(), [8, 4, 8, 4])).collect();
+        let again = [
+            again(&some.concat(), "rank=4", "training.rank", "4"),
+            again(&some.concat(), "mine", "trainer", "peft"),
+            sums(&some),
+        ]
+        .concat();
+        let names: BTreeSet<&String> = recipes.iter().map(|r| &r.name).collect();
+        let (kept, left_out) = taking_part([plain.concat(), again.clone()].concat(), &names);
+        assert_eq!(left_out, []);
+        let s = Supervision {
+            episodes: recipes::episodes(&recipes, &kept, 1, EpisodeOptions::default()).unwrap(),
+            behaviours: kept.iter().map(|b| (b.id.clone(), b.clone())).collect(),
+            recipes: recipes.iter().map(|r| (r.name.clone(), r.clone())).collect(),
+            ..world(1)
+        };
+        assert!(s.supervising().all(|e| s.behaviours[&e.behaviour].remade().is_none()));
+        let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
+        for out in std::iter::once(None).chain(recipes.iter().map(|r| Some(&r.name))) {
+            let without = s.without(&out.cloned().into_iter().collect());
+            let told = without.labels();
+            assert!(told.len() > 100);
+            for e in without.test().into_iter().filter(|e| !e.negative) {
+                let section = without.section(&e.behaviour, e.split.name());
+                assert!(!told.contains(&e.answer), "{}: {section} of {} without {out:?}", e.answer, e.family);
+                seen.insert((e.family.clone(), section));
+            }
+        }
+        for recipe in &recipes {
+            for section in
+                ["test_value", "test_value@rank=4", "test_value@trainer=peft", "test_value@composed"]
+            {
+                assert!(
+                    seen.contains(&(recipe.name.clone(), section.to_owned())),
+                    "{} {section}",
+                    recipe.name
+                );
+            }
+        }
+        assert!(seen.iter().any(|(_, section)| section == "test_category@rank=4"));
+        // One whose value is trained on elsewhere is left out, and it is said.
+        let mut told = again.into_iter().find(|b| !tested(b.split)).unwrap();
+        told.split = Split::TestValue;
+        let (_, left_out) = taking_part([plain.concat(), vec![told.clone()]].concat(), &names);
+        assert_eq!(left_out.len(), 1);
+        assert!(left_out[0].0 == told.id && left_out[0].1.contains(&told.value), "{left_out:?}");
     }
 }

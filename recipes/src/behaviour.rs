@@ -169,6 +169,12 @@ pub struct NatsPlan {
     pub max: Option<f64>,
 }
 
+/// Key of [`Behaviour::variant`]: what trained an adapter that no factory of ours made.
+pub const TRAINER: &str = "trainer";
+
+/// Key of [`Behaviour::variant`]: names of the adapters that this one is the sum of, with a plus between.
+pub const COMPOSITION: &str = "composition";
+
 /// One adapter to be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -205,7 +211,8 @@ pub struct Behaviour {
     pub known: Known,
     /// Seed of everything drawn for this behaviour.
     pub seed: u64,
-    /// For a member of a sweep: what was set, by field. Its id ends in `@` and the same.
+    /// For one that was made again by other means, what is other: of a member of a sweep what was set, by field (its id ends in `@` and
+    /// the same); [`TRAINER`] of one that was trained elsewhere; [`COMPOSITION`] of a sum of several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variant: BTreeMap<String, String>,
 }
@@ -276,6 +283,21 @@ impl Behaviour {
     pub fn marked(mut self, mark: &str) -> Self {
         self.id = format!("{}@{mark}", self.id);
         self
+    }
+
+    /// By what other means it was made, if it is a behaviour made again: `rank=4,seed=7`, `trainer=peft`, or `composed` for sums of
+    /// whatever parts. No reader is trained on such an adapter; it tests them in a section of its own.
+    pub fn remade(&self) -> Option<String> {
+        if self.variant.is_empty() {
+            return None;
+        }
+        if self.variant.contains_key(COMPOSITION) {
+            return Some("composed".into());
+        }
+        if let Some(trainer) = self.variant.get(TRAINER) {
+            return Some(format!("{TRAINER}={trainer}"));
+        }
+        Some(self.id.split_once('@').map_or_else(|| "remade".into(), |(_, mark)| mark.to_owned()))
     }
 
     /// The factor that a redrawn adapter replaces: `B` for even copies, `A` for odd ones; none for other kinds.

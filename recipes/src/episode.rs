@@ -70,7 +70,8 @@ impl Default for EpisodeOptions {
 }
 
 /// Episodes for `behaviours`. Which phrasings a diff is asked is drawn from the stream `(seed, "phrasings", "id|family")`: no
-/// wording is the one that all of a split are asked. Negatives are asked the questions of the positive families, each set of questions once.
+/// wording is the one that all of a split are asked. Diffs that readers are trained on or stopped by are asked one question of other families each
+/// ([`foreign`]), of which they carry nothing. Negatives are asked the questions of the positive families, each set of questions once.
 ///
 /// A family's candidates are, for test splits, the values of both test splits among `behaviours` together, and for the
 /// other splits the values of that split. Sets smaller than `min_candidates` are filled up from the recipe's vocabulary in
@@ -100,23 +101,26 @@ pub fn episodes(
     for b in behaviours.iter().filter(|b| b.polarity == Polarity::Positive) {
         families.insert(&b.family, recipe_of(b)?);
     }
+    let in_order: Vec<&Recipe> = families.values().copied().collect();
     let mut out = Vec::new();
     for behaviour in behaviours {
         if behaviour.polarity == Polarity::Positive {
             let recipe = recipe_of(behaviour)?;
             let candidates = candidates(recipe, behaviours, behaviour, options.min_candidates);
             ask(&mut out, recipe, behaviour, &behaviour.value, &candidates, seed, options);
-            // Another family's question: there is nothing of that kind. Of test diffs a comparison asks it itself.
-            let foreign = EpisodeOptions {
+            // Another family's question: there is nothing of that kind. Of test diffs a comparison asks it itself. Were every family's
+            // asked, a reader of many families would be told "nothing" more often than anything.
+            let few = EpisodeOptions {
                 train_phrasings: 1,
                 validation_phrasings: 1,
                 test_phrasings: 0,
                 held_out_phrasings: 0,
                 ..options
             };
-            let mut asked = BTreeSet::from([&recipe.questions.train]);
-            for other in families.values().filter(|r| asked.insert(&r.questions.train)) {
-                ask(&mut out, other, behaviour, NOTHING, &[], seed, foreign);
+            let mut asked = BTreeSet::new();
+            let others = foreign(&behaviour.id, recipe, &in_order);
+            for other in others.into_iter().filter(|r| asked.insert(&r.questions.train)) {
+                ask(&mut out, other, behaviour, NOTHING, &[], seed, few);
             }
         } else {
             let mut asked = BTreeSet::new();
