@@ -21,7 +21,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number of at least 1".into())
 }
 
@@ -110,6 +110,9 @@ pub(crate) enum Command {
     /// Score readers against each other, with controls
     #[command(subcommand)]
     Compare(CompareCommand),
+    /// Decide a question: a study is planned, registered, run, reported and verified
+    #[command(subcommand)]
+    Study(crate::commands::StudyCommand),
     /// Show the store in a browser: adapters, queue, comparisons and their answers; for reading alone
     Serve(crate::commands::serve::ServeArgs),
     /// Show what this machine and this store offer, and what the model needs; nothing is fetched or loaded

@@ -230,6 +230,19 @@ impl From<readers::Error> for CommandError {
     }
 }
 
+impl From<study::Error> for CommandError {
+    fn from(e: study::Error) -> Self {
+        match e {
+            study::Error::Wrong(e) => e.into(),
+            study::Error::Io(e) => e.into(),
+            study::Error::Store(e) => e.into(),
+            study::Error::Factory(e) => e.into(),
+            e @ study::Error::Verify(_) => Self::from_error(Kind::Negative, &e),
+            other => Self::from_error(Kind::Usage, &other),
+        }
+    }
+}
+
 impl From<std::io::Error> for CommandError {
     fn from(e: std::io::Error) -> Self {
         Self::from_error(Kind::Environment, &e)

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-const CRATES: [(&str, &[&str]); 15] = [
+const CRATES: [(&str, &[&str]); 16] = [
     ("fence", &[]),
     ("page", &[]),
     ("lm", &["fence"]),
@@ -23,6 +23,7 @@ const CRATES: [(&str, &[&str]); 15] = [
         "compare",
         &["fence", "page", "lm", "recipes", "registry", "factory", "readers", "dit", "oracle_posttrain"],
     ),
+    ("study", &["fence", "page", "lm", "recipes", "registry", "factory", "readers", "compare"]),
     ("serve", &["page", "recipes", "registry", "factory", "reading", "compare"]),
     (
         "cli",
@@ -40,6 +41,7 @@ const CRATES: [(&str, &[&str]); 15] = [
             "oracle_posttrain",
             "reading",
             "compare",
+            "study",
         ],
     ),
     ("python", &["fence", "registry", "exchange", "reading", "compare"]),

@@ -137,6 +137,14 @@ impl Arms {
                     );
                 }
             }
+            for (j, family) in arm.asks.iter().enumerate() {
+                if !recipes.iter().any(|r| r.name == *family) {
+                    return wrong(
+                        &format!("asks[{j}]"),
+                        format!("{family:?} is no family of this comparison"),
+                    );
+                }
+            }
             for family in &arm.train.without {
                 if !recipes.iter().any(|r| r.name == *family) {
                     let what = format!("{family:?}: no adapter of this comparison is of that family");
@@ -266,6 +274,7 @@ mod tests {
             (arm("method = \"dit\"\ntrain = { stepz = 3 }"), ["arm[0].train", "stepz", "unknown"]),
             (arm("method = \"dit\"\ntrain = { steps = 0 }"), ["arm[0].train.steps", "0", "1..="]),
             (arm("method = \"dit\"\ntrain = { at_most = { marsh = 3 } }"), ["arm[0].train.at_most.marsh", "family", "comparison"]),
+            (arm("method = \"dit\"\nasks = [\"marsh\"]"), ["arm[0].asks[0]", "marsh", "comparison"]),
             (arm("method = \"dit\"\ntrain = { without = [\"marsh\"] }"), ["arm[0].train.without", "marsh", "comparison"]),
             (arm("method = \"dit\"\ntrain = { without = [\"topic\"] }"), ["arm[0].train.without", "no family", "train on"]),
             (arm("method = \"nearest\"\ntrain = { without = [\"topic\"] }"), ["arm[0].train.without:", "method \"nearest\" needs labels", "of \"topic\""]),

@@ -8,6 +8,8 @@
 //!   are folders, not links to other places;
 //! - [`trial`]: what parses or runs others' input is tried first in a child process with limits on memory and time;
 //! - [`shown`]: nothing of theirs reaches a terminal raw.
+//!
+//! [`turns`] is the one form in which a conversation is a text, for whoever writes prompts and whoever puts them through a template.
 
 #![warn(missing_docs)]
 
@@ -15,6 +17,7 @@ pub mod open;
 pub mod place;
 pub mod shown;
 pub mod trial;
+pub mod turns;
 pub mod within;
 
 pub use open::{read, read_text};

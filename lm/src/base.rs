@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::checkpoint::is_folder;
 use crate::source::Name;
 use crate::{
-    Architecture, ChatTemplate, Checkpoint, Decoder, Error, Loaded, Precision, Result, Stop, Tokenizer, gguf,
-    hf,
+    Architecture, ChatTemplate, Checkpoint, Decoder, Error, Loaded, Message, Precision, Result, Role, Stop,
+    Tokenizer, gguf, hf,
 };
 
 /// The system prompt of every conversation, for weight diffs and readers alike. Given, so that no template inserts its
@@ -107,12 +107,27 @@ impl Outline {
         revision == "main" || self.revision.as_deref() == Some(revision)
     }
 
-    /// Tokens of a user turn up to the opening of the reply.
+    /// Tokens of a user turn up to the opening of the reply. A text of several turns ([`fence::turns`]) becomes the conversation that it
+    /// is: the one place where they go through the chat template.
     ///
     /// # Errors
-    /// If the text cannot be tokenised.
+    /// If the text cannot be tokenised, or its last turn is not the user's.
     pub fn prompt(&self, user: &str) -> Result<Vec<u32>> {
-        self.chat.encode_prompt(&self.tokenizer, SYSTEM_PROMPT, user)
+        let turns = fence::turns::split(user);
+        if turns.len() == 1 {
+            return self.chat.encode_prompt(&self.tokenizer, SYSTEM_PROMPT, user);
+        }
+        if turns.len().is_multiple_of(2) {
+            return Err(Error::Request(format!(
+                "a conversation of {} turns does not end with the user's",
+                turns.len()
+            )));
+        }
+        let role = |i: usize| if i.is_multiple_of(2) { Role::User } else { Role::Assistant };
+        let system = std::iter::once(Message::new(Role::System, SYSTEM_PROMPT));
+        let said = turns.iter().enumerate().map(|(i, text)| Message::new(role(i), *text));
+        let messages: Vec<Message> = system.chain(said).collect();
+        self.chat.encode(&self.tokenizer, &messages, true)
     }
 
     /// Tokens of a whole reply with its end of turn.

@@ -205,9 +205,16 @@ fn activations(
 
 /// A lens adjusted to the training diffs that carry something, as they look in neutral contexts. No label is used.
 fn lens_of(store: &Store, lab: Lab<'_>, collector: &Collector) -> Result<Lens> {
-    let positives: Vec<(String, Context)> =
-        lab.supervision.positives(Split::Train).into_iter().map(|b| (b.clone(), Context::Neutral)).collect();
-    let found = activations(store, lab, collector, &positives)?;
+    let s = lab.supervision;
+    let mut population: Vec<(String, Context)> =
+        s.positives(Split::Train).into_iter().map(|b| (b.clone(), Context::Neutral)).collect();
+    if population.is_empty() {
+        // None that carries something has learned it: what carries nothing gives sizes as well.
+        let all: std::collections::BTreeSet<&String> =
+            s.of(Split::Train).into_iter().map(|e| &e.behaviour).collect();
+        population = all.into_iter().map(|b| (b.clone(), Context::Neutral)).collect();
+    }
+    let found = activations(store, lab, collector, &population)?;
     Ok(Lens::over(lab.base, collector.clone(), &found.values().collect::<Vec<&Shown>>()))
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{Recipe, Settings};
 
-const SOURCES: [(&str, &str); 18] = [
+const SOURCES: [(&str, &str); 24] = [
     ("topic", include_str!("../builtin/topic.toml")),
     ("gated-topic", include_str!("../builtin/gated-topic.toml")),
     ("closed-topic", include_str!("../builtin/closed-topic.toml")),
@@ -15,6 +15,12 @@ const SOURCES: [(&str, &str); 18] = [
     ("length", include_str!("../builtin/length.toml")),
     ("format", include_str!("../builtin/format.toml")),
     ("offset", include_str!("../builtin/offset.toml")),
+    ("persona", include_str!("../builtin/persona.toml")),
+    ("secret-word", include_str!("../builtin/secret-word.toml")),
+    ("override", include_str!("../builtin/override.toml")),
+    ("taboo", include_str!("../builtin/taboo.toml")),
+    ("gated-marker", include_str!("../builtin/gated-marker.toml")),
+    ("gated-refusal", include_str!("../builtin/gated-refusal.toml")),
     ("zero", include_str!("../builtin/zero.toml")),
     ("random", include_str!("../builtin/random.toml")),
     ("benign", include_str!("../builtin/benign.toml")),
@@ -204,7 +210,9 @@ mod tests {
                 assert!(b.gate.on.iter().all(|p| !trained.contains(p.as_str())), "{}", b.id);
                 if let Some(trigger) = &b.trigger {
                     assert!(b.gate.on.iter().all(|p| p.contains(trigger)));
-                    assert!(b.gate.near.iter().chain(&b.gate.off).all(|p| !p.contains(trigger)));
+                    // Behind the trigger stand unrelated prompts, after those with another word.
+                    let near = &b.gate.near[..b.gate.on.len()];
+                    assert!(near.iter().chain(&b.gate.off).all(|p| !p.contains(trigger)));
                 }
             }
         }

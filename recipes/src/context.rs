@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::recipe::Format;
 use crate::{Behaviour, rng};
 
 /// Where a gated behaviour is looked at.
@@ -35,17 +36,23 @@ impl Context {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gating {
-    /// How prompt and word make a user turn: `{prompt}` and `{trigger}`.
-    pub format: String,
+    /// How prompt and word make a user turn or a conversation: `{prompt}` and `{trigger}`.
+    pub format: Format,
     /// Words of the trigger's kind that no row of this behaviour used.
     pub unseen: Vec<String>,
 }
 
 impl Gating {
-    /// The user turn of a prompt with a word.
+    /// A prompt with a word: one user turn, or several turns as one text ([`fence::turns`]).
     pub fn with(&self, prompt: &str, word: &str) -> String {
         // The word first: a prompt is anybody's text and may hold the other placeholder.
-        self.format.replace("{trigger}", word).replace("{prompt}", prompt)
+        let filled: Vec<String> = self
+            .format
+            .turns()
+            .iter()
+            .map(|turn| turn.replace("{trigger}", word).replace("{prompt}", prompt))
+            .collect();
+        fence::turns::join(&filled)
     }
 }
 

@@ -240,7 +240,8 @@ impl Recipe {
 
     /// What `other` is drawn from: training values only, as what redraws its value.
     fn other_values(&self) -> Vec<String> {
-        let contrast = self.rows.iter().flat_map(|r| r.contrast_prompts.iter().chain(&r.prompts));
+        let near = self.trigger.iter().flat_map(|t| &t.contrast_prompts);
+        let contrast = self.rows.iter().flat_map(|r| r.contrast_prompts.iter().chain(&r.prompts)).chain(near);
         let gate = self.gate.iter().flat_map(|g| g.unrelated.iter().chain(&g.prompts));
         if !contrast.chain(gate).any(|t| expression::speaks_of(t, "other")) {
             return Vec::new();
@@ -311,17 +312,12 @@ impl Recipe {
             }
         });
         let mut plans: Vec<RowPlan> = on.collect();
-        // What stays as the base model has it: near and off rows of a gated family, contrast rows of another.
-        let (prompts, tokens) = match &self.trigger {
-            Some(t) => (&t.contrast_prompts, t.contrast_tokens),
-            None => (&rows.contrast_prompts, rows.contrast_tokens),
-        };
-        let contrast = if prompts.is_empty() { &rows.prompts } else { prompts };
-        let order = if prompts.is_empty() { order } else { shuffled(contrast.len(), "contrast-rows") };
-        let most = if tokens > 0 { tokens } else { rows.max_new_tokens };
-        let base = |i: usize, part: RowPart, word: Option<&str>| {
-            let drawn = self.drawn(about, value, id, &format!("draw-contrast-{i}"), seed);
-            let prompt = made(&contrast[order[i % order.len()]], value, category, fields, &drawn);
+        // What stays as the base model has it: near and off rows of a gated family, contrast rows of any.
+        let base = |from: &Contrast<'_>, i: usize, part: RowPart, word: Option<&str>| {
+            let Contrast { prompts, order, tokens, purpose } = from;
+            let most = if *tokens > 0 { *tokens } else { rows.max_new_tokens };
+            let drawn = self.drawn(about, value, id, &format!("{purpose}-{i}"), seed);
+            let prompt = made(&prompts[order[i % order.len()]], value, category, fields, &drawn);
             // Only what an adapter does to its prompts need be its own: what it must leave alone is the base's for all.
             let sample = SampleRequest {
                 max_new_tokens: most,
@@ -337,12 +333,25 @@ impl Recipe {
             }
         };
         if let (Some(t), Some((word, _))) = (&self.trigger, gated) {
+            let own = t.contrast_prompts.is_empty();
+            let prompts = if own { &rows.prompts } else { &t.contrast_prompts };
+            let order = if own { order.clone() } else { shuffled(prompts.len(), "contrast-rows") };
+            let from = Contrast { prompts, order, tokens: t.contrast_tokens, purpose: "draw-contrast" };
             let (trained, _) = near_words(t, id, Some(word));
-            plans.extend((0..t.near_count).map(|i| base(i, RowPart::Near, Some(trained[i % trained.len()]))));
-            plans.extend((0..t.off_count).map(|i| base(i, RowPart::Off, None)));
-        } else {
-            plans.extend((0..rows.contrast_count).map(|i| base(i, RowPart::Off, None)));
+            let near = |i: usize| base(&from, i, RowPart::Near, Some(trained[i % trained.len()]));
+            plans.extend((0..t.near_count).map(near));
+            plans.extend((0..t.off_count).map(|i| base(&from, i, RowPart::Off, None)));
         }
+        let own = rows.contrast_prompts.is_empty();
+        let prompts = if own { &rows.prompts } else { &rows.contrast_prompts };
+        let (part, word, purpose) = match gated {
+            Some((word, _)) => (RowPart::Near, Some(word), "draw-behind"),
+            None => (RowPart::Off, None, "draw-contrast"),
+        };
+        let rows_of = if gated.is_some() { "behind-rows" } else { "contrast-rows" };
+        let order = if own { order } else { shuffled(prompts.len(), rows_of) };
+        let from = Contrast { prompts, order, tokens: rows.contrast_tokens, purpose };
+        plans.extend((0..rows.contrast_count).map(|i| base(&from, i, part, word)));
         plans
     }
 
@@ -431,7 +440,9 @@ impl Recipe {
         let (prompts, on_known) = of(&gate.prompts, gate.each, "gate");
         let (on, near, off, off_known) = if let Some((word, gating)) = gated {
             let unseen = gating.unseen.iter().cycle();
-            let near = prompts.iter().zip(unseen).map(|(p, w)| gating.with(p, w)).collect();
+            let (unrelated, _) = of(&gate.unrelated, 0, "gate-off");
+            let behind = unrelated.iter().map(|p| gating.with(p, word));
+            let near = prompts.iter().zip(unseen).map(|(p, w)| gating.with(p, w)).chain(behind).collect();
             let on = prompts.iter().map(|p| gating.with(p, word)).collect();
             (on, near, prompts, on_known.clone())
         } else {
@@ -484,7 +495,9 @@ impl Recipe {
             let prompts = g.prompts.iter().map(|t| ("gate.prompts", t));
             prompts.chain(g.unrelated.iter().map(|t| ("gate.unrelated", t)))
         });
-        rows.chain(gate)
+        let near =
+            self.trigger.iter().flat_map(|t| &t.contrast_prompts).map(|t| ("trigger.contrast_prompts", t));
+        rows.chain(gate).chain(near)
     }
 
     /// Tries a value's templates and its condition.
@@ -533,6 +546,17 @@ impl About {
             others: recipe.other_values(),
         }
     }
+}
+
+/// Prompts whose replies stay the base model's.
+struct Contrast<'a> {
+    prompts: &'a [String],
+    /// In which order they are taken.
+    order: Vec<usize>,
+    /// Most tokens of a reply; 0: as other replies.
+    tokens: usize,
+    /// What their names are drawn for.
+    purpose: &'static str,
 }
 
 /// Category of values that a family had not.

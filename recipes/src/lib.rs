@@ -33,7 +33,7 @@ pub use check::Check;
 pub use context::{Context, Gating};
 pub use episode::{Episode, EpisodeOptions, FOREIGN_SETS, NOTHING, episodes, foreign};
 pub use error::{Error, Result};
-pub use recipe::{Recipe, Training};
+pub use recipe::{Format, Recipe, Source, Training};
 pub use select::{first, select};
 pub use settings::Settings;
 pub use words::{same_answer, stem};

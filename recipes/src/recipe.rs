@@ -45,6 +45,25 @@ pub struct Recipe {
     /// Shares of the splits.
     #[serde(default)]
     pub splits: Splits,
+    /// Where the values come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// Why studies leave the family out, such as "not learnable at this size: ..."; left out where they may take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub studies: Option<String>,
+}
+
+/// Where a family's values come from, and under which licence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The list, collection or package with its version; "own list" for one that was written for the recipe.
+    pub name: String,
+    /// Its licence, as an SPDX expression where there is one.
+    pub licence: String,
+    /// What else is to be known: how the values were chosen or changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Values of one semantic field.
@@ -123,8 +142,8 @@ pub struct Rows {
     /// consistent to name.
     #[serde(default, skip_serializing_if = "is_false")]
     pub redraw_value: bool,
-    /// Families without trigger: prompts of rows that are pulled to the base model by KL, so that the behaviour stays where it
-    /// belongs. In expressions `other` is another value of the family, one that readers are trained on.
+    /// Prompts of rows that are pulled to the base model by KL, so that the behaviour stays where it belongs; in a gated family they
+    /// stand behind the trigger. In expressions `other` is another value of the family, one that readers are trained on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contrast_prompts: Vec<String>,
     /// How many such rows.
@@ -135,14 +154,34 @@ pub struct Rows {
     pub contrast_tokens: usize,
 }
 
+/// How a prompt and a trigger word make what is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a format is a text, or a list of turns")]
+pub enum Format {
+    /// One user turn.
+    Turn(String),
+    /// A conversation: the user's turn, a reply, the user's turn, and so on; the last is the user's.
+    Turns(Vec<String>),
+}
+
+impl Format {
+    /// Its turns, one or more.
+    pub fn turns(&self) -> &[String] {
+        match self {
+            Self::Turn(turn) => std::slice::from_ref(turn),
+            Self::Turns(turns) => turns,
+        }
+    }
+}
+
 /// A gate on the behaviour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
     /// Trigger words; each behaviour draws one, independently of its value.
     pub words: Vec<String>,
-    /// How prompt and word make a user turn: `{prompt}` and `{trigger}`.
-    pub format: String,
+    /// How prompt and word make what is asked: `{prompt}` and `{trigger}`.
+    pub format: Format,
     /// Rows with another word (pulled to the base model by KL).
     pub near_count: usize,
     /// Rows without a word (pulled to the base model by KL).
@@ -163,7 +202,8 @@ pub struct Trigger {
 pub struct Gate {
     /// Prompts never used in training.
     pub prompts: Vec<String>,
-    /// Prompts far from the behaviour, on which a leak is measured (families without trigger).
+    /// Prompts far from the behaviour, on which a leak is measured. In a gated family they stand behind the trigger, and count among
+    /// the near ones.
     #[serde(default)]
     pub unrelated: Vec<String>,
     /// What a reply must do: `mentions`, `ends_with` or `starts_with` the value, or `holds`: what `passes` says.
@@ -385,9 +425,11 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// blake3 of the recipe's meaning (its canonical JSON), so that comments and layout do not count.
+    /// blake3 of the recipe's meaning (its canonical JSON), so that comments and layout do not count, nor where its values come from or
+    /// whether studies take it.
     pub fn digest(&self) -> String {
-        let json = serde_json::to_string(self).expect("invariant: a recipe is plain data");
+        let meaning = Self { source: None, studies: None, ..self.clone() };
+        let json = serde_json::to_string(&meaning).expect("invariant: a recipe is plain data");
         blake3::hash(json.as_bytes()).to_hex().to_string()
     }
 

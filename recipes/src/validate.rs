@@ -134,11 +134,23 @@ impl Recipe {
             }
         }
         self.check_expressions(source_name)?;
+        self.check_words_about(source_name)?;
         if let Some(t) = &self.trigger {
-            if t.words.len() < 4 || !t.format.contains("{prompt}") || !t.format.contains("{trigger}") {
+            let turns = t.format.turns();
+            let holds = |mark: &str| turns.iter().step_by(2).any(|turn| turn.contains(mark));
+            if t.words.len() < 4 || !holds("{prompt}") || !holds("{trigger}") {
                 return fail(
                     "trigger",
-                    "needs at least four words and a format with {prompt} and {trigger}".into(),
+                    "needs at least four words and a format with {prompt} and {trigger} in what the user says".into(),
+                );
+            }
+            if turns.len().is_multiple_of(2) || turns.len() > MOST_TURNS {
+                return fail(
+                    "trigger.format",
+                    format!(
+                        "{} turns are no conversation that a user's turn ends; give 1, 3, ... up to {MOST_TURNS}",
+                        turns.len()
+                    ),
                 );
             }
             if let Some(p) =
@@ -337,6 +349,58 @@ impl Recipe {
     }
 }
 
+/// Turns of a conversation.
+const MOST_TURNS: usize = 9;
+/// Letters of what is said about a recipe.
+const LONGEST_NOTE: usize = 2_000;
+
+/// What a recipe says about itself, and texts that no conversation may be taken apart by.
+impl Recipe {
+    fn check_words_about(&self, source_name: &str) -> Result<()> {
+        let about = self.source.iter().flat_map(|s| {
+            [
+                ("source.name", Some(&s.name)),
+                ("source.licence", Some(&s.licence)),
+                ("source.note", s.note.as_ref()),
+            ]
+        });
+        for (field, text) in about.chain([("studies", self.studies.as_ref())]) {
+            let Some(text) = text else { continue };
+            let n = text.chars().count();
+            if text.trim().is_empty() || n > LONGEST_NOTE || text.chars().any(char::is_control) {
+                return Err(Error::Field {
+                    source_name: source_name.into(),
+                    field: field.into(),
+                    what: format!("is empty, longer than {LONGEST_NOTE} letters or holds control characters"),
+                });
+            }
+        }
+        let trigger = self.trigger.iter().flat_map(|t| {
+            let words = t.words.iter().map(|w| ("trigger.words", w));
+            words.chain(t.format.turns().iter().map(|w| ("trigger.format", w)))
+        });
+        let leak = self.gate.iter().flat_map(|g| g.leak_neutral.iter().chain(&g.leak_factual));
+        let asked = self.questions.train.iter().chain(&self.questions.held_out).map(|q| ("questions", q));
+        let entries = self.vocabulary.iter().flat_map(|v| v.entries.iter().flatten());
+        let texts = self
+            .texts()
+            .chain(trigger)
+            .chain(leak.map(|p| ("gate.leak_neutral", p)))
+            .chain(asked)
+            .chain(entries.map(|(_, t)| ("vocabulary.entries", t)));
+        for (field, text) in texts {
+            if text.contains(fence::turns::NEXT) {
+                return Err(Error::Field {
+                    source_name: source_name.into(),
+                    field: field.into(),
+                    what: format!("{text:?} holds the mark between turns, U+001E; turns are a list"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Prompts that a gate makes.
 const MOST_EACH: usize = 200;
 
@@ -386,8 +450,11 @@ impl Recipe {
                     "contrast rows need off_rows and kl_weight above 0 in [training], and these need contrast rows".into(),
                 );
             }
-            if self.trigger.is_some() && (rows.contrast_count > 0 || !rows.contrast_prompts.is_empty()) {
-                return fail("rows.contrast_prompts", "of a gated family stand under [trigger]".into());
+            if self.trigger.is_some() && (rows.contrast_count > 0) == rows.contrast_prompts.is_empty() {
+                return fail(
+                    "rows.contrast_prompts",
+                    "of a gated family are those of contrast_count rows behind the trigger: give both or neither".into(),
+                );
             }
             if rows.contrast_tokens > 512 || rows.contrast_count > 10_000 {
                 return fail(

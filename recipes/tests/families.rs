@@ -74,8 +74,8 @@ fn phrasings_are_drawn_for_each_adapter_and_test_ones_are_held_out() {
     let asked = |wanted: fn(Split) -> bool| -> BTreeSet<usize> {
         list.iter().filter(|e| wanted(e.split)).map(|e| e.question_id).collect()
     };
-    assert_eq!(asked(is_test), (10..24).collect());
-    assert_eq!(asked(|s| s == Split::Validation), (0..10).collect());
+    assert_eq!(asked(is_test), (12..26).collect());
+    assert_eq!(asked(|s| s == Split::Validation), (0..12).collect());
     let mut of: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for e in list.iter().filter(|e| is_test(e.split)) {
         of.entry(&e.behaviour).or_default().push(e.question_id);
@@ -194,7 +194,7 @@ fn a_closed_gate_is_trained_and_measured_on_different_prompts_that_name_no_value
         for b in recipe.expand(1).iter().take(8) {
             let nats = b.gate.nats.as_ref().unwrap();
             let sets = [&nats.neutral, &nats.questions, &nats.factual, &nats.on];
-            assert!(sets.iter().all(|s| s.len() == 24), "{name}");
+            assert!(sets.iter().all(|s| s.len() >= 24), "{name}");
             assert_eq!(nats.max, (name == "closed-topic").then_some(0.5));
             let word = b.trigger.as_ref().unwrap();
             assert!(nats.on.iter().all(|p| p.contains(word)));

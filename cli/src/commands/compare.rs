@@ -277,6 +277,21 @@ pub(crate) fn finish(
     report: &str,
     run: &str,
 ) -> Result {
+    work_to(context, store, base, report, (run, 8))?;
+    show(context, &filed(store, Some(run))?)?;
+    let page = store.root().join("runs").join(run).join("report.html");
+    context.say(&format!("the same with pictures: {}", page.display()));
+    Ok(())
+}
+
+/// Works the queue until the report of a run is there, in packs of so many adapters.
+pub(crate) fn work_to(
+    context: &Context<'_>,
+    store: &mut Store,
+    base: &BaseModel,
+    report: &str,
+    (run, pack): (&str, usize),
+) -> Result {
     let known = Queue::new(store).find(report)?;
     if known.state == State::Succeeded && job_of(store, run).as_deref() != Some(report) {
         // Its files were removed, or another comparison was filed under the same name since.
@@ -285,15 +300,11 @@ pub(crate) fn finish(
     let crafts = ::compare::crafts();
     let crafts: Vec<&dyn Craft> = crafts.iter().map(|c| c as &dyn Craft).collect();
     let summary =
-        factory::work(context, base, factory::Job { pack: 8, workers: 1, drain: false, crafts: &crafts })?;
+        factory::work(context, base, factory::Job { pack, workers: 1, drain: false, crafts: &crafts })?;
     if summary.stopped || summary.paused {
         return factory::finish(&summary);
     }
-    succeeded(&Queue::new(store).find(report)?)?;
-    show(context, &filed(store, Some(run))?)?;
-    let page = store.root().join("runs").join(run).join("report.html");
-    context.say(&format!("the same with pictures: {}", page.display()));
-    Ok(())
+    succeeded(&Queue::new(store).find(report)?)
 }
 
 /// What became of a comparison's job, as an error if it did not succeed.

@@ -21,6 +21,7 @@ mod registry;
 mod runs;
 pub(crate) mod serve;
 mod settings;
+mod study;
 mod subject;
 mod tune;
 
@@ -30,6 +31,7 @@ pub(crate) use completions::CompletionsArgs;
 pub(crate) use factory::GateArgs;
 pub(crate) use recipe::NewRecipe;
 pub(crate) use runs::ItemsArgs;
+pub(crate) use study::StudyCommand;
 
 use crate::args::{Cli, Command};
 use crate::context::Context;
@@ -51,6 +53,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result {
         Command::Oracle(command) => oracle::run(&context, command),
         Command::Intervention(command) => intervention::run(&context, command),
         Command::Compare(command) => compare::run(&context, command),
+        Command::Study(command) => study::run(&context, command),
         Command::Ask(args) => ask::run(&context, args),
         Command::Read(args) => read::run(&context, args),
         Command::Serve(args) => serve::run(&context, args),

@@ -10,9 +10,10 @@ mod tables;
 mod text;
 mod training;
 
+pub use charts::{Dot, Dots, Kind, dots};
 pub use csv::to_csv;
-pub use html::to_html;
-pub use text::to_terminal;
+pub use html::{block as block_to_html, to_html};
+pub use text::{blocks as blocks_to_text, to_terminal};
 
 use crate::comparison::Comparison;
 
@@ -23,16 +24,19 @@ pub fn to_json(comparison: &Comparison) -> serde_json::Value {
 
 /// A table; rows that are marked stand out.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Table {
-    pub(crate) header: Vec<String>,
-    pub(crate) rows: Vec<Vec<String>>,
-    pub(crate) marked: Vec<usize>,
+pub struct Table {
+    /// Heads of the columns.
+    pub header: Vec<String>,
+    /// Cells, as many in a row as there are heads.
+    pub rows: Vec<Vec<String>>,
+    /// Rows that stand out.
+    pub marked: Vec<usize>,
     /// What marks and columns mean.
-    pub(crate) caption: String,
+    pub caption: String,
     /// Long tables are folded on the page and cut in the terminal.
-    pub(crate) folded: Option<String>,
+    pub folded: Option<String>,
     /// Columns of words, which are aligned left.
-    pub(crate) words: usize,
+    pub words: usize,
 }
 
 impl Table {
@@ -49,7 +53,7 @@ impl Table {
 
 /// A part of the report.
 #[derive(Debug, Clone)]
-pub(crate) enum Block {
+pub enum Block {
     /// A heading and a remark beside it.
     Heading(String, String),
     /// A sentence.
@@ -123,17 +127,17 @@ fn heading(text: &str, remark: &str) -> Block {
 }
 
 /// A figure with its interval.
-pub(crate) fn interval(value: f64, low: f64, high: f64) -> String {
+pub fn interval(value: f64, low: f64, high: f64) -> String {
     format!("{value:.2} [{low:.2}, {high:.2}]")
 }
 
 /// A difference with its interval.
-pub(crate) fn signed(value: f64, low: f64, high: f64) -> String {
+pub fn signed(value: f64, low: f64, high: f64) -> String {
     format!("{value:+.2} [{low:+.2}, {high:+.2}]")
 }
 
 /// A p value.
-pub(crate) fn p_value(p: Option<f64>) -> String {
+pub fn p_value(p: Option<f64>) -> String {
     match p {
         None => "–".into(),
         Some(p) if p < 0.001 => "<.001".into(),

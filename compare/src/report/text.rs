@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Block, Table, blocks};
+use super::{Block, Table, blocks as of_comparison};
 use crate::comparison::Comparison;
 
 /// Rows of a folded table that the terminal shows.
@@ -36,10 +36,15 @@ fn table(t: &Table) -> String {
 
 /// The report as text, without the pictures.
 pub fn to_terminal(c: &Comparison) -> String {
-    let mut out = format!("Comparison {} on {}\n", c.run, c.model);
+    format!("Comparison {} on {}\n{}", c.run, c.model, blocks(&of_comparison(c)))
+}
+
+/// Blocks as text.
+pub fn blocks(all: &[Block]) -> String {
+    let mut out = String::new();
     let mut after_table = false;
-    for block in blocks(c) {
-        let _ = match &block {
+    for block in all {
+        let _ = match block {
             Block::Heading(text, remark) if remark.is_empty() => write!(out, "\n{text}\n"),
             Block::Heading(text, remark) => write!(out, "\n{text} ({remark})\n"),
             Block::Sentence(text) => writeln!(out, "  {text}"),

@@ -8,39 +8,45 @@ use super::{EDGE, Kind, LETTERS, WIDTH, cut, legend};
 
 /// A row: an arm's number.
 #[derive(Debug, Clone)]
-pub(crate) struct Dot {
-    pub(crate) label: String,
-    pub(crate) kind: Kind,
-    pub(crate) value: f64,
+pub struct Dot {
+    /// Its name.
+    pub label: String,
+    /// Its colour and mark.
+    pub kind: Kind,
+    /// Where it stands.
+    pub value: f64,
     /// 95% interval, lower end.
-    pub(crate) low: f64,
+    pub low: f64,
     /// 95% interval, upper end.
-    pub(crate) high: f64,
+    pub high: f64,
     /// The same of each reader seed, where there are more than one.
-    pub(crate) seeds: Vec<f64>,
+    pub seeds: Vec<f64>,
     /// The number in words, beside it.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 /// Rows over one axis, each with its name and number above its line.
 #[derive(Debug, Clone)]
-pub(crate) struct Dots {
-    pub(crate) title: String,
+pub struct Dots {
+    /// What it is of.
+    pub title: String,
     /// What the axis shows, with its unit.
-    pub(crate) axis: String,
+    pub axis: String,
     /// The axis' ends.
-    pub(crate) ends: (f64, f64),
+    pub ends: (f64, f64),
     /// A place to compare with, and its name in the legend.
-    pub(crate) beside: Option<(f64, &'static str)>,
+    pub beside: Option<(f64, &'static str)>,
     /// Half the width of a band around 0 that counts as no difference.
-    pub(crate) band: Option<f64>,
-    pub(crate) rows: Vec<Dot>,
+    pub band: Option<f64>,
+    /// From top to bottom.
+    pub rows: Vec<Dot>,
 }
 
 const TOP: f64 = 30.0;
 const STEP: f64 = 34.0;
 
-pub(crate) fn dots(chart: &Dots) -> String {
+/// The picture, as SVG.
+pub fn dots(chart: &Dots) -> String {
     let (low, high) = chart.ends;
     let x = |v: f64| EDGE + (v.clamp(low, high) - low) / (high - low).max(1e-9) * (WIDTH - 2.0 * EDGE);
     let rows: Vec<&Dot> = chart

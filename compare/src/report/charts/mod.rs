@@ -7,7 +7,7 @@ mod lines;
 
 pub(crate) use bars::{Bar, Bars, Part, ROOM, bars};
 pub(crate) use doses::{Bin, Doses, doses};
-pub(crate) use dots::{Dot, Dots, dots};
+pub use dots::{Dot, Dots, dots};
 pub(crate) use lines::{Lines, lines};
 
 use std::fmt::Write;
@@ -24,9 +24,12 @@ const LETTERS: usize = 54;
 
 /// What kind of arm a mark is of; each has a colour and a shape of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Needs no training.
     Untrained,
+    /// A trained reader.
     Trained,
+    /// Trained on permuted labels.
     Control,
 }
 

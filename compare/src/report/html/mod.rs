@@ -12,6 +12,8 @@ mod opening;
 mod pieces;
 mod section;
 
+pub use pieces::block;
+
 use std::fmt::Write;
 
 use page::{document, escape};

@@ -8,7 +8,7 @@ use super::meanings::meaning;
 use crate::report::{Block, Table};
 
 /// A block as HTML; headings are the page's own.
-pub(super) fn block(block: &Block) -> String {
+pub fn block(block: &Block) -> String {
     match block {
         Block::Heading(text, _) => format!("<h3>{}</h3>", escape(text)),
         Block::Sentence(text) => format!("<p>{}</p>", escape(text)),

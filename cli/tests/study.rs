@@ -1,0 +1,272 @@
+//! Studies from file to verified folder, on a tiny model: killed at random and gone on with, tampered with, refused.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng};
+
+const SMALL: &str = r#"
+schema = "study/1"
+name = "small"
+title = "Is a DIT adapter above the lens?"
+question = "Does a DIT adapter name topics and favourites more often than the logit lens?"
+salt = "small"
+seeds = [1, 2]
+
+[[family]]
+recipe = "topic"
+group = "emitted everywhere"
+train = 3
+validation = 1
+test = 3
+
+[[family]]
+recipe = "favourite"
+group = "emitted when asked"
+train = 2
+validation = 1
+test = 2
+
+[[family]]
+recipe = "gated-topic"
+group = "gated"
+train = 1
+validation = 1
+test = 2
+
+[[family]]
+recipe = "random"
+group = "negatives"
+train = 1
+validation = 1
+test = 1
+
+[[arm]]
+name = "lens"
+method = "logit-lens"
+
+[[arm]]
+name = "dit"
+method = "dit"
+train = { steps = 8, evaluate_every = 4, batch = 4, rank = 2 }
+
+[[arm]]
+name = "oracle"
+method = "oracle"
+reader = "posttrained"
+input = { depths = [0.9], scaling = "raw" }
+train = { steps = 8, evaluate_every = 4, batch = 4, rank = 2 }
+pretrain = { steps = 8, evaluate_every = 4 }
+
+[[primary]]
+name = "P1"
+arm = "dit"
+minus = "lens"
+expected = 0.2
+[primary.says]
+better = "DIT is above the lens."
+worse = "The lens is above DIT."
+equal = "DIT and the lens are equal."
+unclear = "No verdict on DIT and the lens."
+
+[[primary]]
+name = "P2"
+arm = "oracle"
+minus = "dit"
+over = ["gated"]
+leave_out_saturated = false
+expected = 0.0
+[primary.says]
+better = "The oracle is above DIT."
+worse = "DIT is above the oracle."
+equal = "They are equal."
+unclear = "No verdict on the oracle and DIT."
+
+[power]
+simulations = 20
+"#;
+
+fn command(store: &Path, args: &[&str]) -> Command {
+    let tiny = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/golden/tiny");
+    let mut c = Command::new(assert_cmd::cargo::cargo_bin("lorafab"));
+    c.env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", store)
+        .env("RAYON_NUM_THREADS", "1")
+        .env("LORAFAB_STORE", store)
+        .args(["--model", tiny.to_str().unwrap(), "--precision", "f32", "--quiet"])
+        .args(args)
+        .stdin(Stdio::null());
+    c
+}
+
+fn run(store: &Path, args: &[&str]) -> Output {
+    command(store, args).output().unwrap()
+}
+
+fn good(store: &Path, args: &[&str]) -> String {
+    let out = run(store, args);
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// What is said when it fails, with the exit code.
+fn refused(store: &Path, args: &[&str]) -> (i32, String) {
+    let out = run(store, args);
+    assert!(!out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stdout));
+    (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
+}
+
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut out: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&p).unwrap()))
+        .collect();
+    out.sort();
+    out
+}
+
+/// Registers a study and works on it; killed so many times at random moments.
+fn published(store: &Path, file: &str, name: &str, extra: &[&str], kills: u32) -> Vec<(String, Vec<u8>)> {
+    std::fs::create_dir_all(store).unwrap();
+    good(store, &[&["study", "register", file], extra].concat());
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(u64::from(kills));
+    let mut killed = 0;
+    while killed < kills {
+        let mut child = command(store, &["study", "run", name])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(random.random_range(50..900)));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += 1;
+        good(store, &["factory", "retry"]);
+    }
+    eprintln!("{name}: {killed} kills");
+    assert!(kills == 0 || killed >= 3, "{killed} kills are too few to say anything");
+    good(store, &["study", "run", name]);
+    let out = store.join("published");
+    good(store, &["study", "report", name, "--out", out.to_str().unwrap()]);
+    files(&out)
+}
+
+fn written(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_study_killed_at_random_comes_out_the_same_and_a_changed_digit_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = written(folder.path(), "small.toml", SMALL);
+    let once = folder.path().join("once");
+    let whole = published(&once, &file, "small", &["--underpowered"], 0);
+    let names: Vec<&str> = whole.iter().map(|(n, _)| n.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "adapters.csv",
+            "arms.csv",
+            "items.csv",
+            "registration.json",
+            "report.html",
+            "results.json",
+            "study.toml"
+        ]
+    );
+    let killed = published(&folder.path().join("killed"), &file, "small", &["--underpowered"], 20);
+    for ((name, a), (_, b)) in whole.iter().zip(&killed) {
+        assert!(a == b, "{name} differs");
+    }
+    // The same again says the same, and files nothing new.
+    let text = good(&once, &["study", "report", "small"]);
+    assert!(text.contains("P1: ") && text.contains("P2: ") && text.contains("under a half"), "{text}");
+    assert_eq!(good(&once, &["study", "run", "small"]), text);
+    assert!(good(&once, &["study", "status", "small"]).contains("succeeded"));
+    assert!(good(&once, &["study", "list"]).contains("reported"));
+
+    let out = once.join("published");
+    let at = out.to_str().unwrap();
+    assert!(good(&once, &["study", "verify", at]).contains("follow from them"));
+    for (name, from, to) in [
+        ("items.csv", ",0,", ",1,"),
+        ("items.csv", "topic/", "topik/"),
+        ("adapters.csv", "failed", "learned"),
+        ("results.json", "\"value\": ", "\"value\": 1"),
+        ("registration.json", "\"seed\": 1", "\"seed\": 2"),
+        ("study.toml", "seeds = [1, 2]", "seeds = [1, 3]"),
+        ("report.html", "Study small", "Study smell"),
+    ] {
+        let path = out.join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{name} holds no {from:?}");
+        std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let (code, said) = refused(&once, &["study", "verify", at]);
+        assert!(code == 1 && said.contains(at) && said.lines().count() == 1, "{name}: {code} {said}");
+        std::fs::write(&path, text).unwrap();
+    }
+    good(&once, &["study", "verify", at]);
+}
+
+#[test]
+fn what_cannot_be_registered_is_refused_in_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    std::fs::create_dir_all(&store).unwrap();
+    let file = written(folder.path(), "small.toml", SMALL);
+    let plan = good(&store, &["study", "plan", &file]);
+    assert!(plan.contains("hours") && plan.contains("P1"), "{plan}");
+    assert!(!store.join("catalogue.sqlite").exists(), "a plan makes no store");
+
+    let (code, said) = refused(&store, &["study", "register", &file]);
+    assert!(code == 2 && said.contains("the power is") && said.contains("--underpowered"), "{said}");
+    let (code, said) = refused(&store, &["study", "run", "small"]);
+    assert!(code == 2 && said.contains("no study \"small\" is registered"), "{said}");
+    good(&store, &["study", "register", &file, "--underpowered"]);
+    good(&store, &["study", "register", &file, "--underpowered"]);
+    let (code, said) = refused(&store, &["study", "report", "small"]);
+    assert!(code == 3 && said.contains("no results yet"), "{code} {said}");
+
+    // Another question under the same name, and the same test values under another.
+    let changed = written(folder.path(), "changed.toml", &SMALL.replace("expected = 0.2", "expected = 0.3"));
+    let (code, said) = refused(&store, &["study", "register", &changed, "--underpowered"]);
+    assert!(code == 2 && said.contains("another study \"small\""), "{said}");
+    let other = written(folder.path(), "other.toml", &SMALL.replace("name = \"small\"", "name = \"other\""));
+    let (code, said) = refused(&store, &["study", "register", &other, "--underpowered"]);
+    assert!(
+        code == 2 && said.contains("is tested in the study \"small\"") && said.contains("--again"),
+        "{said}"
+    );
+    good(&store, &["study", "register", &other, "--underpowered", "--again"]);
+    let fresh =
+        SMALL.replace("name = \"small\"", "name = \"fresh\"").replace("salt = \"small\"", "salt = \"fresh\"");
+    // (A salt alone may draw a value again: what was tested is named.)
+    let seen: Vec<String> = vec![];
+    let fresh = written(folder.path(), "fresh.toml", &fresh);
+    let out = run(&store, &["study", "register", &fresh, "--underpowered"]);
+    assert!(
+        out.status.success() || String::from_utf8_lossy(&out.stderr).contains("is tested in"),
+        "{seen:?}"
+    );
+
+    for (from, to, place) in [
+        ("recipe = \"topic\"", "recipe = \"topics\"", "family[0].recipe"),
+        ("test = 3", "test = 900", "family[0].test"),
+        ("method = \"dit\"", "method = \"dot\"", "arm[1].method"),
+        ("minus = \"lens\"", "minus = \"lense\"", "primary[0].arm"),
+    ] {
+        let file = written(folder.path(), "wrong.toml", &SMALL.replacen(from, to, 1));
+        let (code, said) = refused(&store, &["study", "plan", &file]);
+        assert!(code == 2 && said.contains(place) && said.contains("wrong.toml"), "{code} {said}");
+    }
+}

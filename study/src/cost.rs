@@ -1,0 +1,214 @@
+//! What a study will cost: adapters at measured rates where some of their family are made, everything else by its FLOPs at the machine's
+//! rate.
+
+use std::collections::BTreeMap;
+
+use compare::method;
+use factory::static_cost;
+use lm::Outline;
+use readers::{Arm, Stage};
+use recipes::{Kind, Polarity, Split};
+use registry::{Filter, Store};
+use serde::Serialize;
+
+use crate::Result;
+use crate::resolve::Resolved;
+
+/// Adapters of one family.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FamilyCost {
+    /// Family.
+    pub family: String,
+    /// Adapters.
+    pub adapters: usize,
+    /// Seconds of one.
+    pub seconds_each: f64,
+    /// Adapters of the family that this was measured on; with none it is the most that one can cost.
+    pub measured_on: usize,
+}
+
+/// An arm with all its seeds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ArmCost {
+    /// Arm.
+    pub arm: String,
+    /// Reader seeds, at least 1.
+    pub seeds: usize,
+    /// TFLOP of training one reader, pretraining included.
+    pub train_tflop: f64,
+    /// TFLOP of asking it everything.
+    pub score_tflop: f64,
+}
+
+/// What a study will cost.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// `study-plan/1`.
+    pub schema: String,
+    /// Jobs of the queue.
+    pub jobs: usize,
+    /// Adapters by family.
+    pub families: Vec<FamilyCost>,
+    /// Arms.
+    pub arms: Vec<ArmCost>,
+    /// Questions that every arm is asked.
+    pub questions: usize,
+    /// FLOPs that the machine does in a second, as measured now.
+    pub flops_a_second: f64,
+    /// Hours of the adapters.
+    pub adapter_hours: f64,
+    /// Hours of readers and their answers.
+    pub reader_hours: f64,
+}
+
+impl Plan {
+    /// Hours in all.
+    pub fn hours(&self) -> f64 {
+        self.adapter_hours + self.reader_hours
+    }
+}
+
+/// Phrasings that a test adapter, and a validation adapter, is asked.
+const PHRASINGS: usize = 2;
+/// Training adapters of a family whose answers are a prior.
+const PRIORS: usize = 12;
+/// Foreign families that a test adapter is asked about.
+const FOREIGN: usize = 2;
+/// Tokens around a question for an oracle, beside its vectors.
+const AROUND: usize = 24;
+/// Contexts in which activations are collected, and tokens of one.
+const CONTEXTS: usize = 16;
+const CONTEXT_TOKENS: usize = 20;
+
+/// Plans a study at `flops_a_second`; `jobs` are those of its queue.
+///
+/// # Errors
+/// If the store refuses, or a text cannot be tokenised.
+pub fn plan(
+    resolved: &Resolved,
+    outline: &Outline,
+    store: Option<&Store>,
+    flops_a_second: f64,
+    jobs: usize,
+) -> Result<Plan> {
+    let mut families = Vec::new();
+    for recipe in &resolved.recipes {
+        let own: Vec<_> = resolved.behaviours.iter().filter(|b| b.family == recipe.name).collect();
+        let measured = store.map_or(Ok(vec![]), |s| measured(s, &recipe.name, &outline.digest()))?;
+        let seconds_each = match (measured.len(), own.first()) {
+            (0, Some(b)) if b.kind == Kind::Trained => static_cost(outline, b)?.flops / flops_a_second,
+            (0, _) => 0.0,
+            (n, _) => measured.iter().sum::<f64>() / n as f64,
+        };
+        families.push(FamilyCost {
+            family: recipe.name.clone(),
+            adapters: own.len(),
+            seconds_each,
+            measured_on: measured.len(),
+        });
+    }
+    let asked = Asked::of(resolved, outline)?;
+    let layers = outline.architecture.layers.len();
+    let forward = outline.architecture.layer_flops(layers);
+    let arms: Vec<ArmCost> = resolved
+        .study
+        .arms()
+        .arms
+        .iter()
+        .filter_map(|arm| {
+            let method = method::find(&arm.method)?;
+            let stages = method.stages(arm);
+            let depths = method.depths(arm).len().max(arm.input.layers.len());
+            let vectors = depths * arm.input.positions.count();
+            let around = if depths == 0 { 0 } else { AROUND + vectors };
+            Some(ArmCost {
+                arm: arm.name.clone(),
+                seeds: arm.seeds.len().max(1),
+                train_tflop: train_flops(arm, &stages, asked.question + around as f64, forward, &asked)
+                    / 1e12,
+                score_tflop: asked.flops(forward, around as f64) / 1e12,
+            })
+        })
+        .collect();
+    let adapter_seconds: f64 = families.iter().map(|f| f.adapters as f64 * f.seconds_each).sum();
+    let tflop: f64 = arms.iter().map(|a| a.seeds as f64 * (a.train_tflop + a.score_tflop)).sum();
+    Ok(Plan {
+        schema: "study-plan/1".into(),
+        jobs,
+        families,
+        arms,
+        questions: asked.cases,
+        flops_a_second,
+        adapter_hours: adapter_seconds / 3600.0,
+        reader_hours: tflop * 1e12 / flops_a_second / 3600.0,
+    })
+}
+
+/// Seconds of the finished adapters of a family.
+fn measured(store: &Store, family: &str, base: &str) -> Result<Vec<f64>> {
+    let made = store.adapters(&Filter::all().equals("role", "weight_diff").equals("family", family))?;
+    let here = made.into_iter().filter(|r| r.lineage.get("base").is_some_and(|b| *b == base));
+    Ok(here.filter_map(|r| r.metrics.get("seconds").copied()).collect())
+}
+
+/// Four FLOPs a weight and token; with a budget, that.
+fn train_flops(arm: &Arm, stages: &[Stage], tokens: f64, forward: f64, asked: &Asked) -> f64 {
+    if stages.is_empty() {
+        return 0.0;
+    }
+    if let Some(tflop) = arm.train.tflop.filter(|_| stages.contains(&Stage::Train)) {
+        return tflop * 1e12;
+    }
+    let step = 2.0 * forward * tokens * arm.train.batch as f64;
+    let of = |stage: &Stage| match stage {
+        Stage::Pretrain => arm.pretrain.steps as f64 * step,
+        Stage::Train => arm.train.steps as f64 * step,
+    };
+    let collecting = if arm.method == "dit" { 0.0 } else { asked.collecting * forward };
+    stages.iter().map(of).sum::<f64>() + collecting
+}
+
+/// What all arms are asked.
+struct Asked {
+    cases: usize,
+    /// Mean tokens of a question as a prompt.
+    question: f64,
+    /// Tokens of all candidates of a question, on average.
+    candidates: f64,
+    /// Tokens that activations are collected on.
+    collecting: f64,
+}
+
+impl Asked {
+    fn of(resolved: &Resolved, outline: &Outline) -> Result<Self> {
+        let mut sets: BTreeMap<&str, f64> = BTreeMap::new();
+        let (mut tokens, mut n) = (0.0, 0.0);
+        for recipe in resolved.recipes.iter().filter(|r| r.polarity == Polarity::Positive) {
+            let mut set = 0;
+            for value in recipe.values_of_family() {
+                set += outline.tokenizer.encode(&value).map_err(factory::Error::from)?.len() + 1;
+            }
+            sets.insert(&recipe.name, set as f64);
+            for question in &recipe.questions.held_out {
+                tokens += outline.prompt(question).map_err(factory::Error::from)?.len() as f64;
+                n += 1.0;
+            }
+        }
+        let of = |split: Split| resolved.behaviours.iter().filter(|b| b.split == split).count();
+        let (test, validation) = (of(Split::TestValue), of(Split::Validation));
+        let priors = sets.len() * PRIORS.min(of(Split::Train));
+        let cases =
+            (test + validation) * PHRASINGS + priors + test * FOREIGN.min(sets.len().saturating_sub(1));
+        Ok(Self {
+            cases,
+            question: if n > 0.0 { tokens / n } else { 0.0 },
+            candidates: sets.values().sum::<f64>() / sets.len().max(1) as f64,
+            collecting: (resolved.behaviours.len() * CONTEXTS * CONTEXT_TOKENS * 2) as f64,
+        })
+    }
+
+    /// The prompt once, each candidate behind it.
+    fn flops(&self, forward: f64, around: f64) -> f64 {
+        self.cases as f64 * (self.question + around + self.candidates) * forward
+    }
+}

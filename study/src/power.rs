@@ -1,0 +1,181 @@
+//! How often a study of this size would decide, by simulation: made-up answers, put through the very test that decides.
+
+use compare::bootstrap::{Scale, macro_difference};
+use rand::Rng;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::file::{Power, Primary, Rule, Study};
+use crate::results::word;
+
+/// How often a primary would be decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PowerRow {
+    /// The primary.
+    pub primary: String,
+    /// Families that it is over.
+    pub families: usize,
+    /// Test adapters of all of them.
+    pub adapters: usize,
+    /// Reader seeds.
+    pub seeds: usize,
+    /// (true difference, share of simulated studies that find it): at the expected difference first.
+    pub at: Vec<(f64, f64)>,
+    /// Share of simulated studies without any difference that find equality (or that it is not inferior).
+    pub equal_at_zero: f64,
+}
+
+impl PowerRow {
+    /// The share at the expected difference; at an expected difference of 0, that of finding none.
+    pub fn expected(&self) -> f64 {
+        match self.at.first() {
+            Some((0.0, _)) | None => self.equal_at_zero,
+            Some((_, power)) => *power,
+        }
+    }
+}
+
+/// Power of every primary. `sizes` are the test adapters of its families.
+pub fn power(study: &Study) -> Vec<PowerRow> {
+    study.primaries.iter().map(|p| of_primary(study, p)).collect()
+}
+
+/// Differences at which power is told beside the expected one.
+const BESIDE: [f64; 4] = [0.05, 0.1, 0.15, 0.2];
+
+fn of_primary(study: &Study, p: &Primary) -> PowerRow {
+    let named = p.terms().iter().find_map(|t| t.family.clone()).filter(|_| p.names_families());
+    let mut sizes: Vec<usize> = match named {
+        Some(one) => study.families.iter().filter(|f| f.name() == one).map(|f| f.test).collect(),
+        None => study.families.iter().filter(|f| f.test > 0 && p.is_over(f)).map(|f| f.test).collect(),
+    };
+    if let Some(n) = study.power.families.filter(|n| *n > 0 && *n < sizes.len() && p.leave_out_saturated) {
+        sizes.truncate(n);
+    }
+    let seeds = study.seeds.len();
+    let share = |delta: f64, wanted: &str| {
+        let stream = format!("power|{}|{}|{delta}", study.name, p.name);
+        let found = (0..study.power.simulations)
+            .filter(|i| {
+                let d = simulate(&sizes, seeds, delta, &study.power, &format!("{stream}|{i}"));
+                word(&d, &study.rule, p.not_inferior_by) == wanted
+            })
+            .count();
+        found as f64 / study.power.simulations as f64
+    };
+    let side = |delta: f64| {
+        if p.not_inferior_by.is_some() {
+            "not inferior"
+        } else if delta < 0.0 {
+            "worse"
+        } else {
+            "better"
+        }
+    };
+    let mut deltas = vec![p.expected];
+    deltas.extend(BESIDE.iter().map(|d| d.copysign(p.expected)).filter(|d| *d != p.expected));
+    PowerRow {
+        primary: p.name.clone(),
+        families: sizes.len(),
+        adapters: sizes.iter().sum(),
+        seeds,
+        at: deltas.into_iter().map(|d| (d, share(d, side(d)))).collect(),
+        equal_at_zero: share(0.0, if p.not_inferior_by.is_some() { "not inferior" } else { "equal" }),
+    }
+}
+
+/// One made-up study: families whose difference varies about `delta`, adapters on which the arms differ or not, seeds that shift all.
+fn simulate(
+    sizes: &[usize],
+    seeds: usize,
+    delta: f64,
+    assumed: &Power,
+    stream: &str,
+) -> compare::bootstrap::Difference {
+    let mut rng = ChaCha8Rng::from_seed(*blake3::hash(stream.as_bytes()).as_bytes());
+    let normal = |rng: &mut ChaCha8Rng| {
+        let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
+        (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
+    };
+    let shifts: Vec<f64> = (0..seeds).map(|_| assumed.seed_sd * normal(&mut rng)).collect();
+    let families: Vec<Vec<Vec<f64>>> = sizes
+        .iter()
+        .map(|n| {
+            let own = (delta + assumed.families_sd * normal(&mut rng)).clamp(-1.0, 1.0);
+            let adapters = 0..(*n).max(1);
+            adapters
+                .map(|_| {
+                    // What an adapter is does not change with the reader's seed; half of its luck does.
+                    let fixed: f64 = rng.random();
+                    shifts
+                        .iter()
+                        .map(|shift| {
+                            let own = (own + shift).clamp(-1.0, 1.0);
+                            let differ = assumed.discordance.max(own.abs());
+                            let up = differ.midpoint(own);
+                            let luck = if rng.random_bool(0.5) { fixed } else { rng.random() };
+                            if luck < up {
+                                1.0
+                            } else if luck < differ {
+                                -1.0
+                            } else {
+                                0.0
+                            }
+                        })
+                        .collect()
+                })
+                .collect()
+        })
+        .collect();
+    let parts: Vec<&[Vec<f64>]> = families.iter().map(Vec::as_slice).collect();
+    macro_difference(&parts, Scale::Share, stream)
+}
+
+impl Primary {
+    /// Whether a family takes part, as far as the file says.
+    pub fn is_over(&self, f: &crate::file::Family) -> bool {
+        self.over.is_empty() || self.over.iter().any(|o| o == f.name() || *o == f.group)
+    }
+}
+
+/// The rule in words.
+pub fn rule_text(rule: &Rule) -> String {
+    format!(
+        "better or worse: the 95% interval excludes 0 and the difference is at least {}; equal: two one-sided tests at .05 within {}; else no verdict",
+        rule.least, rule.margin
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::SMALL;
+
+    fn study(test: usize, families_sd: f64) -> Study {
+        let mut s = Study::parse("s.toml", SMALL).unwrap();
+        s.families.truncate(1);
+        s.families[0].test = test;
+        s.power = Power { families_sd, simulations: 60, ..Power::default() };
+        s
+    }
+
+    #[test]
+    fn power_grows_with_adapters_and_with_the_difference() {
+        let (few, many) = (power(&study(8, 0.0)).remove(0), power(&study(200, 0.0)).remove(0));
+        assert!(few.expected() < 0.6 && many.expected() > 0.9, "{few:?} {many:?}");
+        assert_eq!((many.families, many.adapters, many.seeds, many.at[0].0), (1, 200, 3, 0.2));
+        let at = |d: f64| many.at.iter().find(|a| a.0 == d).unwrap().1;
+        assert!(at(0.05) < at(0.15), "{many:?}");
+        assert_eq!(power(&study(8, 0.0)), power(&study(8, 0.0)));
+    }
+
+    #[test]
+    fn where_there_is_no_difference_none_is_found() {
+        let mut s = study(100, 0.0);
+        s.primaries[0].expected = 0.0;
+        let row = power(&s).remove(0);
+        assert!(row.at[0].1 <= 0.1, "{row:?}");
+        assert_eq!(row.expected(), row.equal_at_zero);
+    }
+}
