@@ -292,6 +292,23 @@ mod tests {
     }
 
     #[test]
+    fn an_arm_that_leaves_no_family_out_is_spelled_as_before() {
+        let spelled = |arm: &Arm| serde_json::to_value(arm).unwrap();
+        let mut arm = Arm::of("dit");
+        let plain = spelled(&arm);
+        assert!(plain["train"].is_object() && plain["train"].get("without").is_none());
+        arm.train.without.insert("topic".into());
+        assert_eq!(spelled(&arm.made_by())["train"]["without"], serde_json::json!(["topic"]));
+        // Another reader, by what decides how it comes out.
+        assert_ne!(
+            registry::spec_hash(&spelled(&arm.made_by())),
+            registry::spec_hash(&spelled(&Arm::of("dit").made_by()))
+        );
+        let back: Arm = serde_json::from_value(spelled(&arm)).unwrap();
+        assert_eq!(back, arm);
+    }
+
+    #[test]
     fn the_default_arms_are_good_and_only_trained_arms_have_seeds() {
         let arms = Arms::parse("default.toml", DEFAULT).unwrap();
         arms.check(&outline(), &recipes::builtin()).unwrap();

@@ -8,6 +8,7 @@ pub mod answers;
 pub mod arm;
 pub mod case;
 pub mod error;
+pub mod made;
 pub mod method;
 pub mod reader;
 pub mod supervision;
@@ -19,9 +20,8 @@ pub use answers::{Answer, Asked, ClosedSet, answer, closed_scores};
 pub use arm::{Arm, Input, InputKind, Labels, Positions, Pretrain, Scaling, Train, Which};
 pub use case::{Case, Subject, cases};
 pub use error::{Error, Result, Wrong};
+pub use made::{ALSO, newest_of_each, newest_with_remade, remade, sound};
 pub use method::{Lab, Making, Method, Scored, Stage, pick};
 pub use reader::{Budget, Label, Made, Reader, Session, file, find, from_record};
-pub use supervision::{
-    Supervision, episode_options, newest_of_each, newest_with_remade, remade, sound, tested,
-};
+pub use supervision::{Supervision, episode_options, tested};
 pub use train::{Lesson, Pupil, flops_a_step, train};

@@ -261,6 +261,10 @@ impl Behaviour {
         if self.value.chars().count() > 60 || self.value.chars().any(char::is_control) {
             return Err("its value is too long or holds control characters".into());
         }
+        let how = self.remade().unwrap_or_default();
+        if how.chars().count() > 200 || how.chars().any(char::is_control) {
+            return Err("by what means it was made again is too long or holds control characters".into());
+        }
         let samples = self.row_plans.iter().filter_map(|r| r.sample.as_ref());
         if samples.clone().any(|s| s.max_new_tokens > MOST_TOKENS) {
             return Err("its sampled replies are absurdly long".into());
@@ -375,5 +379,26 @@ mod tests {
         assert_eq!(behaviour.rows(&replies(LEAST_SHOWING - 1)).unwrap().len(), all);
         assert_eq!(behaviour.rows(&replies(all)).unwrap().len(), all);
         assert!(behaviour.rows(&BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn how_a_behaviour_was_made_again_is_one_short_line() {
+        let plain = crate::builtin()[0].expand(1).remove(0);
+        let by = |key: &str, value: &str| {
+            let variant = [(key.to_owned(), value.to_owned())].into();
+            Behaviour { variant, ..plain.clone().marked("rank=4") }
+        };
+        assert_eq!((plain.remade(), plain.check()), (None, Ok(())));
+        for (key, value, how) in [
+            ("training.rank", "4", "rank=4"),
+            (TRAINER, "peft", "trainer=peft"),
+            (COMPOSITION, "topic/bees+marker/river", "composed"),
+        ] {
+            let again = by(key, value);
+            assert_eq!((again.remade().as_deref(), again.check()), (Some(how), Ok(())));
+        }
+        for bad in ["a\u{1b}[2J".to_owned(), "x".repeat(300)] {
+            assert!(by(TRAINER, &bad).check().unwrap_err().contains("made again"), "{bad:?}");
+        }
     }
 }

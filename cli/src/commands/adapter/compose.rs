@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ::factory::spec::RECIPE_FILE;
 use ::factory::{load_adapter, peft_config, recipes_of};
-use ::readers::supervision::ALSO;
+use ::readers::ALSO;
 use lm::{Adapter, Outline};
 use recipes::behaviour::COMPOSITION;
 use recipes::{Behaviour, Polarity, builtin};
