@@ -147,7 +147,8 @@ impl Arms {
                     return wrong("train.without", what);
                 }
             }
-            let taught = |r: &&Recipe| r.polarity == Polarity::Positive && !arm.train.without.contains(&r.name);
+            let taught =
+                |r: &&Recipe| r.polarity == Polarity::Positive && !arm.train.without.contains(&r.name);
             if !arm.train.without.is_empty() && !recipes.iter().any(|r| taught(&r)) {
                 return wrong("train.without", "leaves no family to train on".into());
             }

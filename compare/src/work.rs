@@ -156,7 +156,8 @@ fn fit(
     let limited = lab.supervision.limited(&arm.train.at_most).without(&arm.train.without);
     for split in [Split::Train, Split::Validation] {
         if stage == Stage::Train && !arm.train.without.is_empty() && limited.positives(split).is_empty() {
-            let what = format!("{}: train.without leaves no adapter of the split {}", job.label, split.name());
+            let what =
+                format!("{}: train.without leaves no adapter of the split {}", job.label, split.name());
             return Err(readers::Error::Empty(what));
         }
     }
@@ -183,7 +184,8 @@ fn score(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> readers:
     let lab = Lab { supervision: &without, ..lab };
     let mut cases = cases(lab.supervision, &arm.contexts);
     // A prior or a threshold of a family that is left out would be chosen by its own adapters.
-    let looks_at = |c: &Case| c.subject.is_some() && !tested(c.split) && arm.train.without.contains(&c.family);
+    let looks_at =
+        |c: &Case| c.subject.is_some() && !tested(c.split) && arm.train.without.contains(&c.family);
     cases.retain(|c| !looks_at(c));
     let scored = method.score(store, lab, arm, reader.as_ref(), &cases)?;
     let mut chosen = scored.chosen;

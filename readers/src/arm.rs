@@ -362,7 +362,9 @@ impl Arm {
         whole("train.evaluate_every", train.evaluate_every, 1, 1_000_000)?;
         whole("train.patience", train.patience, 1, 1_000_000)?;
         if let (Which::Known(name), Some(family)) = (self.which(), train.without.first()) {
-            let what = format!("{family:?}: the reader {name:?} is there already, trained on what it was trained on");
+            let what = format!(
+                "{family:?}: the reader {name:?} is there already, trained on what it was trained on"
+            );
             return Err(Wrong::at("train.without", what));
         }
         if !(train.negative_weight > 0.0 && train.negative_weight <= 100.0) {

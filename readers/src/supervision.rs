@@ -402,9 +402,12 @@ mod tests {
         let negatives = |s: &Supervision<'_>, family: &str| {
             s.supervising().filter(|e| e.negative && e.family == family).count()
         };
-        assert!(negatives(&all, "gated-topic") > 0 && negatives(&s, "topic") >= negatives(&all, "gated-topic"));
+        assert!(
+            negatives(&all, "gated-topic") > 0 && negatives(&s, "topic") >= negatives(&all, "gated-topic")
+        );
         let labels = all.labels();
-        let theirs = all.supervising().filter(|e| family_of(e) == "favourite" && !e.negative).map(|e| &e.answer);
+        let theirs =
+            all.supervising().filter(|e| family_of(e) == "favourite" && !e.negative).map(|e| &e.answer);
         assert!(theirs.clone().count() > 0 && theirs.clone().all(|a| labels.contains(a)));
         assert!(theirs.clone().any(|a| !s.labels().contains(a)));
         assert_eq!(all.without(&BTreeSet::new()).episodes, all.episodes);

@@ -21,7 +21,9 @@ pub(crate) fn world(n: usize) -> Supervision<'static> {
     for recipe in recipes::builtin() {
         if recipe.polarity == Polarity::Negative {
             negatives.extend((recipe.name == "benign").then_some(recipe));
-        } else if (words.len() < n && words.insert(recipe.questions.train.clone())) || recipe.name == "gated-topic" {
+        } else if (words.len() < n && words.insert(recipe.questions.train.clone()))
+            || recipe.name == "gated-topic"
+        {
             kept.push(recipe);
         }
     }
