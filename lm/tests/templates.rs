@@ -81,6 +81,12 @@ fn conversations_have_the_tokens_that_transformers_gives_them() {
             if let Some(whole) = whole {
                 let found = outline.chat.encode(&outline.tokenizer, &messages, true).unwrap();
                 assert_eq!(&found, whole, "{}: {text:?} and a reply", case.name);
+                // The same as one text, of three turns.
+                let turns = fence::turns::join(&[text, &golden.reply, text]);
+                assert_eq!(&outline.prompt(&turns).unwrap(), whole, "{}: {text:?} in turns", case.name);
+                let said =
+                    outline.prompt(&fence::turns::join(&[text, &golden.reply])).unwrap_err().to_string();
+                assert!(said.contains("2 turns"), "{said}");
             }
         }
         // What changes tokens changes the digest.
