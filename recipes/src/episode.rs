@@ -117,9 +117,11 @@ pub fn episodes(
                 held_out_phrasings: 0,
                 ..options
             };
+            let drawn: BTreeSet<&Vec<String>> =
+                foreign(&behaviour.id, recipe, &in_order).into_iter().map(|r| &r.questions.train).collect();
             let mut asked = BTreeSet::new();
-            let others = foreign(&behaviour.id, recipe, &in_order);
-            for other in others.into_iter().filter(|r| asked.insert(&r.questions.train)) {
+            let words = |r: &&&Recipe| drawn.contains(&r.questions.train);
+            for other in in_order.iter().filter(words).filter(|r| asked.insert(&r.questions.train)) {
                 ask(&mut out, other, behaviour, NOTHING, &[], seed, few);
             }
         } else {
@@ -134,21 +136,23 @@ pub fn episodes(
     Ok(out)
 }
 
-/// Sets of questions that are not about a subject's own family and that it is asked all the same.
-pub const FOREIGN_SETS: usize = 2;
+/// Families beside its own whose questions a subject is asked.
+pub const FOREIGN: usize = 2;
 
-/// Of `families`, in their order, those whose questions are put to a subject of another family: the families of [`FOREIGN_SETS`] sets of
-/// questions, of those that differ from `own`'s. Which ones is drawn by hash of the subject and the first family that asks them, so that
-/// over many subjects each set is asked about as often, however many families there are. With up to three sets in all nothing is left out.
+/// Of `families`, in their order, the [`FOREIGN`] whose questions are put to a subject of another family, of those that ask in other
+/// words than `own`: drawn by hash of subject and family, with different words where there are any. Over many subjects each family has
+/// its turn; with up to three families in all nothing is left out.
 pub fn foreign<'a>(subject: &str, own: &Recipe, families: &[&'a Recipe]) -> Vec<&'a Recipe> {
-    let mut sets: BTreeMap<&[String], Vec<&Recipe>> = BTreeMap::new();
-    for recipe in families.iter().filter(|r| r.name != own.name && r.questions.train != own.questions.train) {
-        sets.entry(&recipe.questions.train).or_default().push(recipe);
-    }
-    let mut order: Vec<Vec<&Recipe>> = sets.into_values().collect();
-    order.sort_by_cached_key(|of| rng::number("foreign", &format!("{subject}|{}", of[0].name)));
-    let drawn: BTreeSet<&str> =
-        order.iter().take(FOREIGN_SETS).flatten().map(|recipe| recipe.name.as_str()).collect();
+    let mut order: Vec<&Recipe> = families
+        .iter()
+        .copied()
+        .filter(|r| r.name != own.name && r.questions.train != own.questions.train)
+        .collect();
+    order.sort_by_cached_key(|r| rng::number("foreign", &format!("{subject}|{}", r.name)));
+    let mut words = BTreeSet::new();
+    let (first, again): (Vec<&Recipe>, Vec<&Recipe>) =
+        order.into_iter().partition(|r| words.insert(&r.questions.train));
+    let drawn: BTreeSet<&str> = first.iter().chain(&again).take(FOREIGN).map(|r| r.name.as_str()).collect();
     families.iter().copied().filter(|r| drawn.contains(r.name.as_str())).collect()
 }
 
