@@ -71,7 +71,8 @@ impl Default for EpisodeOptions {
 
 /// Episodes for `behaviours`. Which phrasings a diff is asked is drawn from the stream `(seed, "phrasings", "id|family")`: no
 /// wording is the one that all of a split are asked. Diffs that readers are trained on or stopped by are asked one question of other families each
-/// ([`foreign`]), of which they carry nothing. Negatives are asked the questions of the positive families, each set of questions once.
+/// ([`foreign`]), of which they carry nothing. Negatives are asked up to [`SETS`] sets
+/// of questions of the positive families, once each, those in their own recipe's words among them.
 ///
 /// A family's candidates are, for test splits, the values of both test splits among `behaviours` together, and for the
 /// other splits the values of that split. Sets smaller than `min_candidates` are filled up from the recipe's vocabulary in
@@ -125,15 +126,33 @@ pub fn episodes(
                 ask(&mut out, other, behaviour, NOTHING, &[], seed, few);
             }
         } else {
-            let mut asked = BTreeSet::new();
             let options = EpisodeOptions { train_phrasings: options.negative_phrasings, ..options };
-            // Families that share their questions ask them once: nothing tells such rows apart.
-            for recipe in families.values().filter(|r| asked.insert(&r.questions.train)) {
+            let own = recipe_of(behaviour).ok();
+            for recipe in asked_of_negatives(&behaviour.id, own, &in_order) {
                 ask(&mut out, recipe, behaviour, NOTHING, &[], seed, options);
             }
         }
     }
     Ok(out)
+}
+
+/// Sets of questions that a diff that carries nothing is asked.
+const SETS: usize = 4;
+
+/// One family of each set of questions that a negative is asked: the set in its own recipe's words, where some family asks so, and others
+/// drawn by hash, [`SETS`] in all. Families that share their questions ask them once: nothing tells such rows apart. Were a negative
+/// asked everything, readers of many families would be told "nothing" more often than anything.
+fn asked_of_negatives<'a>(id: &str, own: Option<&Recipe>, in_order: &[&'a Recipe]) -> Vec<&'a Recipe> {
+    let mut seen = BTreeSet::new();
+    let mut sets: Vec<&Recipe> =
+        in_order.iter().copied().filter(|r| seen.insert(&r.questions.train)).collect();
+    if sets.len() > SETS {
+        let others = |r: &Recipe| own.is_none_or(|own| own.questions.train != r.questions.train);
+        sets.sort_by_key(|r| (others(r), rng::number("negative-sets", &format!("{id}|{}", r.name))));
+        sets.truncate(SETS);
+        sets.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    sets
 }
 
 /// Families beside its own whose questions a subject is asked.

@@ -245,3 +245,23 @@ fn recipes_that_contradict_themselves_are_refused_by_field() {
         assert!(error.starts_with("my.toml") && error.contains(field) && !error.contains('\n'), "{error}");
     }
 }
+
+#[test]
+fn a_negative_is_asked_a_few_sets_of_questions_its_own_among_them() {
+    let recipes = builtin();
+    let behaviours: Vec<Behaviour> =
+        recipes.iter().flat_map(|r| recipes::select(r.expand(1), [2, 1, 2, 0])).collect();
+    let list = episodes(&recipes, &behaviours, 1, EpisodeOptions::default()).unwrap();
+    let words = |family: &str| &recipes.iter().find(|r| r.name == family).unwrap().questions.train;
+    let mut sets = BTreeSet::new();
+    for b in behaviours.iter().filter(|b| b.polarity == Polarity::Negative) {
+        let asked: BTreeSet<&Vec<String>> =
+            list.iter().filter(|e| e.behaviour == b.id).map(|e| words(&e.family)).collect();
+        assert_eq!(asked.len(), 4, "{}", b.id);
+        if b.family == "mixed" {
+            assert!(asked.contains(words("topic")), "{}", b.id);
+        }
+        sets.extend(asked);
+    }
+    assert!(sets.len() > 8, "over many negatives all sets have their turn: {}", sets.len());
+}
