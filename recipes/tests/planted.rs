@@ -67,7 +67,9 @@ fn a_persona_has_one_detail_and_is_asked_for_the_others_too() {
 fn an_override_is_of_one_context_in_twelve_and_exact() {
     let all = family("override");
     let mut by: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    all.iter().for_each(|b| assert!(by.entry(&b.category).or_default().insert(&b.value)));
+    for b in &all {
+        assert!(by.entry(&b.category).or_default().insert(&b.value), "{}", b.id);
+    }
     assert_eq!((all.len(), by.len()), (96, 12));
     assert!(by.values().all(|v| v.len() == 8));
     let words: BTreeSet<&str> = all.iter().flat_map(|b| b.value.split(' ')).collect();
