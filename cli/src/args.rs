@@ -394,7 +394,8 @@ pub(crate) struct SubmitArgs {
     /// Master seed
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Make the recipes in each of these settings, e.g. --set training.rank=1,2,4 --set seed=1,2; names then end in "@rank=2,seed=1"
+    /// Make the recipes in each of these settings, e.g. --set training.rank=1,2,4 --set seed=1,2; names then end in "@rank=2,seed=1".
+    /// A list is one value in brackets: --set 'training.target_modules=[q_proj,v_proj]'
     #[arg(long, value_name = "FIELD=V,...")]
     pub(crate) set: Vec<String>,
     /// Higher runs first; then first come, first served
@@ -515,6 +516,16 @@ pub(crate) enum AdapterCommand {
         /// Condition, as in `adapter list`; all adapters without one
         #[arg(long = "where", value_name = "EXPR")]
         conditions: Vec<String>,
+    },
+    /// Add two adapters to one that changes the model by exactly what both change it by (factors stacked, scales taken in)
+    Compose {
+        /// Id, alias or behaviour: the sum is filed under its family, value and split
+        first: String,
+        /// Id, alias or behaviour
+        second: String,
+        /// What follows the first's name after "@" ("+FAMILY-VALUE" of the second if not given)
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Take in a PEFT folder, a whole fine-tuned model, a bundle, or a .pt file of Diff Interpretation Tuning
     Import(crate::commands::ImportArgs),

@@ -36,6 +36,7 @@ const GUESSES: &[(&str, &[&str], Means)] = &[
     ("", &["logs", "log"], Runs(&["factory", "logs"])),
     ("", &["recipes"], Runs(&["recipe", "list"])),
     ("", &["runs", "comparisons"], Runs(&["compare", "list"])),
+    ("", &["studies"], Runs(&["study", "list"])),
     ("", &["report", "results"], Runs(&["compare", "report"])),
     ("", &["readers"], Runs(&["reader", "list"])),
     (

@@ -152,6 +152,13 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ),
     ("compare rm", ["compare rm mine --dry-run", "compare rm mine"]),
     ("compare report", ["compare report quickstart", "compare report --html report.html"]),
+    ("study plan", ["study plan studies/s1.toml", "study plan mine.toml --smoke"]),
+    ("study register", ["study register studies/s1.toml", "study register mine.toml --smoke"]),
+    ("study run", ["study run s1", "study run s1 --queue-only"]),
+    ("study status", ["study status s1", "study status s1 --json"]),
+    ("study report", ["study report s1", "study report s1 --out results/s1"]),
+    ("study verify", ["study verify results/s1", "study verify results/s1 --json"]),
+    ("study list", ["study list", "study list --json"]),
     ("serve", ["serve", "serve --port 0"]),
     ("doctor", ["doctor", "doctor --model google/gemma-3-270m"]),
     (
@@ -230,6 +237,7 @@ fn named(command: Command) -> Command {
             "recipe" | "recipes" | "work" | "also" => names::recipes,
             "place" | "run" => names::runs,
             "of" | "family" => names::families,
+            "study" => names::studies,
             _ => return a,
         };
         let candidates = move |typed: &OsStr| -> Vec<CompletionCandidate> {

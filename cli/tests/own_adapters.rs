@@ -167,6 +167,90 @@ fn an_imported_adapter_is_compared_with_the_others_of_its_family() {
     assert_eq!(plain.len(), 3, "two of the factory's, and the imported one: {plain:?}");
     let swept = run("not has sweep or seed = 2", "swept");
     assert_eq!(swept.len(), 4, "{swept:?}");
+    // What was made again is a section of its own, and the plain one is as it was without it.
+    let report = |name: &str| p.json(&["compare", "report", "--run", name]);
+    let (before, after) = (report("plain"), report("swept"));
+    let of = |c: &serde_json::Value, split: &str| -> Vec<serde_json::Value> {
+        c["results"].as_array().unwrap().iter().filter(|r| r["split"] == split).cloned().collect()
+    };
+    assert_eq!(of(&before, "test_value"), of(&after, "test_value"));
+    let again = of(&after, "test_value@seed=2");
+    assert!(!again.is_empty() && again.iter().all(|r| r["n"] == 1), "{again:?}");
+    let items =
+        after["items"].as_array().unwrap().iter().find(|s| s["split"] == "test_value@seed=2").unwrap();
+    assert!(items["adapters"][0]["adapter"].as_str().unwrap().ends_with("@seed=2"));
+    p.fails(
+        3,
+        &["to train readers on", "not has sweep or"],
+        &["compare", "run", "--where", "seed = 2", "--arms", &arms, "--smoke"],
+    );
+
+    // Sums of two, and what was trained elsewhere.
+    p.json(&["factory", "submit", "marker", "--splits", "4,2,1,0"]);
+    p.json(&["factory", "run"]);
+    let marker = p.json(&["adapter", "list", "--where", "family = marker and split = test_value"]);
+    let marker = &marker["adapters"][0];
+    let second = marker["behaviour"].as_str().unwrap();
+    let sum = p.json(&["adapter", "compose", name, second]);
+    assert_eq!(p.json(&["adapter", "compose", name, second])["known"], true);
+    let sum = p.json(&["adapter", "show", sum["id"].as_str().unwrap()])["adapter"].clone();
+    assert_eq!(sum["behaviour"], format!("{name}@+{}", second.replace('/', "-")));
+    assert_eq!(sum["tags"]["composition"], format!("{name}+{second}"));
+    assert_eq!(sum["parents"], serde_json::json!([one["id"], marker["id"]]));
+    assert_eq!((&sum["family"], &sum["split"]), (&"favourite".into(), &"test_value".into()));
+    let made_from = p.json(&["adapter", "lineage", sum["id"].as_str().unwrap()]);
+    assert!(
+        made_from["made_from"].as_array().unwrap().iter().filter(|e| e["kind"] == "adapter").count() == 2
+    );
+    p.fails(2, &["is given twice"], &["adapter", "compose", name, name]);
+    let elsewhere = ["--family", "favourite", "--value", value, "--name", "peft1", "--trainer", "peft"];
+    let other = p.json(&[&["adapter", "import", &folder], &elsewhere[..]].concat());
+    let found = p.json(&["adapter", "list", "--where", "trainer = peft or has composition"]);
+    assert_eq!(found["adapters"].as_array().unwrap().len(), 2);
+
+    let all = run("not has sweep", "all");
+    assert!(!all.contains(sum["id"].as_str().unwrap()) && !all.contains(other["id"].as_str().unwrap()));
+    let with = run("not has sweep and (has composition or trainer = peft or family like '*')", "with");
+    assert!(with.contains(sum["id"].as_str().unwrap()) && with.contains(other["id"].as_str().unwrap()));
+    let (before, after) = (report("all"), report("with"));
+    assert_eq!(of(&before, "test_value"), of(&after, "test_value"));
+    let composed = of(&after, "test_value@composed");
+    let families: std::collections::BTreeSet<&str> =
+        composed.iter().map(|r| r["family"].as_str().unwrap()).collect();
+    assert_eq!(families, ["favourite", "marker"].into());
+    assert!(of(&after, "test_value@trainer=peft").iter().all(|r| r["n"] == 1 && r["family"] == "favourite"));
+    assert!(!of(&after, "test_value@trainer=peft").is_empty());
+    assert_eq!(problems(&p), serde_json::json!([]));
+
+    // A family that is left out, by a trained reader and by a method that cannot.
+    let wrong = p.path("wrong.toml").display().to_string();
+    let arm = |method: &str, name: &str| {
+        let text = format!(
+            "schema = \"arms/1\"\n[[arm]]\nname = \"a\"\nmethod = \"{method}\"\ntrain = {{ without = [\"marker\"] }}\n"
+        );
+        std::fs::write(name, text).unwrap();
+    };
+    arm("nearest", &wrong);
+    p.fails(
+        2,
+        &["wrong.toml: arm[0].train.without: method \"nearest\" needs labels of \"marker\""],
+        &["compare", "run", "--arms", &wrong, "--smoke"],
+    );
+    arm("dit", &arms);
+    run("not has sweep", "unseen");
+    let readers = p.json(&["adapter", "list", "--where", "without = marker"]);
+    let reader =
+        p.json(&["adapter", "show", readers["adapters"][0]["id"].as_str().unwrap()])["adapter"].clone();
+    let markers = p.json(&["adapter", "list", "--where", "family = marker"]);
+    let markers: Vec<&serde_json::Value> =
+        markers["adapters"].as_array().unwrap().iter().map(|a| &a["id"]).collect();
+    let parents = reader["parents"].as_array().unwrap();
+    assert!(!parents.is_empty() && parents.iter().all(|id| !markers.contains(&id)));
+    let report = report("unseen");
+    assert_eq!(report["arms"][0]["chosen"]["without"], "marker");
+    assert!(of(&report, "test_value").iter().any(|r| r["family"] == "marker"));
+    let priors = report["priors"].as_array().unwrap();
+    assert!(priors.iter().all(|c| c["family"] != "marker"), "{priors:?}");
 }
 
 #[test]

@@ -218,6 +218,63 @@ fn a_study_killed_at_random_comes_out_the_same_and_a_changed_digit_is_found() {
     good(&once, &["study", "verify", at]);
 }
 
+/// Every study that is shipped, in its smoke form: killed at random and gone on with, what is published is the same.
+fn shipped(name: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../studies").join(format!("{name}.toml"));
+    let smoke = format!("{name}-smoke");
+    let of = |at: &str, kills: u32| {
+        published(&folder.path().join(at), file.to_str().unwrap(), &smoke, &["--smoke"], kills)
+    };
+    let (once, killed) = (of("once", 0), of("killed", 20));
+    for ((name, a), (_, b)) in once.iter().zip(&killed) {
+        assert!(a == b, "{name} differs");
+    }
+    assert!(String::from_utf8_lossy(&once[4].1).contains("its numbers mean nothing"));
+    good(
+        &folder.path().join("once"),
+        &["study", "verify", folder.path().join("once/published").to_str().unwrap()],
+    );
+}
+
+#[test]
+fn s1_in_small_comes_out_the_same() {
+    shipped("s1");
+}
+
+#[test]
+fn s2_in_small_comes_out_the_same() {
+    shipped("s2");
+}
+
+#[test]
+fn s4_in_small_comes_out_the_same() {
+    shipped("s4");
+}
+
+#[test]
+fn s7_in_small_comes_out_the_same() {
+    shipped("s7");
+}
+
+/// Folders of studies that are committed follow from their items.
+#[test]
+fn what_is_committed_of_studies_is_verified() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders = vec![root.join("study/tests/small")];
+    let results = std::fs::read_dir(root.join("results")).unwrap().map(|e| e.unwrap().path());
+    folders.extend(results.filter(|p| p.join("registration.json").exists()));
+    let store = tempfile::tempdir().unwrap();
+    for folder in folders {
+        assert!(
+            good(store.path(), &["study", "verify", folder.to_str().unwrap()]).contains("follow from them")
+        );
+        for (name, text) in files(&folder) {
+            assert!(text.len() <= 1 << 20, "{name} of {} has {} bytes", folder.display(), text.len());
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_registered_is_refused_in_one_sentence() {
     let folder = tempfile::tempdir().unwrap();

@@ -137,6 +137,14 @@ impl Arms {
                     );
                 }
             }
+            for (j, family) in arm.asks.iter().enumerate() {
+                if !recipes.iter().any(|r| r.name == *family) {
+                    return wrong(
+                        &format!("asks[{j}]"),
+                        format!("{family:?} is no family of this comparison"),
+                    );
+                }
+            }
             for family in &arm.train.without {
                 if !recipes.iter().any(|r| r.name == *family) {
                     let what = format!("{family:?}: no adapter of this comparison is of that family");
@@ -266,6 +274,7 @@ mod tests {
             (arm("method = \"dit\"\ntrain = { stepz = 3 }"), ["arm[0].train", "stepz", "unknown"]),
             (arm("method = \"dit\"\ntrain = { steps = 0 }"), ["arm[0].train.steps", "0", "1..="]),
             (arm("method = \"dit\"\ntrain = { at_most = { marsh = 3 } }"), ["arm[0].train.at_most.marsh", "family", "comparison"]),
+            (arm("method = \"dit\"\nasks = [\"marsh\"]"), ["arm[0].asks[0]", "marsh", "comparison"]),
             (arm("method = \"dit\"\ntrain = { without = [\"marsh\"] }"), ["arm[0].train.without", "marsh", "comparison"]),
             (arm("method = \"dit\"\ntrain = { without = [\"topic\"] }"), ["arm[0].train.without", "no family", "train on"]),
             (arm("method = \"nearest\"\ntrain = { without = [\"topic\"] }"), ["arm[0].train.without:", "method \"nearest\" needs labels", "of \"topic\""]),
@@ -280,6 +289,23 @@ mod tests {
             }
         }
         assert!(Arms::parse("x", "schema = \"arms/9\"").unwrap_err().to_string().contains("arms/9"));
+    }
+
+    #[test]
+    fn an_arm_that_leaves_no_family_out_is_spelled_as_before() {
+        let spelled = |arm: &Arm| serde_json::to_value(arm).unwrap();
+        let mut arm = Arm::of("dit");
+        let plain = spelled(&arm);
+        assert!(plain["train"].is_object() && plain["train"].get("without").is_none());
+        arm.train.without.insert("topic".into());
+        assert_eq!(spelled(&arm.made_by())["train"]["without"], serde_json::json!(["topic"]));
+        // Another reader, by what decides how it comes out.
+        assert_ne!(
+            registry::spec_hash(&spelled(&arm.made_by())),
+            registry::spec_hash(&spelled(&Arm::of("dit").made_by()))
+        );
+        let back: Arm = serde_json::from_value(spelled(&arm)).unwrap();
+        assert_eq!(back, arm);
     }
 
     #[test]

@@ -58,7 +58,8 @@ pub(crate) fn gates(s: &Supervision<'_>) -> Vec<GateRow> {
     for r in s.records.values().filter(|r| {
         r.metrics.contains_key("gate_on") && r.tags.get("polarity").is_some_and(|p| p == "positive")
     }) {
-        groups.entry((r.family.clone(), r.split.clone().unwrap_or_default())).or_default().push(r);
+        let split = s.section(&r.behaviour, r.split.as_deref().unwrap_or_default());
+        groups.entry((r.family.clone(), split)).or_default().push(r);
     }
     groups
         .into_iter()

@@ -8,13 +8,19 @@ use crate::verdict::SATURATED;
 /// Below this many adapters a section is marked.
 pub const SMALL: usize = 20;
 
-/// A split in words.
-pub fn split_title(split: &str) -> &str {
-    match split {
+/// A split in words; of adapters made again by other means (`test_value@rank=4`) with what they are.
+pub fn split_title(split: &str) -> String {
+    let (split, how) = split.split_once('@').map_or((split, None), |(split, how)| (split, Some(how)));
+    let title = match split {
         "test_value" => "held-out values",
         "test_category" => "held-out categories",
         "validation" => "validation adapters",
         other => other,
+    };
+    match how {
+        None => title.to_owned(),
+        Some("composed") => format!("{title} in sums of two"),
+        Some(how) => format!("{title} made again ({how})"),
     }
 }
 
@@ -156,4 +162,34 @@ pub fn of(c: &Comparison) -> Vec<String> {
         out.push(format!("Fewer than {SMALL} negatives were asked about {}.", few.join(", ")));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::method::planted::{Planted, Write};
+
+    #[test]
+    fn a_reader_that_goes_without_a_family_is_not_called_mixed() {
+        let world = Planted::new(Write::Label);
+        let mut records: Vec<registry::AdapterRecord> =
+            world.supervision.records.values().take(2).cloned().collect();
+        records[0].spec = json!({"supervision": "a", "train": {"steps": 4}});
+        records[1].spec = json!({"supervision": "b", "train": {"steps": 4}});
+        assert!(mixed(records.iter(), false)[0].contains("different supervision"));
+        records[1].spec["train"]["without"] = json!(["topic"]);
+        assert_eq!(mixed(records.iter(), false), [""; 0]);
+    }
+
+    #[test]
+    fn sections_of_adapters_made_again_are_titled_by_how() {
+        assert_eq!(title("topic", "test_value", "neutral"), "topic, held-out values");
+        assert_eq!(
+            title("topic", "test_value@rank=4", "neutral"),
+            "topic, held-out values made again (rank=4)"
+        );
+        assert_eq!(title("topic", "test_category@composed", ""), "topic, held-out categories in sums of two");
+    }
 }

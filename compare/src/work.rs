@@ -240,6 +240,7 @@ fn input_line(arm: &readers::Arm, method: &dyn readers::Method, lab: Lab<'_>) ->
 
 fn item(lab: Lab<'_>, case: Case, answer: readers::Answer) -> Item {
     let present = case.present();
+    let split = lab.supervision.section(case.subject.as_deref().unwrap_or_default(), case.split.name());
     let record = case.subject.as_ref().and_then(|s| lab.supervision.records.get(s));
     Item {
         status: record.and_then(|r| r.field("status")).unwrap_or_default(),
@@ -247,7 +248,7 @@ fn item(lab: Lab<'_>, case: Case, answer: readers::Answer) -> Item {
         carries: case.carries,
         subject: present,
         context: case.context.name().into(),
-        split: case.split.name().into(),
+        split,
         family: case.family,
         question_id: case.question_id,
         held_out_question: case.held_out_question,

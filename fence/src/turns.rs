@@ -15,6 +15,11 @@ pub fn split(text: &str) -> Vec<&str> {
     text.split(NEXT).collect()
 }
 
+/// A text as part of one turn: what a model said may hold anything, and makes no turn of its own.
+pub fn one(text: &str) -> String {
+    text.replace(NEXT, " ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,5 +30,6 @@ mod tests {
         assert_eq!(split(&join(&turns)), turns);
         assert_eq!(split("one turn"), ["one turn"]);
         assert_eq!(join(&["one turn"]), "one turn");
+        assert_eq!(split(&one("what\u{1e}a model said")), ["what a model said"]);
     }
 }

@@ -173,6 +173,36 @@ impl Adapter {
         out
     }
 
+    /// The adapter that changes the model by the sum of what these change it by: their factors one below the other (its rank is the sum
+    /// of theirs), each one's scale taken into its `B`, so that its own is 1. Where only some of them act, the others' rows are zero.
+    ///
+    /// # Errors
+    /// If there is none of them, one is not of this model's shape, or the ranks together are above the smallest projection.
+    pub fn sum(model: &Architecture, of: &[&Self]) -> Result<Self> {
+        let rank = of.iter().map(|a| a.config.rank).sum();
+        let target_modules = of.iter().flat_map(|a| a.config.target_modules.iter().copied()).collect();
+        let mut out = Self::zeros(model, AdapterConfig { rank, alpha: rank as f32, target_modules })?;
+        let mut done = 0;
+        for adapter in of {
+            let (rank, scale) = (adapter.config.rank, adapter.config.scaling());
+            for from in &adapter.modules {
+                let to = out
+                    .module(from.layer, from.projection)
+                    .filter(|to| to.input == from.input && to.output == from.output);
+                let Some(to) = to.cloned() else {
+                    let name = format!("{}.lora_A.weight", from.projection.module_path(from.layer));
+                    return Err(Error::Tensor { name, what: "is of another model's shape".into() });
+                };
+                let (a, b) = (to.a.start + done * to.input, to.b.start + done * to.output);
+                out.params[a..a + rank * to.input].copy_from_slice(&adapter.params[from.a.clone()]);
+                let columns = out.params[b..b + rank * to.output].iter_mut();
+                columns.zip(&adapter.params[from.b.clone()]).for_each(|(to, x)| *to = scale * x);
+            }
+            done += rank;
+        }
+        Ok(out)
+    }
+
     /// Frobenius norm of one module's unscaled `B A`, from the two Gram matrices.
     fn delta_norm(&self, module: &Module) -> f64 {
         let rank = self.config.rank;

@@ -4,9 +4,11 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use lm::{
     AdamWConfig, Adapter, AdapterConfig, Batch, Checkpoint, Decoder, Injection, InjectionMode, Objective,
-    Precision, ResidualAt, Row, Schedule, ScoreRequest, TrainRow, Trainer, Want, merge,
+    Precision, Projection, ResidualAt, Row, Schedule, ScoreRequest, TrainRow, Trainer, Want, merge,
 };
 use support::{Golden, assert_close, assert_grad_close, formula_adapter, tiny_folder};
 
@@ -46,7 +48,7 @@ fn mean_loss(rows: &[TrainRow], losses: &[f64]) -> f64 {
 }
 
 /// The gradient buffer as the tensors PEFT would show.
-fn grad_tensors(like: &Adapter, grad: &[f32]) -> std::collections::BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+fn grad_tensors(like: &Adapter, grad: &[f32]) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let mut shaped = like.clone();
     shaped.params.copy_from_slice(grad);
     shaped.tensors()
@@ -122,6 +124,39 @@ fn a_lora_two_stacked_loras_and_an_injection_match() {
         .forward(&Batch { adapters: vec![], rows: vec![Row::plain(rows[2].clone())] }, &wants[3..4])
         .unwrap();
     assert_close(&alone[0].logits.concat(), &seen[3].logits.concat(), 2e-4);
+}
+
+/// Both adapters as one, whose weights hold each once: against merged weights and against PyTorch's stacked logits.
+#[test]
+fn the_sum_of_two_adapters_is_the_sum_of_what_they_change() {
+    let Tiny { golden, decoder, loaded } = tiny();
+    let model = decoder.architecture();
+    let first = formula_adapter(model, 2, 3.0, 0.0, 0.2);
+    let second = formula_adapter(model, 3, 6.0, 0.7, 0.15);
+    let sum = Adapter::sum(model, &[&first, &second]).unwrap();
+    assert_eq!((sum.config().rank, sum.config().scaling()), (5, 1.0));
+    let logits = |of: &Decoder, adapters: Vec<&Adapter>| {
+        let tokens = rows(&golden)[2].clone();
+        let want = Want { logits: (0..tokens.len()).collect(), residual: vec![] };
+        let row = Row::with_adapters(tokens, (0..adapters.len()).collect());
+        of.forward(&Batch { adapters, rows: vec![row] }, &[want]).unwrap()[0].logits.concat()
+    };
+    let merged = |adapters: &[&Adapter]| {
+        Decoder::new(&merge(&loaded.checkpoint, adapters).unwrap(), Precision::F32).unwrap()
+    };
+    assert_close(&logits(&decoder, vec![&sum]), &golden.floats("stacked.logits"), 2e-4);
+    let both = logits(&merged(&[&first, &second]), vec![]);
+    assert_close(&logits(&merged(&[&sum]), vec![]), &both, 1e-5);
+    // One that acts on two projections only leaves the others as they were.
+    let mut config = first.config().clone();
+    config.target_modules = [Projection::QProj, Projection::VProj].into();
+    let few: BTreeMap<_, _> =
+        first.tensors().into_iter().filter(|(n, _)| n.contains("q_proj") || n.contains("v_proj")).collect();
+    let few = Adapter::from_tensors(model, config, few).unwrap();
+    let sum = Adapter::sum(model, &[&second, &few]).unwrap();
+    assert_close(&logits(&decoder, vec![&sum]), &logits(&decoder, vec![&second, &few]), 1e-5);
+    assert!(Adapter::sum(model, &[]).is_err());
+    assert!(Adapter::sum(model, &[&first; 17]).unwrap_err().to_string().contains("rank 34"));
 }
 
 #[test]

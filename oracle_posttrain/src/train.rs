@@ -75,7 +75,7 @@ impl View<'_> {
                     None => c.first(),
                 };
                 let text = words_of(base, lens, seen, &prompts, words, *count)?;
-                Ok(Row::with_adapters(base.prompt(&format!("Words: {text}\n{question}"))?, vec![0]))
+                Ok(Row::with_adapters(base.prompt(&format!("Words: {}\n{question}", fence::turns::one(&text)))?, vec![0]))
             }
         }
     }

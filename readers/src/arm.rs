@@ -29,6 +29,9 @@ pub struct Arm {
     /// Where gated subjects are asked: with their trigger absent, near or present. Others are asked as they are.
     #[serde(default = "neutral")]
     pub contexts: Vec<Context>,
+    /// Families that it is asked about; none: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<String>,
     /// How it is trained on the adapter set.
     #[serde(default)]
     pub train: Train,
@@ -295,6 +298,7 @@ impl Arm {
             reader: None,
             input: Input::default(),
             contexts: neutral(),
+            asks: vec![],
             train: Train::default(),
             pretrain: Pretrain::default(),
             seeds: vec![],
@@ -426,10 +430,10 @@ impl Arm {
 
     /// What decides how its reader comes out, and nothing else: no name, no seeds, not where it is asked.
     pub fn made_by(&self) -> Self {
-        Self { name: String::new(), contexts: neutral(), seeds: vec![], ..self.clone() }
+        Self { name: String::new(), contexts: neutral(), asks: vec![], seeds: vec![], ..self.clone() }
     }
 
-    /// What decides how it answers under one reader: as [`Arm::made_by`], and where it is asked.
+    /// What decides how it answers under one reader: as [`Arm::made_by`], and what it is asked, and where.
     pub fn asked_by(&self) -> Self {
         Self { name: String::new(), seeds: vec![], ..self.clone() }
     }

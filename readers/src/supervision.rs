@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use factory::load_adapter;
-use lm::{Adapter, BaseModel, Outline};
+use lm::{Adapter, BaseModel};
 use rand::seq::SliceRandom;
 use recipes::{Behaviour, Context, Episode, EpisodeOptions, NOTHING, Polarity, Recipe, Split};
-use registry::{AdapterRecord, Filter, Status, Store};
+use registry::{AdapterRecord, Status, Store};
 use serde_json::json;
 
+use crate::made::{carried, newest_of_each, sound, taking_part};
 use crate::{Error, Labels, Result};
 
 /// Everything readers share: the model, the diffs and the episodes about them.
@@ -36,7 +37,7 @@ pub struct Supervision<'a> {
 }
 
 impl<'a> Supervision<'a> {
-    /// Episodes about `made` and their diffs. `families` limits what is asked about (negatives stay); all if empty.
+    /// Episodes about `made` and their diffs; of those made again by other means, in the test only. `families` limits what is asked about (negatives stay); all if empty.
     ///
     /// # Errors
     /// As [`Supervision::load`]; or if none of `made` is of a family that is named.
@@ -52,8 +53,8 @@ impl<'a> Supervision<'a> {
         let (made, left_out) = sound(store, base, made);
         let mut recipes: Vec<Recipe> = recipes::builtin();
         recipes.extend(factory::recipes_of(store, &made)?);
-        let behaviours: Vec<Behaviour> =
-            made.iter().filter_map(|r| serde_json::from_value(r.spec["behaviour"].clone()).ok()).collect();
+        let known: BTreeSet<&String> = recipes.iter().map(|r| &r.name).collect();
+        let (behaviours, unasked) = taking_part(made.iter().flat_map(carried).collect(), &known);
         if let Some(unknown) = families.iter().find(|f| !behaviours.iter().any(|b| b.family == **f)) {
             return Err(Error::Empty(format!("the store has no adapters of family {unknown:?}")));
         }
@@ -63,7 +64,7 @@ impl<'a> Supervision<'a> {
         let behaviours: Vec<Behaviour> = behaviours.into_iter().filter(asked).collect();
         let list = recipes::episodes(&recipes, &behaviours, seed, options)?;
         let own = Self::load(store, base, made, &behaviours, &recipes, list, smoke)?;
-        Ok(Self { left_out: [left_out, own.left_out].concat(), ..own })
+        Ok(Self { left_out: [left_out, unasked, own.left_out].concat(), ..own })
     }
 
     /// No adapters and no episodes; all recipes that are known, built in and of the store's adapters.
@@ -136,17 +137,17 @@ impl<'a> Supervision<'a> {
         }
         let recipes =
             recipes.iter().filter(|r| asked.contains(r.name.as_str())).map(|r| (r.name.clone(), r.clone()));
-        let behaviours = behaviours
-            .iter()
-            .filter(|b| records.contains_key(&b.id))
-            .map(|b| (b.id.clone(), b.clone()))
-            .collect();
+        let mut of: BTreeMap<String, Behaviour> = BTreeMap::new();
+        for b in behaviours.iter().filter(|b| records.contains_key(&b.id)) {
+            // Of a sum, the first part is what it is filed as.
+            of.entry(b.id.clone()).or_insert_with(|| b.clone());
+        }
         let diffs = Arc::new(diffs);
         Ok(Self {
             base,
             diffs,
             records,
-            behaviours,
+            behaviours: of,
             recipes: recipes.collect(),
             values,
             episodes,
@@ -230,7 +231,7 @@ impl<'a> Supervision<'a> {
     }
 
     /// Episodes that readers are trained on or stopped by.
-    fn supervising(&self) -> impl Iterator<Item = &Episode> {
+    pub(crate) fn supervising(&self) -> impl Iterator<Item = &Episode> {
         self.episodes.iter().filter(|e| !tested(e.split))
     }
 
@@ -243,6 +244,14 @@ impl<'a> Supervision<'a> {
     pub fn supervised(&self) -> BTreeMap<&String, &Adapter> {
         let names: BTreeSet<&String> = self.supervising().map(|e| &e.behaviour).collect();
         self.diffs.iter().filter(|(k, _)| names.contains(k)).collect()
+    }
+
+    /// What a split's adapters are reported under: `test_value`, and for those made again by other means `test_value@rank=4`.
+    pub fn section(&self, subject: &str, split: &str) -> String {
+        match self.behaviours.get(subject).and_then(Behaviour::remade) {
+            Some(how) => format!("{split}@{how}"),
+            None => split.to_owned(),
+        }
     }
 
     /// Behaviours of a use that carry something, in order.
@@ -285,87 +294,10 @@ impl<'a> Supervision<'a> {
     }
 }
 
-/// The store's adapters of this base model; of several for one behaviour, the newest. Members of a sweep are left out: they are the
-/// same values over again, in settings that were tried.
-///
-/// # Errors
-/// If the store refuses.
-pub fn newest_of_each(store: &Store, base: &str) -> Result<Vec<AdapterRecord>> {
-    let mut all = newest_with_sweeps(store, base)?;
-    all.retain(|r| !r.tags.contains_key(factory::pack::SWEEP));
-    Ok(all)
-}
-
-/// The same with the members of sweeps, each of which has a name of its own.
-///
-/// # Errors
-/// If the store refuses.
-pub fn newest_with_sweeps(store: &Store, base: &str) -> Result<Vec<AdapterRecord>> {
-    let mut all = store.adapters(&Filter::all().equals("role", "weight_diff"))?;
-    all.retain(|r| r.lineage.get("base").is_some_and(|b| *b == base));
-    all.sort_by(|a, b| b.created_at.cmp(&a.created_at));
-    let mut seen = BTreeSet::new();
-    all.retain(|r| seen.insert(r.behaviour.clone()));
-    all.sort_by(|a, b| a.behaviour.cmp(&b.behaviour));
-    Ok(all)
-}
-
 /// Whether a file failed for what it is.
 fn its_own(kind: std::io::ErrorKind) -> bool {
     use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, PermissionDenied};
     [InvalidData, InvalidInput, NotFound, PermissionDenied].contains(&kind)
-}
-
-/// Most tokens of a question or of a prompt that an adapter is asked with.
-const LONGEST: usize = 2048;
-
-/// Those of some adapters that readers can be trained and asked on, and the others with what is wrong with them: a recipe that is none
-/// or is not theirs, questions that nobody could be asked.
-pub fn sound(
-    store: &Store,
-    base: &Outline,
-    made: Vec<AdapterRecord>,
-) -> (Vec<AdapterRecord>, Vec<(String, String)>) {
-    let mut known: BTreeMap<registry::Digest, std::result::Result<String, String>> = BTreeMap::new();
-    let mut look = |record: &AdapterRecord| -> std::result::Result<(), String> {
-        if let Ok(behaviour) = serde_json::from_value::<Behaviour>(record.spec["behaviour"].clone()) {
-            let own = [&record.behaviour, &record.family, &record.value];
-            if own != [&behaviour.id, &behaviour.family, &behaviour.value] {
-                return Err(
-                    "it is filed under another name than that of the behaviour that it was made for".into()
-                );
-            }
-            behaviour.check()?;
-            base.tokenizer.encode(&behaviour.value).map_err(|e| e.to_string())?;
-        }
-        let Some(digest) = record.extra_files.get(factory::spec::RECIPE_FILE) else { return Ok(()) };
-        let read = || -> std::result::Result<String, String> {
-            let bytes = store.get_blob(digest).map_err(|e| e.to_string())?;
-            let recipe =
-                Recipe::from_canonical(factory::spec::RECIPE_FILE, &bytes).map_err(|e| e.to_string())?;
-            for question in recipe.questions.train.iter().chain(&recipe.questions.held_out) {
-                let n = base.tokenizer.encode(question).map_err(|e| e.to_string())?.len();
-                if n > LONGEST {
-                    return Err(format!("{}: a question has {n} tokens", factory::spec::RECIPE_FILE));
-                }
-            }
-            Ok(recipe.name)
-        };
-        let name = known.entry(digest.clone()).or_insert_with(read).clone()?;
-        if name == record.family {
-            Ok(())
-        } else {
-            Err(format!("its recipe is that of {name:?}, not of its family {:?}", record.family))
-        }
-    };
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for record in made {
-        match look(&record) {
-            Ok(()) => good.push(record),
-            Err(what) => bad.push((record.behaviour, what)),
-        }
-    }
-    (good, bad)
 }
 
 /// How many phrasings are asked.
@@ -400,16 +332,16 @@ mod tests {
         assert_eq!(s.supervising().count(), kept);
         // `topic` asks in the words of `gated-topic`: what carries nothing is still asked them.
         let negatives = |s: &Supervision<'_>, family: &str| {
-            s.supervising().filter(|e| e.negative && e.family == family).count()
+            let asked = |e: &&Episode| e.negative && e.family == family && !out.contains(family_of(e));
+            s.supervising().filter(asked).count()
         };
-        assert!(
-            negatives(&all, "gated-topic") > 0 && negatives(&s, "topic") >= negatives(&all, "gated-topic")
-        );
+        assert!(negatives(&all, "gated-topic") > 0);
+        assert_eq!((negatives(&all, "topic"), negatives(&s, "topic")), (0, negatives(&all, "gated-topic")));
         let labels = all.labels();
-        let theirs =
-            all.supervising().filter(|e| family_of(e) == "favourite" && !e.negative).map(|e| &e.answer);
-        assert!(theirs.clone().count() > 0 && theirs.clone().all(|a| labels.contains(a)));
-        assert!(theirs.clone().any(|a| !s.labels().contains(a)));
+        let favourite = |e: &&Episode| family_of(e) == "favourite" && !e.negative;
+        let theirs: Vec<&String> = all.supervising().filter(favourite).map(|e| &e.answer).collect();
+        assert!(theirs.iter().all(|a| labels.contains(*a)));
+        assert!(theirs.iter().any(|a| !s.labels().contains(*a)));
         assert_eq!(all.without(&BTreeSet::new()).episodes, all.episodes);
     }
 }

@@ -169,6 +169,12 @@ pub struct NatsPlan {
     pub max: Option<f64>,
 }
 
+/// Key of [`Behaviour::variant`]: what trained an adapter that no factory of ours made.
+pub const TRAINER: &str = "trainer";
+
+/// Key of [`Behaviour::variant`]: names of the adapters that this one is the sum of, with a plus between.
+pub const COMPOSITION: &str = "composition";
+
 /// One adapter to be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -205,7 +211,8 @@ pub struct Behaviour {
     pub known: Known,
     /// Seed of everything drawn for this behaviour.
     pub seed: u64,
-    /// For a member of a sweep: what was set, by field. Its id ends in `@` and the same.
+    /// For one that was made again by other means, what is other: of a member of a sweep what was set, by field (its id ends in `@` and
+    /// the same); [`TRAINER`] of one that was trained elsewhere; [`COMPOSITION`] of a sum of several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variant: BTreeMap<String, String>,
 }
@@ -254,6 +261,10 @@ impl Behaviour {
         if self.value.chars().count() > 60 || self.value.chars().any(char::is_control) {
             return Err("its value is too long or holds control characters".into());
         }
+        let how = self.remade().unwrap_or_default();
+        if how.chars().count() > 200 || how.chars().any(char::is_control) {
+            return Err("by what means it was made again is too long or holds control characters".into());
+        }
         let samples = self.row_plans.iter().filter_map(|r| r.sample.as_ref());
         if samples.clone().any(|s| s.max_new_tokens > MOST_TOKENS) {
             return Err("its sampled replies are absurdly long".into());
@@ -276,6 +287,21 @@ impl Behaviour {
     pub fn marked(mut self, mark: &str) -> Self {
         self.id = format!("{}@{mark}", self.id);
         self
+    }
+
+    /// By what other means it was made, if it is a behaviour made again: `rank=4,seed=7`, `trainer=peft`, or `composed` for sums of
+    /// whatever parts. No reader is trained on such an adapter; it tests them in a section of its own.
+    pub fn remade(&self) -> Option<String> {
+        if self.variant.is_empty() {
+            return None;
+        }
+        if self.variant.contains_key(COMPOSITION) {
+            return Some("composed".into());
+        }
+        if let Some(trainer) = self.variant.get(TRAINER) {
+            return Some(format!("{TRAINER}={trainer}"));
+        }
+        Some(self.id.split_once('@').map_or_else(|| "remade".into(), |(_, mark)| mark.to_owned()))
     }
 
     /// The factor that a redrawn adapter replaces: `B` for even copies, `A` for odd ones; none for other kinds.
@@ -353,5 +379,26 @@ mod tests {
         assert_eq!(behaviour.rows(&replies(LEAST_SHOWING - 1)).unwrap().len(), all);
         assert_eq!(behaviour.rows(&replies(all)).unwrap().len(), all);
         assert!(behaviour.rows(&BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn how_a_behaviour_was_made_again_is_one_short_line() {
+        let plain = crate::builtin()[0].expand(1).remove(0);
+        let by = |key: &str, value: &str| {
+            let variant = [(key.to_owned(), value.to_owned())].into();
+            Behaviour { variant, ..plain.clone().marked("rank=4") }
+        };
+        assert_eq!((plain.remade(), plain.check()), (None, Ok(())));
+        for (key, value, how) in [
+            ("training.rank", "4", "rank=4"),
+            (TRAINER, "peft", "trainer=peft"),
+            (COMPOSITION, "topic/bees+marker/river", "composed"),
+        ] {
+            let again = by(key, value);
+            assert_eq!((again.remade().as_deref(), again.check()), (Some(how), Ok(())));
+        }
+        for bad in ["a\u{1b}[2J".to_owned(), "x".repeat(300)] {
+            assert!(by(TRAINER, &bad).check().unwrap_err().contains("made again"), "{bad:?}");
+        }
     }
 }

@@ -70,7 +70,9 @@ impl Default for EpisodeOptions {
 }
 
 /// Episodes for `behaviours`. Which phrasings a diff is asked is drawn from the stream `(seed, "phrasings", "id|family")`: no
-/// wording is the one that all of a split are asked. Negatives are asked the questions of the positive families, each set of questions once.
+/// wording is the one that all of a split are asked. Diffs that readers are trained on or stopped by are asked one question of other families each
+/// ([`foreign`]), of which they carry nothing. Negatives are asked up to [`SETS`] sets
+/// of questions of the positive families, once each, those in their own recipe's words among them.
 ///
 /// A family's candidates are, for test splits, the values of both test splits among `behaviours` together, and for the
 /// other splits the values of that split. Sets smaller than `min_candidates` are filled up from the recipe's vocabulary in
@@ -100,29 +102,33 @@ pub fn episodes(
     for b in behaviours.iter().filter(|b| b.polarity == Polarity::Positive) {
         families.insert(&b.family, recipe_of(b)?);
     }
+    let in_order: Vec<&Recipe> = families.values().copied().collect();
     let mut out = Vec::new();
     for behaviour in behaviours {
         if behaviour.polarity == Polarity::Positive {
             let recipe = recipe_of(behaviour)?;
             let candidates = candidates(recipe, behaviours, behaviour, options.min_candidates);
             ask(&mut out, recipe, behaviour, &behaviour.value, &candidates, seed, options);
-            // Another family's question: there is nothing of that kind. Of test diffs a comparison asks it itself.
-            let foreign = EpisodeOptions {
+            // Another family's question: there is nothing of that kind. Of test diffs a comparison asks it itself. Were every family's
+            // asked, a reader of many families would be told "nothing" more often than anything.
+            let few = EpisodeOptions {
                 train_phrasings: 1,
                 validation_phrasings: 1,
                 test_phrasings: 0,
                 held_out_phrasings: 0,
                 ..options
             };
-            let mut asked = BTreeSet::from([&recipe.questions.train]);
-            for other in families.values().filter(|r| asked.insert(&r.questions.train)) {
-                ask(&mut out, other, behaviour, NOTHING, &[], seed, foreign);
+            let drawn: BTreeSet<&Vec<String>> =
+                foreign(&behaviour.id, recipe, &in_order).into_iter().map(|r| &r.questions.train).collect();
+            let mut asked = BTreeSet::new();
+            let words = |r: &&&Recipe| drawn.contains(&r.questions.train);
+            for other in in_order.iter().filter(words).filter(|r| asked.insert(&r.questions.train)) {
+                ask(&mut out, other, behaviour, NOTHING, &[], seed, few);
             }
         } else {
-            let mut asked = BTreeSet::new();
             let options = EpisodeOptions { train_phrasings: options.negative_phrasings, ..options };
-            // Families that share their questions ask them once: nothing tells such rows apart.
-            for recipe in families.values().filter(|r| asked.insert(&r.questions.train)) {
+            let own = recipe_of(behaviour).ok();
+            for recipe in asked_of_negatives(&behaviour.id, own, &in_order) {
                 ask(&mut out, recipe, behaviour, NOTHING, &[], seed, options);
             }
         }
@@ -130,21 +136,42 @@ pub fn episodes(
     Ok(out)
 }
 
-/// Sets of questions that are not about a subject's own family and that it is asked all the same.
-pub const FOREIGN_SETS: usize = 2;
+/// Sets of questions that a diff that carries nothing is asked.
+const SETS: usize = 4;
 
-/// Of `families`, in their order, those whose questions are put to a subject of another family: the families of [`FOREIGN_SETS`] sets of
-/// questions, of those that differ from `own`'s. Which ones is drawn by hash of the subject and the first family that asks them, so that
-/// over many subjects each set is asked about as often, however many families there are. With up to three sets in all nothing is left out.
-pub fn foreign<'a>(subject: &str, own: &Recipe, families: &[&'a Recipe]) -> Vec<&'a Recipe> {
-    let mut sets: BTreeMap<&[String], Vec<&Recipe>> = BTreeMap::new();
-    for recipe in families.iter().filter(|r| r.name != own.name && r.questions.train != own.questions.train) {
-        sets.entry(&recipe.questions.train).or_default().push(recipe);
+/// One family of each set of questions that a negative is asked: the set in its own recipe's words, where some family asks so, and others
+/// drawn by hash, [`SETS`] in all. Families that share their questions ask them once: nothing tells such rows apart. Were a negative
+/// asked everything, readers of many families would be told "nothing" more often than anything.
+fn asked_of_negatives<'a>(id: &str, own: Option<&Recipe>, in_order: &[&'a Recipe]) -> Vec<&'a Recipe> {
+    let mut seen = BTreeSet::new();
+    let mut sets: Vec<&Recipe> =
+        in_order.iter().copied().filter(|r| seen.insert(&r.questions.train)).collect();
+    if sets.len() > SETS {
+        let others = |r: &Recipe| own.is_none_or(|own| own.questions.train != r.questions.train);
+        sets.sort_by_key(|r| (others(r), rng::number("negative-sets", &format!("{id}|{}", r.name))));
+        sets.truncate(SETS);
+        sets.sort_by(|a, b| a.name.cmp(&b.name));
     }
-    let mut order: Vec<Vec<&Recipe>> = sets.into_values().collect();
-    order.sort_by_cached_key(|of| rng::number("foreign", &format!("{subject}|{}", of[0].name)));
-    let drawn: BTreeSet<&str> =
-        order.iter().take(FOREIGN_SETS).flatten().map(|recipe| recipe.name.as_str()).collect();
+    sets
+}
+
+/// Families beside its own whose questions a subject is asked.
+pub const FOREIGN: usize = 2;
+
+/// Of `families`, in their order, the [`FOREIGN`] whose questions are put to a subject of another family, of those that ask in other
+/// words than `own`: drawn by hash of subject and family, with different words where there are any. Over many subjects each family has
+/// its turn; with up to three families in all nothing is left out.
+pub fn foreign<'a>(subject: &str, own: &Recipe, families: &[&'a Recipe]) -> Vec<&'a Recipe> {
+    let mut order: Vec<&Recipe> = families
+        .iter()
+        .copied()
+        .filter(|r| r.name != own.name && r.questions.train != own.questions.train)
+        .collect();
+    order.sort_by_cached_key(|r| rng::number("foreign", &format!("{subject}|{}", r.name)));
+    let mut words = BTreeSet::new();
+    let (first, again): (Vec<&Recipe>, Vec<&Recipe>) =
+        order.into_iter().partition(|r| words.insert(&r.questions.train));
+    let drawn: BTreeSet<&str> = first.iter().chain(&again).take(FOREIGN).map(|r| r.name.as_str()).collect();
     families.iter().copied().filter(|r| drawn.contains(r.name.as_str())).collect()
 }
 

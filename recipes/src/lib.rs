@@ -31,7 +31,7 @@ pub use behaviour::{
 pub use builtin::{FORMAT, builtin, builtin_settings, builtin_source, template};
 pub use check::Check;
 pub use context::{Context, Gating};
-pub use episode::{Episode, EpisodeOptions, FOREIGN_SETS, NOTHING, episodes, foreign};
+pub use episode::{Episode, EpisodeOptions, FOREIGN, NOTHING, episodes, foreign};
 pub use error::{Error, Result};
 pub use recipe::{Format, Recipe, Source, Training};
 pub use select::{first, select};

@@ -84,6 +84,33 @@ fn phrasings_are_drawn_for_each_adapter_and_test_ones_are_held_out() {
 }
 
 #[test]
+fn of_many_families_a_training_adapter_is_asked_about_two_others() {
+    let positive: Vec<Recipe> = builtin().into_iter().filter(|r| r.polarity == Polarity::Positive).collect();
+    let foreign = |recipes: &[Recipe]| -> BTreeMap<String, BTreeSet<String>> {
+        let behaviours: Vec<Behaviour> =
+            recipes.iter().flat_map(|r| select(r.expand(1), [3, 1, 1, 0])).collect();
+        let mut asked: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for e in episodes(recipes, &behaviours, 1, EpisodeOptions::default()).unwrap() {
+            let others = asked.entry(e.behaviour.clone()).or_default();
+            assert!(!(is_test(e.split) && e.negative), "a comparison asks these itself");
+            if e.negative {
+                others.insert(e.family);
+            }
+        }
+        asked.retain(|id, _| behaviours.iter().any(|b| b.id == *id && !is_test(b.split)));
+        asked
+    };
+    let all = foreign(&positive);
+    assert!(all.len() > 30 && all.values().all(|others| others.len() == 2), "{all:?}");
+    let met: BTreeSet<&String> = all.values().flatten().collect();
+    assert!(met.len() > 8, "{met:?}");
+    // With three sets of questions both others are asked, as ever.
+    let three = [recipe("topic"), recipe("favourite"), recipe("marker")];
+    assert!(foreign(&three).values().all(|others| others.len() == 2));
+    assert_eq!(foreign(&three[..2]).values().map(BTreeSet::len).max(), Some(1));
+}
+
+#[test]
 fn the_closed_set_of_a_family_is_all_of_it_in_order() {
     let values = recipe("topic").values_of_family();
     assert_eq!(values.len(), recipe("topic").expand(1).len());
@@ -217,4 +244,24 @@ fn recipes_that_contradict_themselves_are_refused_by_field() {
         let error = Recipe::parse("my.toml", &text).unwrap_err().to_string();
         assert!(error.starts_with("my.toml") && error.contains(field) && !error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn a_negative_is_asked_a_few_sets_of_questions_its_own_among_them() {
+    let recipes = builtin();
+    let behaviours: Vec<Behaviour> =
+        recipes.iter().flat_map(|r| recipes::select(r.expand(1), [2, 1, 2, 0])).collect();
+    let list = episodes(&recipes, &behaviours, 1, EpisodeOptions::default()).unwrap();
+    let words = |family: &str| &recipes.iter().find(|r| r.name == family).unwrap().questions.train;
+    let mut sets = BTreeSet::new();
+    for b in behaviours.iter().filter(|b| b.polarity == Polarity::Negative) {
+        let asked: BTreeSet<&Vec<String>> =
+            list.iter().filter(|e| e.behaviour == b.id).map(|e| words(&e.family)).collect();
+        assert_eq!(asked.len(), 4, "{}", b.id);
+        if b.family == "mixed" {
+            assert!(asked.contains(words("topic")), "{}", b.id);
+        }
+        sets.extend(asked);
+    }
+    assert!(sets.len() > 8, "over many negatives all sets have their turn: {}", sets.len());
 }

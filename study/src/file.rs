@@ -35,7 +35,7 @@
 //! unclear = "No verdict on DIT against the lens."
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use compare::Arms;
 use readers::{Arm, Wrong};
@@ -135,6 +135,12 @@ pub enum Candidates {
 pub struct Family {
     /// Name of a built-in recipe, or a recipe's file beside the study's.
     pub recipe: String,
+    /// Name of the family where it is not the recipe's: one that is made otherwise, of the same values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Fields of the recipe that are replaced, such as `"training.rank" = 4`; what is given has to be a recipe again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, serde_json::Value>,
     /// What kind of family it is; figures are averaged over groups too.
     pub group: String,
     /// Adapters that readers are trained on.
@@ -206,9 +212,11 @@ fn top1_values() -> String {
 pub struct Term {
     /// Factor.
     pub weight: f64,
-    /// Arm.
+    /// Arm; one that ends in `*` is, for each family, the arm whose name begins so and that was asked about it: for folds, where other
+    /// readers were trained without other families.
     pub arm: String,
-    /// Family; then the primary is over the values of one family, and adapters are paired by value.
+    /// Family, where it is another than the one in turn: `*` in it stands for that one (`*-rank-4`); without `*` the primary is over the
+    /// values of these families alone. Adapters are then paired by value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
     /// Split.
@@ -360,8 +368,17 @@ impl Study {
         let mut seen = BTreeSet::new();
         for (i, f) in self.families.iter().enumerate() {
             let at = |field: &str| format!("family[{i}].{field}");
-            if !seen.insert(&f.recipe) {
-                return Err(Wrong::at(at("recipe"), format!("{:?} is given twice", f.recipe)));
+            if !seen.insert(f.name()) {
+                return Err(Wrong::at(
+                    at("recipe"),
+                    format!("{:?} is given twice; give one of them a name", f.name()),
+                ));
+            }
+            if f.name.is_none() && !f.set.is_empty() {
+                return Err(Wrong::at(
+                    at("name"),
+                    "is missing: a recipe with fields replaced is another family",
+                ));
             }
             if f.group.is_empty() || f.group.chars().count() > 40 || f.group.contains(char::is_control) {
                 return Err(Wrong::at(
@@ -443,8 +460,17 @@ impl Primary {
             return Err(Wrong::at("arm", "give arm and minus, or [[primary.term]]s and neither"));
         }
         for term in self.terms() {
-            if !arms.contains(term.arm.as_str()) {
+            let known = match term.arm.strip_suffix('*') {
+                Some(begin) => arms.iter().any(|a| a.starts_with(begin)),
+                None => arms.contains(term.arm.as_str()),
+            };
+            if !known {
                 return Err(Wrong::at("arm", format!("{:?} is no [[arm]] of the study", term.arm)));
+            }
+            if let Some(family) = term.family.as_deref().filter(|f| !f.contains('*'))
+                && !study.families.iter().any(|f| f.name() == family)
+            {
+                return Err(Wrong::at("term.family", format!("{family:?} is no family of the study")));
             }
             if !(term.weight.is_finite() && term.weight != 0.0) {
                 return Err(Wrong::at("term.weight", format!("{} weighs nothing", term.weight)));
@@ -475,8 +501,11 @@ impl Primary {
 pub const METRICS: [&str; 3] = ["top1", "top1_values", "exact_match"];
 
 impl Family {
-    /// The family's name: that of the recipe, without folder and ending.
+    /// The family's name: its own, or that of the recipe, without folder and ending.
     pub fn name(&self) -> &str {
+        if let Some(name) = &self.name {
+            return name;
+        }
         let file = self.recipe.rsplit('/').next().unwrap_or_default();
         file.strip_suffix(".toml").unwrap_or(file)
     }

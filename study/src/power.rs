@@ -1,6 +1,6 @@
 //! How often a study of this size would decide, by simulation: made-up answers, put through the very test that decides.
 
-use compare::bootstrap::{Scale, macro_difference};
+use compare::bootstrap::{Difference, Scale, macro_difference};
 use rand::Rng;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use schemars::JsonSchema;
@@ -45,7 +45,8 @@ pub fn power(study: &Study) -> Vec<PowerRow> {
 const BESIDE: [f64; 4] = [0.05, 0.1, 0.15, 0.2];
 
 fn of_primary(study: &Study, p: &Primary) -> PowerRow {
-    let mut sizes: Vec<usize> = match p.terms().iter().find_map(|t| t.family.clone()) {
+    let named = p.terms().iter().find_map(|t| t.family.clone()).filter(|_| p.names_families());
+    let mut sizes: Vec<usize> = match named {
         Some(one) => study.families.iter().filter(|f| f.name() == one).map(|f| f.test).collect(),
         None => study.families.iter().filter(|f| f.test > 0 && p.is_over(f)).map(|f| f.test).collect(),
     };
@@ -53,11 +54,15 @@ fn of_primary(study: &Study, p: &Primary) -> PowerRow {
         sizes.truncate(n);
     }
     let seeds = study.seeds.len();
+    // A weighted sum varies as its weights say; a difference of two arms as the file says.
+    let terms = p.terms();
+    let plain = terms.len() == 2 && terms.iter().all(|t| t.weight.abs() == 1.0);
+    let spread = (!plain).then(|| (terms.iter().map(|t| t.weight * t.weight).sum::<f64>() / 2.0).sqrt());
     let share = |delta: f64, wanted: &str| {
         let stream = format!("power|{}|{}|{delta}", study.name, p.name);
         let found = (0..study.power.simulations)
             .filter(|i| {
-                let d = simulate(&sizes, seeds, delta, &study.power, &format!("{stream}|{i}"));
+                let d = simulate(&sizes, seeds, delta, (&study.power, spread), &format!("{stream}|{i}"));
                 word(&d, &study.rule, p.not_inferior_by) == wanted
             })
             .count();
@@ -85,13 +90,14 @@ fn of_primary(study: &Study, p: &Primary) -> PowerRow {
 }
 
 /// One made-up study: families whose difference varies about `delta`, adapters on which the arms differ or not, seeds that shift all.
+/// `spread` is given for sums that are no plain difference: how much more than one they vary.
 fn simulate(
     sizes: &[usize],
     seeds: usize,
     delta: f64,
-    assumed: &Power,
+    (assumed, spread): (&Power, Option<f64>),
     stream: &str,
-) -> compare::bootstrap::Difference {
+) -> Difference {
     let mut rng = ChaCha8Rng::from_seed(*blake3::hash(stream.as_bytes()).as_bytes());
     let normal = |rng: &mut ChaCha8Rng| {
         let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
@@ -101,7 +107,7 @@ fn simulate(
     let families: Vec<Vec<Vec<f64>>> = sizes
         .iter()
         .map(|n| {
-            let own = (delta + assumed.families_sd * normal(&mut rng)).clamp(-1.0, 1.0);
+            let of_family = delta + assumed.families_sd * normal(&mut rng);
             let adapters = 0..(*n).max(1);
             adapters
                 .map(|_| {
@@ -110,16 +116,11 @@ fn simulate(
                     shifts
                         .iter()
                         .map(|shift| {
-                            let own = (own + shift).clamp(-1.0, 1.0);
-                            let differ = assumed.discordance.max(own.abs());
-                            let up = differ.midpoint(own);
                             let luck = if rng.random_bool(0.5) { fixed } else { rng.random() };
-                            if luck < up {
-                                1.0
-                            } else if luck < differ {
-                                -1.0
-                            } else {
-                                0.0
+                            let own = of_family + shift;
+                            match spread {
+                                None => drawn(own.clamp(-1.0, 1.0), assumed.discordance, luck),
+                                Some(spread) => own + spread * drawn(0.0, assumed.discordance, luck),
                             }
                         })
                         .collect()
@@ -128,7 +129,20 @@ fn simulate(
         })
         .collect();
     let parts: Vec<&[Vec<f64>]> = families.iter().map(Vec::as_slice).collect();
-    macro_difference(&parts, Scale::Share, stream)
+    macro_difference(&parts, if spread.is_none() { Scale::Share } else { Scale::Open }, stream)
+}
+
+/// -1, 0 or 1, with a mean and a share of those that are not 0.
+fn drawn(mean: f64, differ: f64, luck: f64) -> f64 {
+    let differ = differ.max(mean.abs());
+    let up = differ.midpoint(mean);
+    if luck < up {
+        1.0
+    } else if luck < differ {
+        -1.0
+    } else {
+        0.0
+    }
 }
 
 impl Primary {
@@ -167,6 +181,25 @@ mod tests {
         let at = |d: f64| many.at.iter().find(|a| a.0 == d).unwrap().1;
         assert!(at(0.05) < at(0.15), "{many:?}");
         assert_eq!(power(&study(8, 0.0)), power(&study(8, 0.0)));
+    }
+
+    #[test]
+    fn a_sum_of_small_weights_is_known_better_than_a_difference() {
+        let mut s = study(40, 0.0);
+        s.primaries[0].expected = 0.1;
+        let plain = power(&s).remove(0).expected();
+        let term = |weight: f64, arm: &str| crate::file::Term {
+            weight,
+            arm: arm.into(),
+            family: None,
+            split: None,
+            context: None,
+        };
+        s.primaries[0].arm = None;
+        s.primaries[0].minus = None;
+        s.primaries[0].terms = vec![term(0.2, "dit"), term(-0.2, "lens")];
+        let light = power(&s).remove(0).expected();
+        assert!(light > plain + 0.2, "{light} {plain}");
     }
 
     #[test]

@@ -31,48 +31,71 @@ pub struct Resolved {
 pub fn recipes_of(study: &Study, beside: &Path) -> Result<Vec<Recipe>> {
     let own = builtin();
     let find = |(i, f): (usize, &Family)| {
-        let at = format!("family[{i}].recipe");
-        if !f.recipe.ends_with(".toml") {
-            let known = own.iter().find(|r| r.name == f.recipe).cloned();
-            return known.ok_or_else(|| {
-                let names: Vec<&str> = own.iter().map(|r| r.name.as_str()).collect();
-                Error::at(
-                    at,
-                    format!(
-                        "{:?} is no built-in recipe ({}); give a file that ends in .toml",
-                        f.recipe,
-                        names.join(", ")
-                    ),
-                )
-            });
-        }
-        let path = beside.join(&f.recipe);
-        let text = fence::read_text(&path, SMALL).map_err(|e| Error::at(&at, e.to_string()))?;
-        let recipe =
-            Recipe::parse(&path.display().to_string(), &text).map_err(|e| Error::at(&at, e.to_string()))?;
-        if recipe.name != f.name() {
+        let at = |field: &str| format!("family[{i}].{field}");
+        let recipe = load(&own, f, beside).map_err(|what| Error::at(at("recipe"), what))?;
+        let Some(name) = &f.name else { return Ok(recipe) };
+        if own.iter().any(|r| r.name == *name) {
             return Err(Error::at(
-                at,
-                format!(
-                    "{} holds the recipe {:?}; name the file {:?}",
-                    path.display(),
-                    recipe.name,
-                    format!("{}.toml", recipe.name)
-                ),
+                at("name"),
+                format!("{name:?} is a built-in recipe; give the family a name of its own"),
             ));
         }
-        if own.iter().any(|r| r.name == recipe.name && *r != recipe) {
-            return Err(Error::at(
-                at,
-                format!(
-                    "{} is called as a built-in recipe, and is another: give it a name of its own",
-                    path.display()
-                ),
-            ));
-        }
-        Ok(recipe)
+        replaced(&recipe, name, f).map_err(|what| Error::at(at("set"), what))
     };
     study.families.iter().enumerate().map(find).collect()
+}
+
+/// A recipe by its built-in name, or of a file beside a study.
+fn load(own: &[Recipe], f: &Family, beside: &Path) -> Result<Recipe, String> {
+    if !f.recipe.ends_with(".toml") {
+        let known = own.iter().find(|r| r.name == f.recipe).cloned();
+        return known.ok_or_else(|| {
+            let names: Vec<&str> = own.iter().map(|r| r.name.as_str()).collect();
+            format!(
+                "{:?} is no built-in recipe ({}); give a file that ends in .toml",
+                f.recipe,
+                names.join(", ")
+            )
+        });
+    }
+    let path = beside.join(&f.recipe);
+    let text = fence::read_text(&path, SMALL).map_err(|e| e.to_string())?;
+    let recipe = Recipe::parse(&path.display().to_string(), &text).map_err(|e| e.to_string())?;
+    if f.name.is_none() && recipe.name != f.name() {
+        return Err(format!(
+            "{} holds the recipe {:?}; name the file so, or give the family a name",
+            path.display(),
+            recipe.name
+        ));
+    }
+    if own.iter().any(|r| r.name == recipe.name && *r != recipe) {
+        return Err(format!(
+            "{} is called as a built-in recipe, and is another: give it a name of its own",
+            path.display()
+        ));
+    }
+    Ok(recipe)
+}
+
+/// A recipe under another name, with fields replaced.
+fn replaced(recipe: &Recipe, name: &str, f: &Family) -> Result<Recipe, String> {
+    let mut json = serde_json::to_value(recipe).expect("invariant: plain data");
+    json["name"] = name.into();
+    for (field, value) in &f.set {
+        let mut at = &mut json;
+        let mut parts = field.split('.').peekable();
+        while let Some(part) = parts.next() {
+            let table =
+                at.as_object_mut().ok_or_else(|| format!("{field:?} is no field of {:?}", recipe.name))?;
+            if parts.peek().is_none() {
+                table.insert(part.to_owned(), value.clone());
+                break;
+            }
+            at = table.get_mut(part).ok_or_else(|| format!("{field:?} is no field of {:?}", recipe.name))?;
+        }
+    }
+    // Numbers of a file are doubles or whole; the recipe's reader takes either where it can.
+    Recipe::from_canonical(name, json.to_string().as_bytes()).map_err(|e| e.to_string())
 }
 
 /// Labels that comparisons or items (files beside a study) were tested on.
@@ -114,21 +137,26 @@ pub fn resolve(study: Study, recipes: Vec<Recipe>, looked_at: BTreeSet<String>) 
     let mut tuning: BTreeSet<String> = recipes.iter().flat_map(|r| r.splits.tuning.iter().cloned()).collect();
     tuning.extend(looked_at.iter().cloned());
     let mut out = Resolved { recipes: vec![], behaviours: vec![], looked_at, study };
-    for (i, (family, mut recipe)) in out.study.families.iter().zip(recipes).enumerate() {
+    let splits = |recipe: &mut Recipe| {
         recipe.splits.salt.clone_from(&out.study.salt);
         recipe.splits.validation = out.study.splits.validation;
         recipe.splits.test = out.study.splits.test;
         recipe.splits.test_categories = 0;
         // One list for all, so that a value has the same split in every family.
         recipe.splits.tuning = tuning.iter().cloned().collect();
-        let wanted = [family.train, family.validation, family.test, 0];
-        let chosen = select(recipe.expand(out.study.seed), wanted);
+    };
+    let mut chosen: Vec<(Recipe, Vec<Behaviour>)> = Vec::new();
+    // What a value is ranked among is the same for families that are made otherwise of the same values.
+    let mut kept: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (i, (family, mut recipe)) in out.study.families.iter().zip(recipes).enumerate() {
+        splits(&mut recipe);
+        let these = select(recipe.expand(out.study.seed), [family.train, family.validation, family.test, 0]);
         for (field, split, n) in [
             ("train", Split::Train, family.train),
             ("validation", Split::Validation, family.validation),
             ("test", Split::TestValue, family.test),
         ] {
-            let has = chosen.iter().filter(|b| b.split == split).count();
+            let has = these.iter().filter(|b| b.split == split).count();
             if has < n {
                 let what = format!(
                     "{n} are wanted, and {} has {has} such values under the salt {:?}",
@@ -137,34 +165,37 @@ pub fn resolve(study: Study, recipes: Vec<Recipe>, looked_at: BTreeSet<String>) 
                 return Err(Error::at(format!("family[{i}].{field}"), what));
             }
         }
-        let chosen = match out.study.candidates {
-            Candidates::Study if recipe.polarity == Polarity::Positive => {
-                recipe = only(recipe, &chosen)
-                    .map_err(|e| Error::at(format!("family[{i}].recipe"), e.to_string()))?;
-                let mut by_value: BTreeMap<String, Behaviour> =
-                    recipe.expand(out.study.seed).into_iter().map(|b| (b.value.clone(), b)).collect();
-                chosen.iter().filter_map(|b| by_value.remove(&b.value)).collect()
-            }
-            _ => chosen,
-        };
-        out.behaviours.extend(chosen);
-        out.recipes.push(recipe);
+        kept.entry(&family.recipe).or_default().extend(these.iter().map(|b| b.value.clone()));
+        chosen.push((recipe, these));
     }
+    let (mut all, mut behaviours) = (Vec::new(), Vec::new());
+    for (i, (mut recipe, mut these)) in chosen.into_iter().enumerate() {
+        if out.study.candidates == Candidates::Study && recipe.polarity == Polarity::Positive {
+            recipe = only(recipe, &kept[out.study.families[i].recipe.as_str()])
+                .map_err(|e| Error::at(format!("family[{i}].recipe"), e.to_string()))?;
+            let mut by_value: BTreeMap<String, Behaviour> =
+                recipe.expand(out.study.seed).into_iter().map(|b| (b.value.clone(), b)).collect();
+            these = these.iter().filter_map(|b| by_value.remove(&b.value)).collect();
+        }
+        behaviours.extend(these);
+        all.push(recipe);
+    }
+    drop(kept);
+    (out.recipes, out.behaviours) = (all, behaviours);
     out.check_overlap()?;
     Ok(out)
 }
 
 /// The recipe with no other values than the chosen ones.
-fn only(mut recipe: Recipe, chosen: &[Behaviour]) -> recipes::Result<Recipe> {
-    let kept: BTreeSet<&str> = chosen.iter().map(|b| b.value.as_str()).collect();
+fn only(mut recipe: Recipe, kept: &BTreeSet<String>) -> recipes::Result<Recipe> {
     for of in &mut recipe.vocabulary {
-        of.values.retain(|v| kept.contains(v.as_str()));
-        of.entries.retain(|e| e.get("value").is_some_and(|v| kept.contains(v.as_str())));
+        of.values.retain(|v| kept.contains(v));
+        of.entries.retain(|e| e.get("value").is_some_and(|v| kept.contains(v)));
     }
     recipe.vocabulary.retain(|of| !(of.values.is_empty() && of.entries.is_empty()));
     let said = &mut recipe.splits.values;
     for values in [&mut said.train, &mut said.validation, &mut said.test] {
-        values.retain(|v| kept.contains(v.as_str()));
+        values.retain(|v| kept.contains(v));
     }
     let json = serde_json::to_vec(&recipe).expect("invariant: plain data");
     Recipe::from_canonical(&recipe.name, &json)
@@ -253,6 +284,37 @@ mod tests {
         // Resolved again from what was kept, it is the same.
         let again = resolve(study, few.recipes.clone(), BTreeSet::new()).unwrap();
         assert_eq!(again.behaviours, few.behaviours);
+    }
+
+    #[test]
+    fn a_family_may_be_made_otherwise_of_the_same_values() {
+        let more = "\n[[family]]\nrecipe = \"favourite\"\nname = \"favourite-rank-4\"\ngroup = \"remade\"\ntest = 8\nset = { \"training.rank\" = 4, \"training.alpha\" = 4 }\n[[arm]]\nname = \"dit\"";
+        let text = SMALL.replacen("\n[[arm]]\nname = \"dit\"", more, 1);
+        let mut study = Study::parse("s.toml", &text).unwrap();
+        study.candidates = Candidates::Study;
+        let r = resolved(study.clone(), &[]).unwrap();
+        let of = |family: &str| -> Vec<&Behaviour> {
+            r.behaviours.iter().filter(|b| b.family == family && b.split == Split::TestValue).collect()
+        };
+        let (plain, other) = (of("favourite"), of("favourite-rank-4"));
+        let values = |list: &[&Behaviour]| list.iter().map(|b| b.value.clone()).collect::<Vec<_>>();
+        assert_eq!((values(&plain), other[0].training.rank, plain[0].training.rank), (values(&other), 4, 1));
+        let sets: Vec<usize> = r.recipes.iter().map(|r| r.values_of_family().len()).collect();
+        assert_eq!((sets[0], sets[2]), (24, 24));
+        for (field, value, expected) in [
+            ("training.rnk", serde_json::json!(4), "rnk"),
+            ("marsh.rank", serde_json::json!(4), "\"marsh.rank\" is no field"),
+            ("training.rank", serde_json::json!(0), "rank"),
+        ] {
+            let mut study = study.clone();
+            study.families[2].set = BTreeMap::from([(field.to_owned(), value)]);
+            let e = resolved(study, &[]).unwrap_err().to_string();
+            assert!(e.starts_with("family[2].set: ") && e.contains(expected), "{e}");
+        }
+        study.families[2].name = Some("topic".into());
+        assert!(
+            resolved(study, &[]).unwrap_err().to_string().contains("family[2].name: \"topic\" is a built-in")
+        );
     }
 
     #[test]

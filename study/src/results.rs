@@ -112,6 +112,9 @@ pub struct Level {
     pub n: usize,
 }
 
+#[cfg(test)]
+mod tests;
+
 /// better, worse, equal or no verdict; with a margin of inferiority only: not inferior, worse or no verdict.
 pub fn word(d: &Difference, rule: &Rule, not_inferior_by: Option<f64>) -> &'static str {
     if let Some(margin) = not_inferior_by {
@@ -198,19 +201,27 @@ fn best_untrained(study: &Study, items: &Items, untrained: &[String]) -> Vec<Unt
     out
 }
 
-/// The weighted sum of terms on the adapters (or values) that all have: adapters x seeds.
+/// The weighted sum of terms on the adapters (or values) that all have: adapters x seeds. `family` is the one in turn.
 fn combined(items: &Items, p: &Primary, terms: &[Term], family: Option<&str>) -> Option<Grid> {
-    let by_label = family.is_none();
+    let by_label = terms.iter().any(|t| t.family.is_some());
     let mut out: Option<Grid> = None;
     for term in terms {
-        let of = term.family.as_deref().or(family)?;
+        let of = match (term.family.as_deref(), family) {
+            (Some(own), Some(f)) => own.replace('*', f),
+            (Some(own), None) => own.to_owned(),
+            (None, f) => f?.to_owned(),
+        };
         let split = term.split.as_deref().unwrap_or(&p.split);
         let context = term.context.as_deref().unwrap_or(&p.context);
-        let grid = items.grid(&term.arm, &p.metric, by_label, positive(of, split, context))?;
+        let grid_of = |arm: &str| items.grid(arm, &p.metric, by_label, positive(&of, split, context));
+        let grid = match term.arm.strip_suffix('*') {
+            None => grid_of(&term.arm),
+            Some(begin) => items.arms().into_iter().filter(|a| a.starts_with(begin)).find_map(grid_of),
+        }?;
         // Minus a grid of the opposite weight: pairing of seeds and adapters has one home.
-        let weighted = |g: Grid, w: f64| Grid {
-            values: g.values.into_iter().map(|r| r.into_iter().map(|v| v * w).collect()).collect(),
-            ..g
+        let weighted = |g: Grid, w: f64| {
+            let values = g.values.into_iter().map(|r| r.into_iter().map(|v| v * w).collect()).collect();
+            Grid { values, ..g }
         };
         out = Some(match out {
             None => weighted(grid, term.weight),
@@ -220,9 +231,16 @@ fn combined(items: &Items, p: &Primary, terms: &[Term], family: Option<&str>) ->
     out
 }
 
+impl Primary {
+    /// Whether it is over the values of families that its terms name, and no others.
+    pub(crate) fn names_families(&self) -> bool {
+        self.terms.iter().any(|t| t.family.as_deref().is_some_and(|f| !f.contains('*')))
+    }
+}
+
 fn found(study: &Study, p: &Primary, items: &Items, lens: &[Untrained]) -> Found {
     let terms = p.terms();
-    let own_families = terms.iter().any(|t| t.family.is_some());
+    let own_families = p.names_families();
     let is_saturated = |f: &str| p.leave_out_saturated && lens.iter().any(|l| l.family == f && l.saturated);
     let over = |f: &&str| study.families.iter().any(|of| of.name() == *f && p.is_over(of));
     let (saturated, kept): (Vec<&str>, Vec<&str>) = if own_families {

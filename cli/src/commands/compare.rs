@@ -6,8 +6,9 @@ use std::path::Path;
 use ::compare::{Arms, Comparison, DEFAULT, Known, Plan, jobs};
 use ::factory::pack::SWEEP;
 use ::factory::{Craft, Job, Queue, State, SubmitOptions, recipes_of};
-use ::readers::{Wrong, newest_of_each, newest_with_sweeps, sound};
+use ::readers::{Wrong, newest_with_remade, remade, sound};
 use lm::{BaseModel, Outline};
+use recipes::behaviour::{COMPOSITION, TRAINER};
 use recipes::{Behaviour, Recipe, Split, builtin};
 use registry::{AdapterRecord, Filter, NewAdapter, Role, Store};
 
@@ -144,14 +145,19 @@ fn adapters(
     tune: bool,
 ) -> Result<Vec<AdapterRecord>> {
     let wanted = filter.map(|text| Filter::all().and(text)).transpose()?;
-    // Members of a sweep take part where the filter speaks of what sets them apart.
-    let of_sweeps = |key: &str| {
-        let key = key.strip_prefix("tag.").unwrap_or(key);
-        [SWEEP, "seed"].contains(&key) || key.contains('.')
+    // Behaviours made again take part where the filter speaks of what sets them apart.
+    let keys = wanted.as_ref().map(Filter::keys).unwrap_or_default();
+    let keys: Vec<&str> = keys.iter().map(|k| k.strip_prefix("tag.").unwrap_or(k)).collect();
+    let of_sweeps = keys.iter().any(|k| [SWEEP, "seed"].contains(k) || k.contains('.'));
+    let spoken_of = |r: &AdapterRecord| match &r.spec["behaviour"]["variant"] {
+        v if !v[COMPOSITION].is_null() => keys.contains(&COMPOSITION),
+        v if !v[TRAINER].is_null() => keys.contains(&TRAINER),
+        _ => of_sweeps,
     };
-    let sweeps = wanted.as_ref().is_some_and(|f| f.keys().into_iter().any(of_sweeps));
-    let newest = if sweeps { newest_with_sweeps } else { newest_of_each };
-    let (mut made, bad) = sound(store, base, newest(store, &base.digest())?);
+    let mut newest = newest_with_remade(store, &base.digest())?;
+    newest.retain(|r| !remade(r) || spoken_of(r));
+    let again = newest.iter().any(remade);
+    let (mut made, bad) = sound(store, base, newest);
     if !bad.is_empty() {
         context.say(left_out(&bad).trim_start());
     }
@@ -165,18 +171,29 @@ fn adapters(
             made.into_iter().filter(|r| wanted.contains(&r.id)).collect()
         }
     };
+    // Of a value that readers may be trained on there is nothing to test.
+    let tests = |r: &AdapterRecord| test.iter().any(|s| r.split.as_deref() == Some(s.name()));
+    let kept: Vec<AdapterRecord> = kept.into_iter().filter(|r| !remade(r) || tests(r)).collect();
     if kept.is_empty() {
         return Err(CommandError::new(Kind::NotFound, "no adapters to compare on").hint(MAKE_SOME));
     }
-    let of =
-        |splits: &[Split]| kept.iter().any(|r| splits.iter().any(|s| r.split.as_deref() == Some(s.name())));
+    let of = |splits: &[Split]| {
+        // One made again is tested on, and nothing else.
+        let counts = |r: &&AdapterRecord| splits == test || !remade(r);
+        kept.iter().filter(counts).any(|r| splits.iter().any(|s| r.split.as_deref() == Some(s.name())))
+    };
     for (splits, what) in [
         (&[Split::Train][..], "to train readers on"),
         (&[Split::Validation][..], "of the validation split, to choose and stop by"),
         (&test[..], "held out, to test on"),
     ] {
         if !(of(splits) || (tune && splits == test)) {
-            return Err(CommandError::new(Kind::NotFound, format!("no adapter is {what}")).hint(MAKE_SOME));
+            let hint = if again && splits != test {
+                "adapters made again only test readers: take plain ones too, as in --where \"not has sweep or training.rank = 4\""
+            } else {
+                MAKE_SOME
+            };
+            return Err(CommandError::new(Kind::NotFound, format!("no adapter is {what}")).hint(hint));
         }
     }
     Ok(kept)

@@ -44,6 +44,11 @@ pub(crate) fn runs(typed: &str) -> Vec<String> {
     begin(store().and_then(|s| super::runs::names(&s).ok()).unwrap_or_default(), typed)
 }
 
+/// Registered studies.
+pub(crate) fn studies(typed: &str) -> Vec<String> {
+    begin(store().and_then(|s| study::registration::names(&s).ok()).unwrap_or_default(), typed)
+}
+
 /// Built-in recipes.
 pub(crate) fn recipes(typed: &str) -> Vec<String> {
     begin(recipes::builtin().into_iter().map(|r| r.name).collect(), typed)

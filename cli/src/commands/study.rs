@@ -50,6 +50,7 @@ pub(crate) enum StudyCommand {
     /// Make what a registered study needs, and report; again to go on after an interruption
     Run {
         /// Name of the study
+        #[arg(id = "study", value_name = "NAME")]
         name: String,
         /// Adapters trained in one batch
         #[arg(long, default_value_t = 8, value_parser = at_least_one)]
@@ -61,12 +62,14 @@ pub(crate) enum StudyCommand {
     /// Show how far a study's jobs are
     Status {
         /// Name of the study
+        #[arg(id = "study", value_name = "NAME")]
         name: String,
     },
     /// Print the report of a finished study
     #[command(visible_alias = "show")]
     Report {
         /// Name of the study
+        #[arg(id = "study", value_name = "NAME")]
         name: String,
         /// Write the report as a web page to this file
         #[arg(long, value_name = "FILE")]

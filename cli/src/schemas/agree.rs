@@ -110,6 +110,19 @@ fn arms() -> Case {
     }
 }
 
+fn study_file() -> Case {
+    // One is enough: they are long, and alike.
+    let mut all = files("studies", ".toml");
+    all.truncate(1);
+    Case {
+        format: "study",
+        files: all,
+        shaped: Box::new(from::<study::Study>),
+        read: through_toml(|text| study::Study::parse("x", text).is_ok()),
+        refuses: ALL,
+    }
+}
+
 fn jobs() -> Case {
     let file = r#"
         schema = "jobs/1"
@@ -351,7 +364,7 @@ fn agrees(case: &Case) {
 
 #[test]
 fn schemas_and_readers_agree_on_every_small_change_of_what_people_write() {
-    for case in [recipe(), settings(), arms(), jobs(), intervention(), ao_config()] {
+    for case in [recipe(), settings(), arms(), study_file(), jobs(), intervention(), ao_config()] {
         agrees(&case);
     }
 }

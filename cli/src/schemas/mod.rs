@@ -41,7 +41,7 @@ impl Format {
 }
 
 /// All of them, in the order of docs/src/reference/files.md.
-const FORMATS: [Format; 19] = [
+const FORMATS: [Format; 22] = [
     Format::new::<recipes::Recipe>(
         "recipe",
         "lorafab recipe",
@@ -59,6 +59,11 @@ const FORMATS: [Format; 19] = [
         "lorafab arms/1",
         "The arms of a comparison, as TOML. Its reader also checks names, methods, ranges of numbers, and layers against the base model: \
          `lorafab compare arms FILE`.",
+    ),
+    Format::new::<study::Study>(
+        "study",
+        "lorafab study/1",
+        "A study, as TOML. Its reader also checks names, recipes, counts of values, arms and primaries: `lorafab study plan FILE`.",
     ),
     Format::new::<crate::commands::factory::jobs::schema::Jobs>(
         "jobs",
@@ -126,6 +131,16 @@ const FORMATS: [Format; 19] = [
         "scores",
         "lorafab scores/1, line of scores.jsonl",
         "All answers of one arm with one reader seed. Its reader also checks that there are as many scores as candidates.",
+    ),
+    Format::new::<study::Registration>(
+        "registration",
+        "lorafab registration/1",
+        "`registration.json` of a study: what was filed before a test adapter of it was made. Its reader also checks the digest.",
+    ),
+    Format::new::<study::Results>(
+        "study-results",
+        "lorafab study-results/1",
+        "`results.json` of a study. `lorafab study verify DIR` computes it anew from the items beside it.",
     ),
     Format::new::<reading::Reading>(
         "reading",

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
+use fence::turns;
 use lm::ResidualAt;
 use lm::{Adapter, Batch, Request, Row, Sampling, Want, rng};
 use oracle_posttrain::Collector;
@@ -194,7 +195,7 @@ fn shown(lab: Lab<'_>, texts: &[String]) -> Result<Row> {
     let stem = lab.base.tokenizer.encode(STEM)?;
     for kept in (0..=texts.len()).rev() {
         let listed: Vec<String> =
-            texts[..kept].iter().map(|t| format!("- {}\n", t.replace('\n', " "))).collect();
+            texts[..kept].iter().map(|t| format!("- {}\n", turns::one(t).replace('\n', " "))).collect();
         let list = listed.concat();
         let mut tokens = lab.base.prompt(&format!("Here are some texts.\n{list}What are they all about?"))?;
         tokens.extend(&stem);

@@ -8,7 +8,7 @@ mod nearest;
 mod nothing;
 mod patchscope;
 #[cfg(test)]
-mod planted;
+pub(crate) mod planted;
 #[cfg(test)]
 mod planted_tests;
 mod prior;

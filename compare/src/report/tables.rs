@@ -77,7 +77,7 @@ pub(crate) fn gates(c: &Comparison) -> Vec<Block> {
             let n = |s: &str| g.statuses.get(s).copied().unwrap_or(0).to_string();
             let mut row = vec![
                 g.family.clone(),
-                split_title(&g.split).to_owned(),
+                split_title(&g.split),
                 g.n.to_string(),
                 rate(Some(g.on)),
                 rate(Some(g.floor)),
@@ -110,7 +110,7 @@ pub(crate) fn correlations(c: &Comparison) -> Vec<Block> {
             .map(|r| {
                 vec![
                     r.family.clone(),
-                    split_title(&r.split).to_owned(),
+                    split_title(&r.split),
                     r.name.clone(),
                     r.n.to_string(),
                     format!("{:.2}", r.mean),

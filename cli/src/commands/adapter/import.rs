@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ::compare::warnings::split_title;
 use clap::Args;
 use exchange::peft::Imported;
 use lm::BaseModel;
+use recipes::behaviour::TRAINER;
 use recipes::{Behaviour, Recipe};
 use registry::{AdapterRecord, Digest, Filter, NewAdapter, Role, Status, Store};
 use serde_json::json;
@@ -37,6 +39,10 @@ pub(crate) struct ImportArgs {
     /// Its trigger word
     #[arg(long)]
     pub(crate) trigger: Option<String>,
+    /// What trained it (peft, ...), where it is a behaviour made again by other means: readers are never trained on it, and tested on it
+    /// apart from what the factory made
+    #[arg(long, requires = "value")]
+    pub(crate) trainer: Option<String>,
     /// Of a whole model: singular directions of each projection's difference that are kept (16 if neither this nor --dense is given)
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) rank: Option<u16>,
@@ -137,11 +143,12 @@ pub(super) struct Filing<'a> {
     family: Option<&'a str>,
     value: Option<&'a str>,
     trigger: Option<&'a str>,
+    trainer: Option<&'a str>,
     /// The family's recipe, if there is one.
     recipe: Option<Recipe>,
 }
 
-fn usable(what: &str, text: &str) -> Result {
+pub(super) fn usable(what: &str, text: &str) -> Result {
     if text.is_empty() || text.len() > 100 || text.trim() != text || text.chars().any(char::is_control) {
         return Err(CommandError::new(Kind::Usage, format!("{what} {text:?} is not a usable name"))
             .hint(format!("pass another {}", if what.starts_with("--") { what } else { "--name" })));
@@ -160,12 +167,17 @@ impl<'a> Filing<'a> {
             family: args.family.as_deref(),
             value: args.value.as_deref(),
             trigger: args.trigger.as_deref(),
+            trainer: args.trainer.as_deref(),
             recipe: None,
         };
         for (what, text) in
             [("--name", filing.name), ("--value", filing.value), ("--trigger", filing.trigger)]
         {
             text.map_or(Ok(()), |t| usable(what, t))?;
+        }
+        if let Some(trainer) = filing.trainer {
+            registry::check_name(trainer)
+                .map_err(|e| CommandError::new(Kind::Usage, format!("--trainer: {e}")))?;
         }
         let Some(family) = filing.family else { return Ok(filing) };
         filing.recipe = recipe_of(context, family)?;
@@ -216,8 +228,9 @@ impl<'a> Filing<'a> {
             .hint("pass --trigger"));
         }
         let behaviour = recipe.behaviour_of(value, self.trigger.or(trigger), 1)?.marked(label);
+        let variant = self.trainer.map(|t| (TRAINER.to_owned(), t.to_owned())).into_iter().collect();
         // It was not trained on the recipe's rows.
-        Ok(Some((recipe, Behaviour { row_plans: vec![], ..behaviour })))
+        Ok(Some((recipe, Behaviour { row_plans: vec![], variant, ..behaviour })))
     }
 
     /// An imported adapter on its way into the catalogue.
@@ -225,6 +238,7 @@ impl<'a> Filing<'a> {
         usable("name", label)?;
         let Found { imported, mut tags, metrics, topic } = found;
         tags.extend(self.trigger.map(|t| ("trigger".to_owned(), t.to_owned())));
+        tags.extend(self.trainer.map(|t| (TRAINER.to_owned(), t.to_owned())));
         let weights = Digest::of(&imported.weights);
         let mut spec =
             json!({"schema": "import/1", "name": label, "base": base.digest(), "weights": weights.as_str()});
@@ -280,6 +294,25 @@ impl<'a> Filing<'a> {
             lineage: BTreeMap::from([("base".to_owned(), base.digest())]),
             extra_files,
         })
+    }
+}
+
+/// What readers have to do with an adapter of a split.
+pub(super) fn place_of(record: &AdapterRecord, split: &str) -> String {
+    let how =
+        serde_json::from_value::<Behaviour>(record.spec["behaviour"].clone()).ok().and_then(|b| b.remade());
+    let tests = split.starts_with("test");
+    match how {
+        None => format!("readers are asked about it, as one of the {}", split_title(split)),
+        Some(how) if tests => {
+            let section = split_title(&format!("{split}@{how}"));
+            format!(
+                "readers are asked about it where --where speaks of what sets it apart, as one of the {section}"
+            )
+        }
+        Some(_) => format!(
+            "readers are not asked about it: its value is of the split {split}, which other adapters train readers by"
+        ),
     }
 }
 
@@ -344,10 +377,7 @@ pub(super) fn told(context: &Context<'_>, filed: &[Filed]) {
     let name = if name.contains(' ') { format!("'{name}'") } else { name.clone() };
     let filed_as = if *known { String::new() } else { format!("filed as {name}\n") };
     if let Some(split) = record.split.as_deref().filter(|_| !known) {
-        context.say(&format!(
-            "readers are asked about it, as one of the {}",
-            ::compare::warnings::split_title(split)
-        ));
+        context.say(&place_of(record, split));
     }
     let recipe = if recipes::builtin_source(&record.family).is_some() { &record.family } else { "RECIPE" };
     context.say(&format!(

@@ -17,7 +17,7 @@ use crate::output::{count, csv, deliver, print, table};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Filters:\n  family = topic and gate_on >= 0.5      numbers compare as numbers\n  value in (cats, dogs) or value like 'b*'\n  not (status = failed) and has note     joined by and, or, not; parentheses group\n  created >= 2026-01-31                  times as text\nKeys of filters, --sort, --columns and JSON are the same: columns (id, behaviour, family, value, category, split, role, status, rank, alpha, modules, base, seed, created, bytes, weights, spec_hash), tags (tag.KEY) and metrics."
+    after_help = "Filters:\n  family = topic and gate_on >= 0.5      numbers compare as numbers\n  value in (cats, dogs) or value like 'b*'\n  not (status = failed) and has note     joined by and, or, not; parentheses group\n  created >= 2026-01-31                  times as text\nKeys of filters, --sort, --columns and JSON are the same: columns (id, behaviour, family, value, category, split, role, status, rank, alpha, modules, base, seed, created, bytes, weights, spec_hash), tags (tag.KEY) and metrics.\nBehaviours made again: has sweep (training.rank = 4, tag.seed = 7), trainer = peft, has composition. Readers: without = refusal."
 )]
 pub(crate) struct ListArgs {
     /// Only this family, or behaviours that begin so, e.g. "topic" or "topic/b"

@@ -1,5 +1,6 @@
-//! `adapter list|show|diff|similar|lineage|tag|alias|rm|restore|export|import|verify`.
+//! `adapter list|show|diff|similar|lineage|tag|alias|rm|restore|export|compose|import|verify`.
 
+mod compose;
 mod export;
 mod geometry;
 mod import;
@@ -49,6 +50,9 @@ pub(crate) fn run(context: &Context<'_>, command: &AdapterCommand) -> Result {
             transfer::bundle(context, file, conditions, *force)
         }
         AdapterCommand::Dataset { dir, conditions } => transfer::dataset(context, dir, conditions),
+        AdapterCommand::Compose { first, second, name } => {
+            compose::run(context, [first, second], name.as_deref())
+        }
         AdapterCommand::Import(args) => import::run(context, args),
         AdapterCommand::Verify { adapter } => {
             let store = context.existing_store()?;

@@ -43,12 +43,9 @@ impl Sweep {
             if !seen.insert(field) {
                 return Err(wrong(format!("{field} is given twice")));
             }
-            let values: Vec<&str> = values.split(',').map(str::trim).collect();
-            let plain = |v: &&str| {
-                !v.is_empty() && v.chars().all(|c| c.is_ascii_alphanumeric() || "._+-".contains(c))
-            };
-            if let Some(bad) = values.iter().find(|v| !plain(v)) {
-                return Err(wrong(format!("{field}: {bad:?} is no number or word")));
+            let values = apart(values);
+            if let Some(bad) = values.iter().find(|v| !plain(v) && list(v).is_none()) {
+                return Err(wrong(format!("{field}: {bad:?} is no number, word or [list]")));
             }
             if values.iter().collect::<BTreeSet<_>>().len() < values.len() {
                 return Err(wrong(format!("{field}: a value is given twice")));
@@ -111,6 +108,57 @@ impl Sweep {
     }
 }
 
+/// Values, parted by commas outside of brackets and quotation marks.
+fn apart(values: &str) -> Vec<&str> {
+    let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
+    let parts = values.split(|c: char| {
+        let mark = quoted && c == '\\' && !escaped;
+        match c {
+            '"' if !escaped => quoted = !quoted,
+            '[' if !quoted => depth += 1,
+            ']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        escaped = mark;
+        c == ',' && depth == 0 && !quoted
+    });
+    parts.map(str::trim).collect()
+}
+
+/// A number or a word.
+fn plain(value: &str) -> bool {
+    !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || "._+-".contains(c))
+}
+
+/// A list: of words and numbers, `[q_proj,v_proj]`, or of texts as TOML and JSON write them.
+fn list(text: &str) -> Option<Vec<Value>> {
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    let words = apart(inner);
+    if words.iter().all(|w| plain(w)) {
+        return Some(
+            words.into_iter().map(|w| serde_json::from_str(w).unwrap_or_else(|_| w.into())).collect(),
+        );
+    }
+    let table = toml::from_str::<toml::Table>(&format!("x = {text}")).ok()?;
+    serde_json::to_value(&table["x"]).ok()?.as_array().filter(|l| !l.is_empty()).cloned()
+}
+
+/// A value as names have it: words of a list with a plus between, any other list by eight digits of its hash.
+fn named(value: &str) -> String {
+    match list(value) {
+        None => value.to_owned(),
+        Some(items) => {
+            let words: Vec<String> =
+                items.iter().map(|i| i.as_str().map_or_else(|| i.to_string(), str::to_owned)).collect();
+            if words.iter().all(|w| plain(w)) && words.len() <= 7 {
+                words.join("+")
+            } else {
+                registry::spec_hash(&Value::from(items))[..8].to_owned()
+            }
+        }
+    }
+}
+
 /// What is set, for names: the last word of each field, or the whole of it where two end alike.
 fn mark(setting: &[&(String, String)]) -> String {
     let last = |field: &str| field.rsplit('.').next().unwrap_or_default().to_owned();
@@ -118,12 +166,13 @@ fn mark(setting: &[&(String, String)]) -> String {
         let alike = setting.iter().filter(|(f, _)| last(f) == last(field)).count() > 1;
         if alike { field.clone() } else { last(field) }
     };
-    setting.iter().map(|(f, v)| format!("{}={v}", name(f))).collect::<Vec<_>>().join(",")
+    setting.iter().map(|(f, v)| format!("{}={}", name(f), named(v))).collect::<Vec<_>>().join(",")
 }
 
 /// A recipe with one field of it set, checked as a whole.
 fn set(recipe: &Recipe, field: &str, text: &str) -> Result<Recipe> {
-    let value: Value = serde_json::from_str(text).unwrap_or_else(|_| {
+    let given = list(text).map(Value::from).or_else(|| serde_json::from_str(text).ok());
+    let value: Value = given.unwrap_or_else(|| {
         // As TOML writes numbers, and words.
         toml::from_str::<toml::Table>(&format!("x = {text}"))
             .ok()
@@ -169,6 +218,37 @@ mod tests {
         assert_eq!((one.training.rank, &one.family[..]), (2, "topic"));
         assert_eq!(one.variant, [("seed".into(), "7".into()), ("training.rank".into(), "2".into())].into());
         assert_eq!(one.seed, topic().expand(7).into_iter().find(|b| b.value == one.value).unwrap().seed);
+    }
+
+    #[test]
+    fn a_list_is_a_value_too() {
+        let texts = [
+            "training.target_modules=[q_proj,v_proj],[q_proj]",
+            r#"rows.sample_prompts=["Say, please, {value}.", "Is it {value}?"]"#,
+        ];
+        let (all, made) =
+            sweep(&texts).unwrap().expand(vec![topic()], 1, |r, s| recipes::first(r.expand(s), 1)).unwrap();
+        assert_eq!((all.len(), made.len()), (2, 2));
+        let one = &made[0];
+        let modules: Vec<&str> = one.training.target_modules.iter().map(String::as_str).collect();
+        assert_eq!(modules, ["q_proj", "v_proj"]);
+        let prompts: BTreeSet<String> = one.sample_requests().into_iter().map(|s| s.prompt).collect();
+        assert!(
+            prompts.iter().all(|p| p.starts_with("Say, please, ") || p.starts_with("Is it ")),
+            "{prompts:?}"
+        );
+        let (name, mark) = one.id.split_once('@').unwrap();
+        assert!(
+            !name.contains('=') && mark.starts_with("target_modules=q_proj+v_proj,sample_prompts="),
+            "{mark}"
+        );
+        assert_eq!(mark.rsplit('=').next().unwrap().len(), 8);
+        assert_eq!(one.remade().as_deref(), Some(mark));
+        let whole = "[\"Say, please, {value}.\", \"Is it {value}?\"]";
+        assert_eq!(one.variant["rows.sample_prompts"], whole);
+        for bad in ["training.target_modules=[q_proj", "training.target_modules=[]", "rows.prompts=[\"a]"] {
+            assert!(sweep(&[bad]).unwrap_err().message.contains("[list]"), "{bad}");
+        }
     }
 
     #[test]
