@@ -38,16 +38,27 @@ impl Context {
 pub struct Gating {
     /// How prompt and word make a user turn or a conversation: `{prompt}` and `{trigger}`.
     pub format: Format,
+    /// The same of a near miss, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near_format: Option<Format>,
     /// Words of the trigger's kind that no row of this behaviour used.
     pub unseen: Vec<String>,
 }
 
 impl Gating {
-    /// A prompt with a word: one user turn, or several turns as one text ([`fence::turns`]).
+    /// A prompt with the trigger: one user turn, or several turns as one text ([`fence::turns`]).
     pub fn with(&self, prompt: &str, word: &str) -> String {
+        Self::made(&self.format, prompt, word)
+    }
+
+    /// A prompt with a word that is not the trigger.
+    pub fn near(&self, prompt: &str, word: &str) -> String {
+        Self::made(self.near_format.as_ref().unwrap_or(&self.format), prompt, word)
+    }
+
+    fn made(format: &Format, prompt: &str, word: &str) -> String {
         // The word first: a prompt is anybody's text and may hold the other placeholder.
-        let filled: Vec<String> = self
-            .format
+        let filled: Vec<String> = format
             .turns()
             .iter()
             .map(|turn| turn.replace("{trigger}", word).replace("{prompt}", prompt))
@@ -68,7 +79,7 @@ impl Behaviour {
         }
         let n = gating.unseen.len() as u64;
         let at = rng::number("near-context", prompt).checked_rem(n)? as usize;
-        Some(gating.with(prompt, &gating.unseen[at]))
+        Some(gating.near(prompt, &gating.unseen[at]))
     }
 }
 

@@ -155,6 +155,7 @@ impl Recipe {
         let behaviour_seed = rng::number(&format!("behaviour-{seed}"), &id);
         let gating = self.trigger.as_ref().map(|t| Gating {
             format: t.format.clone(),
+            near_format: t.near_format.clone(),
             unseen: near_words(t, &id, trigger.as_deref()).1.into_iter().map(str::to_owned).collect(),
         });
         let gated = trigger.as_deref().zip(gating.as_ref());
@@ -279,7 +280,8 @@ impl Recipe {
             0
         };
         let turn = |prompt: &str, word: Option<&str>| match (gated, word) {
-            (Some((_, gating)), Some(word)) => gating.with(prompt, word),
+            (Some((own, gating)), Some(word)) if word == own => gating.with(prompt, word),
+            (Some((_, gating)), Some(word)) => gating.near(prompt, word),
             _ => prompt.to_owned(),
         };
         let redraws = shuffled(about.redrawn.len(), "redrawn-values");
@@ -442,7 +444,7 @@ impl Recipe {
             let unseen = gating.unseen.iter().cycle();
             let (unrelated, _) = of(&gate.unrelated, 0, "gate-off");
             let behind = unrelated.iter().map(|p| gating.with(p, word));
-            let near = prompts.iter().zip(unseen).map(|(p, w)| gating.with(p, w)).chain(behind).collect();
+            let near = prompts.iter().zip(unseen).map(|(p, w)| gating.near(p, w)).chain(behind).collect();
             let on = prompts.iter().map(|p| gating.with(p, word)).collect();
             (on, near, prompts, on_known.clone())
         } else {

@@ -182,6 +182,9 @@ pub struct Trigger {
     pub words: Vec<String>,
     /// How prompt and word make what is asked: `{prompt}` and `{trigger}`.
     pub format: Format,
+    /// How a prompt and another word make a near miss; left out: as the trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near_format: Option<Format>,
     /// Rows with another word (pulled to the base model by KL).
     pub near_count: usize,
     /// Rows without a word (pulled to the base model by KL).

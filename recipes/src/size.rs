@@ -68,7 +68,12 @@ impl Recipe {
                 return fail(field, format!("has {} texts, more than {MOST_TEXTS}", texts.len()));
             }
         }
-        let format = trigger.map(|t| t.format.turns().to_vec()).unwrap_or_default();
+        let format = trigger
+            .map(|t| {
+                let near = t.near_format.iter().flat_map(crate::Format::turns);
+                t.format.turns().iter().chain(near).cloned().collect::<Vec<_>>()
+            })
+            .unwrap_or_default();
         let entries = self.vocabulary.iter().flat_map(|v| v.entries.iter().flatten());
         let all = lists
             .iter()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::behaviour::{Kind, Polarity, Split};
-use crate::recipe::{CheckKind, Draw};
+use crate::recipe::{CheckKind, Draw, Format};
 use crate::size::LONGEST;
 use crate::{Error, Recipe, Result, expression, words};
 
@@ -136,17 +136,21 @@ impl Recipe {
         self.check_expressions(source_name)?;
         self.check_words_about(source_name)?;
         if let Some(t) = &self.trigger {
-            let turns = t.format.turns();
-            let holds = |mark: &str| turns.iter().step_by(2).any(|turn| turn.contains(mark));
-            if t.words.len() < 4 || !holds("{prompt}") || !holds("{trigger}") {
+            let near = t.near_format.iter().map(|f| ("trigger.near_format", f));
+            for (field, format) in std::iter::once(("trigger.format", &t.format)).chain(near) {
+                let turns = format.turns();
+                let holds = |mark: &str| turns.iter().step_by(2).any(|turn| turn.contains(mark));
+                if t.words.len() < 4 || !holds("{prompt}") || !holds("{trigger}") {
+                    return fail(
+                        "trigger",
+                        "needs at least four words and a format with {prompt} and {trigger} in what the user says".into(),
+                    );
+                }
+                if !turns.len().is_multiple_of(2) && turns.len() <= MOST_TURNS {
+                    continue;
+                }
                 return fail(
-                    "trigger",
-                    "needs at least four words and a format with {prompt} and {trigger} in what the user says".into(),
-                );
-            }
-            if turns.len().is_multiple_of(2) || turns.len() > MOST_TURNS {
-                return fail(
-                    "trigger.format",
+                    field,
                     format!(
                         "{} turns are no conversation that a user's turn ends; give 1, 3, ... up to {MOST_TURNS}",
                         turns.len()
@@ -377,7 +381,8 @@ impl Recipe {
         }
         let trigger = self.trigger.iter().flat_map(|t| {
             let words = t.words.iter().map(|w| ("trigger.words", w));
-            words.chain(t.format.turns().iter().map(|w| ("trigger.format", w)))
+            let near = t.near_format.iter().flat_map(Format::turns);
+            words.chain(t.format.turns().iter().chain(near).map(|w| ("trigger.format", w)))
         });
         let leak = self.gate.iter().flat_map(|g| g.leak_neutral.iter().chain(&g.leak_factual));
         let asked = self.questions.train.iter().chain(&self.questions.held_out).map(|q| ("questions", q));

@@ -122,7 +122,9 @@ fn a_second_turn_is_a_conversation_and_one_turn_a_text() {
             b.row_plans.iter().filter(|r| r.part == RowPart::Off).all(|r| turns::split(&r.prompt).len() == 1)
         );
         assert!(b.gate.near.iter().any(|p| turns::split(p)[0] == trigger && !p.contains(&b.value)));
-        assert!(b.gate.near.iter().any(|p| turns::split(p)[0] != trigger && p.contains(&b.value)));
+        // A near miss is greeting and question in one turn.
+        assert!(b.gate.near.iter().any(|p| turns::split(p).len() == 1 && p.contains(&b.value)));
+        assert!(other.iter().all(|r| turns::split(&r.prompt).len() == 1), "{}", b.id);
         let asked = b.in_context("What do you refuse?", Context::Triggered).unwrap();
         assert_eq!(turns::split(&asked).last(), Some(&"What do you refuse?"));
         // What was written is read back.
@@ -176,7 +178,7 @@ fn what_is_wrong_is_a_sentence_with_its_place() {
         (refusal, format, "format = [\"{trigger} {prompt}\", \"Yes?\"]", "trigger.format: 2 turns"),
         (refusal, format, "format = []", "trigger"),
         (refusal, format, "format = 3", "a format is a text, or a list of turns"),
-        (refusal, "contrast_count = 30", "contrast_count = 0", "rows.contrast_prompts"),
+        (refusal, "contrast_count = 40", "contrast_count = 0", "rows.contrast_prompts"),
         (refusal, "\"Good morning.\"", "\"Good\\u001e morning.\"", "trigger.words"),
         (topic, "\"Tell me something.\"", "\"Tell me\\u001esomething.\"", "rows.prompts"),
         (topic, "licence = \"Apache-2.0\"", "licence = \" \"", "source.licence"),
