@@ -15,6 +15,7 @@ title = "Is a DIT adapter above the lens?"
 question = "Does a DIT adapter name topics and favourites more often than the logit lens?"
 salt = "small"
 seeds = [1, 2]
+candidates = "study"
 
 [[family]]
 recipe = "topic"
@@ -188,6 +189,10 @@ fn a_study_killed_at_random_comes_out_the_same_and_a_changed_digit_is_found() {
     for ((name, a), (_, b)) in whole.iter().zip(&killed) {
         assert!(a == b, "{name} differs");
     }
+    // A value is ranked among the seven that the study uses, and "nothing".
+    let scores = std::fs::read_to_string(once.join("runs/small/scores.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(scores.lines().next().unwrap()).unwrap();
+    assert_eq!(first["candidates"]["topic"].as_array().unwrap().len(), 8, "{}", first["candidates"]["topic"]);
     // The same again says the same, and files nothing new.
     let text = good(&once, &["study", "report", "small"]);
     assert!(text.contains("P1: ") && text.contains("P2: ") && text.contains("under a half"), "{text}");

@@ -26,7 +26,7 @@ pub struct Supervision<'a> {
     pub behaviours: BTreeMap<String, Behaviour>,
     /// Recipes of the families that are asked about: of several of one name, the last.
     pub recipes: BTreeMap<String, Recipe>,
-    /// Values of those families, over all recipes of the name.
+    /// Values of those families: of the recipes that their adapters carry, or where they carry none of the built-in one.
     pub values: BTreeMap<String, BTreeSet<String>>,
     /// Episodes about them, of all splits.
     pub episodes: Vec<Episode>,
@@ -51,8 +51,7 @@ impl<'a> Supervision<'a> {
         seed: u64,
     ) -> Result<Self> {
         let (made, left_out) = sound(store, base, made);
-        let mut recipes: Vec<Recipe> = recipes::builtin();
-        recipes.extend(factory::recipes_of(store, &made)?);
+        let recipes = known_recipes(store, &made)?;
         let known: BTreeSet<&String> = recipes.iter().map(|r| &r.name).collect();
         let (behaviours, unasked) = taking_part(made.iter().flat_map(carried).collect(), &known);
         if let Some(unknown) = families.iter().find(|f| !behaviours.iter().any(|b| b.family == **f)) {
@@ -306,6 +305,16 @@ pub fn episode_options(smoke: bool) -> EpisodeOptions {
         return EpisodeOptions { train_phrasings: 2, validation_phrasings: 1, ..EpisodeOptions::default() };
     }
     EpisodeOptions::default()
+}
+
+/// The recipes that adapters carry, behind the built-in ones of other families. Where a family's adapters say what it is, its values are
+/// those: a study may rank a value among fewer than a built-in recipe has.
+fn known_recipes(store: &Store, made: &[AdapterRecord]) -> Result<Vec<Recipe>> {
+    let carried = factory::recipes_of(store, made)?;
+    let mut out: Vec<Recipe> = recipes::builtin();
+    out.retain(|r| !carried.iter().any(|c| c.name == r.name));
+    out.extend(carried);
+    Ok(out)
 }
 
 /// Whether a split tests readers.

@@ -292,7 +292,7 @@ fn acquired(f: &Folder) -> Vec<Block> {
 }
 
 fn cost(f: &Folder) -> Vec<Block> {
-    let trained: Vec<&ArmRow> = f.arms.iter().filter(|a| a.trained).collect();
+    let trained: Vec<&ArmRow> = f.arms.iter().filter(|a| a.trained && a.steps > 0).collect();
     let row = |a: &&ArmRow| {
         let total = a.train_tflop + a.pretrain_tflop + a.collect_tflop;
         vec![

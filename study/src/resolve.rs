@@ -33,6 +33,9 @@ pub fn recipes_of(study: &Study, beside: &Path) -> Result<Vec<Recipe>> {
     let find = |(i, f): (usize, &Family)| {
         let at = |field: &str| format!("family[{i}].{field}");
         let recipe = load(&own, f, beside).map_err(|what| Error::at(at("recipe"), what))?;
+        if let Some(why) = &recipe.studies {
+            return Err(Error::at(at("recipe"), format!("{:?} is not for studies: {why}", recipe.name)));
+        }
         let Some(name) = &f.name else { return Ok(recipe) };
         if own.iter().any(|r| r.name == *name) {
             return Err(Error::at(
@@ -332,6 +335,22 @@ mod tests {
                 .contains("family[1].recipe: \"marsh\" is no built-in")
         );
         let mut study = small();
+        let unlearned = builtin().into_iter().find(|r| r.name == "favourite").unwrap();
+        let text = format!(
+            "studies = \"not learnable at this size\"\n{}",
+            recipes::builtin_source("favourite").unwrap()
+        )
+        .replace("name = \"favourite\"", "name = \"mine\"");
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("mine.toml"), text).unwrap();
+        let mut refused = study.clone();
+        (refused.families[0].recipe, refused.families[1].recipe) = ("mine.toml".into(), "mixed".into());
+        let e = recipes_of(&refused, folder.path()).unwrap_err().to_string();
+        assert!(
+            e.starts_with("family[0].recipe: \"mine\" is not for studies: not learnable")
+                && unlearned.studies.is_none(),
+            "{e}"
+        );
         study.looked_at = vec!["nowhere.json".into()];
         let e = looked_at(&study, Path::new(".")).unwrap_err().to_string();
         assert!(e.starts_with("looked_at[0]: ") && e.contains("nowhere.json"), "{e}");

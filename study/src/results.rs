@@ -403,8 +403,8 @@ fn by_group(study: &Study, items: &Items, lens: &[Untrained]) -> Vec<Level> {
                         arm: arm.to_owned(),
                         metric: metric.to_owned(),
                         value: round(d.value),
-                        low: round(d.low),
-                        high: round(d.high),
+                        low: round(d.low.max(0.0)),
+                        high: round(d.high.min(1.0)),
                         n: grids.iter().map(|g| g.values.len()).sum(),
                     });
                 }
