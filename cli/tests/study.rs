@@ -152,7 +152,6 @@ fn published(store: &Path, file: &str, name: &str, extra: &[&str], kills: u32) -
         killed += 1;
         good(store, &["factory", "retry"]);
     }
-    eprintln!("{name}: {killed} kills");
     assert!(kills == 0 || killed >= 3, "{killed} kills are too few to say anything");
     good(store, &["study", "run", name]);
     let out = store.join("published");

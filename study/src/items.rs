@@ -98,7 +98,7 @@ impl Items {
         let heads = self.columns.iter().map(|c| format!("{}/{}/{}", c.arm, c.seed, c.metric));
         let head: Vec<String> = ABOUT.iter().map(|s| (*s).to_owned()).chain(heads).collect();
         let mut write = |row: &[String]| {
-            out.write_record(row).expect("invariant: memory takes all, and rows are as long")
+            out.write_record(row).expect("invariant: memory takes all, and rows are as long");
         };
         write(&head);
         for (u, values) in &self.rows {

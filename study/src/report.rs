@@ -435,12 +435,12 @@ pub fn to_html(f: &Folder) -> String {
     body += &decided(f);
     body += &picture(f);
     for block in blocks(f) {
-        body += &match block {
-            Block::Heading(text, remark) if remark.is_empty() => format!("<h2>{}</h2>", escape(&text)),
+        let _ = match block {
+            Block::Heading(text, remark) if remark.is_empty() => write!(body, "<h2>{}</h2>", escape(&text)),
             Block::Heading(text, remark) => {
-                format!("<h2>{} <small>{}</small></h2>", escape(&text), escape(&remark))
+                write!(body, "<h2>{} <small>{}</small></h2>", escape(&text), escape(&remark))
             }
-            other => block_to_html(&other),
+            other => write!(body, "{}", block_to_html(&other)),
         };
     }
     page::document(&format!("lorafab: study {}", study.name), &body)

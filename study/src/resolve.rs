@@ -50,7 +50,7 @@ pub fn recipes_of(study: &Study, beside: &Path) -> Result<Vec<Recipe>> {
 
 /// A recipe by its built-in name, or of a file beside a study.
 fn load(own: &[Recipe], f: &Family, beside: &Path) -> Result<Recipe, String> {
-    if !f.recipe.ends_with(".toml") {
+    if Path::new(&f.recipe).extension().is_none_or(|e| e != "toml") {
         let known = own.iter().find(|r| r.name == f.recipe).cloned();
         return known.ok_or_else(|| {
             let names: Vec<&str> = own.iter().map(|r| r.name.as_str()).collect();

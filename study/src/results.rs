@@ -1,6 +1,7 @@
 //! From items to figures: each primary by the registered rule, means by family and group, what is saturated.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use compare::bootstrap::{Difference, Scale, holm, macro_difference, two_way};
 use compare::measures::Grid;
@@ -305,17 +306,17 @@ fn contrast(p: &Primary, terms: &[Term]) -> String {
         };
         out += sign;
         if t.weight.abs() != 1.0 {
-            out += &format!("{} ", t.weight.abs());
+            let _ = write!(out, "{} ", t.weight.abs());
         }
         out += &t.arm;
         let places = [&t.family, &t.split, &t.context];
         let own: Vec<&str> = places.into_iter().flatten().map(String::as_str).collect();
         if !own.is_empty() {
-            out += &format!(" ({})", own.join(", "));
+            let _ = write!(out, " ({})", own.join(", "));
         }
     }
     if p.context != "neutral" {
-        out += &format!(", {}", p.context);
+        let _ = write!(out, ", {}", p.context);
     }
     out
 }

@@ -50,33 +50,31 @@ pub(super) fn run(context: &Context<'_>, names: [&String; 2], name: Option<&str>
     }
     let spec_hash = registry::spec_hash(&spec);
     let known = store.adapter_by_spec(&spec_hash)?;
-    let filed = match &known {
-        Some(record) => record.clone(),
-        None => {
-            let recipe =
-                first.extra_files.get(RECIPE_FILE).map(|digest| store.get_blob(digest)).transpose()?;
-            let mut tags = BTreeMap::from([(COMPOSITION.to_owned(), composition)]);
-            tags.extend(first.tags.get_key_value("trigger").map(|(k, v)| (k.clone(), v.clone())));
-            tags.extend(first.tags.get_key_value("polarity").map(|(k, v)| (k.clone(), v.clone())));
-            store.commit_adapter(NewAdapter {
-                spec_hash,
-                spec,
-                role: Role::WeightDiff,
-                behaviour,
-                family: first.family.clone(),
-                value: first.value.clone(),
-                category: first.category.clone(),
-                split: first.split.clone(),
-                status: Status::Untested,
-                tags,
-                metrics: BTreeMap::from([("norm".to_owned(), sum.norm())]),
-                peft,
-                weights: sum.to_safetensors()?,
-                parents: vec![first.id.clone(), second.id.clone()],
-                lineage: BTreeMap::from([("base".to_owned(), base.digest())]),
-                extra_files: recipe.map(|bytes| (RECIPE_FILE.to_owned(), bytes)).into_iter().collect(),
-            })?
-        }
+    let filed = if let Some(record) = &known {
+        record.clone()
+    } else {
+        let recipe = first.extra_files.get(RECIPE_FILE).map(|digest| store.get_blob(digest)).transpose()?;
+        let mut tags = BTreeMap::from([(COMPOSITION.to_owned(), composition)]);
+        tags.extend(first.tags.get_key_value("trigger").map(|(k, v)| (k.clone(), v.clone())));
+        tags.extend(first.tags.get_key_value("polarity").map(|(k, v)| (k.clone(), v.clone())));
+        store.commit_adapter(NewAdapter {
+            spec_hash,
+            spec,
+            role: Role::WeightDiff,
+            behaviour,
+            family: first.family.clone(),
+            value: first.value.clone(),
+            category: first.category.clone(),
+            split: first.split.clone(),
+            status: Status::Untested,
+            tags,
+            metrics: BTreeMap::from([("norm".to_owned(), sum.norm())]),
+            peft,
+            weights: sum.to_safetensors()?,
+            parents: vec![first.id.clone(), second.id.clone()],
+            lineage: BTreeMap::from([("base".to_owned(), base.digest())]),
+            extra_files: recipe.map(|bytes| (RECIPE_FILE.to_owned(), bytes)).into_iter().collect(),
+        })?
     };
     if known.is_some() {
         context.say(&format!("this sum is in the store already, as {}: nothing was filed", filed.behaviour));
