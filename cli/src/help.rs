@@ -103,6 +103,13 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("adapter export", ["adapter export topic/cats ./cats", "adapter export topic/cats ./model --merged"]),
     ("adapter bundle", ["adapter bundle all.tar", "adapter bundle topic.tar --where \"family = topic\""]),
     ("adapter dataset", ["adapter dataset ./set", "adapter dataset ./set --where \"status = learned\""]),
+    (
+        "adapter compose",
+        [
+            "adapter compose topic/cats favourite/red",
+            "adapter compose topic/cats favourite/red --name cats-and-red",
+        ],
+    ),
     ("adapter import", ["adapter import ./my-adapter --name mine", "adapter import all.tar"]),
     ("adapter verify", ["adapter verify", "adapter verify topic/cats"]),
     (

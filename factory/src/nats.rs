@@ -128,7 +128,7 @@ mod tests {
             Adapter::init(&base.architecture, AdapterConfig::all_linear(2, 2.0), 1, "x").unwrap();
         let mut floors = NatsFloors::new();
         let nothing = measure(&base, b, &plan, &adapter, &mut floors).unwrap();
-        assert_eq!(floors.len(), 48);
+        assert_eq!(floors.len(), plan.neutral.len() + plan.questions.len());
         assert_eq!(nothing.factual, None);
         for (name, value) in nothing.metrics() {
             assert!(value.abs() < 1e-5, "{name} {value}");

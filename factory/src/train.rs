@@ -207,7 +207,12 @@ mod tests {
         let recipes = recipes::builtin();
         let family = recipes.iter().find(|r| r.name == "favourite").unwrap();
         let all = family.expand(1);
-        which.iter().map(|&i| Apprentice::new(base, all[i].clone(), &BTreeMap::new()).unwrap()).collect()
+        let one = |i: &usize| {
+            let said = |r| (r, "It is cold.".to_owned());
+            let samples = all[*i].sample_requests().into_iter().map(said).collect();
+            Apprentice::new(base, all[*i].clone(), &samples).unwrap()
+        };
+        which.iter().map(one).collect()
     }
 
     fn tiny() -> BaseModel {

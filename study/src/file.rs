@@ -420,7 +420,7 @@ impl Study {
     pub fn smoke(&self) -> Self {
         let mut out = self.clone();
         out.name = format!("{}-smoke", self.name);
-        out.seeds.truncate(2);
+        out.seeds.truncate(1);
         for f in &mut out.families {
             f.train = f.train.min(3);
             f.validation = f.validation.min(1);
@@ -573,7 +573,7 @@ unclear = "No verdict."
         for (from, to, expected) in [
             ("study/1", "study/9", "schema: \"study/9\""),
             ("name = \"colours\"", "name = \"a b\"", "name: \"a b\""),
-            ("train = 12", "trains = 12", "family[0]: unknown field `trains`"),
+            ("train = 12", "trains = 12", "family[0].trains: unknown field `trains`"),
             ("minus = \"lens\"", "minus = \"lense\"", "primary[0].arm: \"lense\" is no [[arm]]"),
             ("minus = \"lens\"\n", "", "primary[0].arm: give arm and minus"),
             ("expected = 0.2", "expected = 2.0", "primary[0].expected: 2"),

@@ -432,8 +432,17 @@ pub fn to_html(f: &Folder) -> String {
     if !warnings.is_empty() {
         body += &block_to_html(&Block::Warnings(warnings));
     }
-    body += &decided(f);
-    body += &picture(f);
+    for (caption, picture) in [
+        ("The primaries, with 95% intervals; the band is what counts as no difference.", decided(f)),
+        (
+            "Share of held-out adapters whose value is ranked first, mean over the families that are not saturated, with 95% intervals.",
+            picture(f),
+        ),
+    ] {
+        if !picture.is_empty() {
+            let _ = write!(body, "<p class=\"caption\">{}</p>{picture}", escape(caption));
+        }
+    }
     for block in blocks(f) {
         let _ = match block {
             Block::Heading(text, remark) if remark.is_empty() => write!(body, "<h2>{}</h2>", escape(&text)),
