@@ -135,8 +135,12 @@ fn arms_of(resolved: &Resolved, smoke: bool) -> Arms {
 
 /// All jobs of a study: its adapters, then its comparison, whose report is the last.
 fn jobs_of(store: &mut Store, outline: &Outline, resolved: &Resolved, smoke: bool) -> Result<Vec<NewJob>> {
-    let options =
-        SubmitOptions { tags: vec![format!("study:{}", resolved.study.name)], ..SubmitOptions::default() };
+    // A study goes on after however many interruptions; a job that ends its worker every time is dead all the same, later.
+    let options = SubmitOptions {
+        tags: vec![format!("study:{}", resolved.study.name)],
+        max_attempts: 64,
+        ..SubmitOptions::default()
+    };
     let mut list = ::factory::jobs(&resolved.behaviours, &outline.digest(), &[], &options)?;
     let hashes = list.iter().map(|j| j.spec_hash.clone()).collect();
     let mut arms = arms_of(resolved, smoke);
