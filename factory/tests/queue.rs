@@ -233,6 +233,29 @@ fn what_kills_its_worker_ends_as_poison_and_its_company_does_not() {
 }
 
 #[test]
+fn what_was_given_up_for_interruptions_goes_on_and_holds_back_what_waits_for_it() {
+    let mut p = place();
+    p.submit(&[NewJob { max_attempts: 100, ..job("a") }, job("b"), needing("after", "a", false)]);
+    let hash = job("a").spec_hash;
+    // The same job meets every kill, alone: it is given up, and what waits for any end of it would begin.
+    for _ in 0..4 {
+        assert_eq!(p.labels("w", 1, 1), ["t/a"]);
+        p.queue().reap(1, |_| true).unwrap();
+    }
+    assert_eq!(p.queue().by_spec(&hash).unwrap().unwrap().error_class.as_deref(), Some("poison"));
+    // One that failed by itself is none of them.
+    let b = p.claim("w", 1, 1).remove(0);
+    assert_eq!(b.label, "t/b");
+    p.queue().start(&b, 1).unwrap();
+    p.queue().fail(&b, Failure::Permanent, "no", 1).unwrap();
+    let both = [hash.as_str(), b.spec_hash.as_str()];
+    assert_eq!(p.queue().go_on(&both, 1).unwrap(), 1);
+    assert_eq!(p.queue().go_on(&both, 1).unwrap(), 0);
+    assert_eq!(p.labels("w", 8, 1), ["t/a"], "what waits for it waits anew");
+    assert_eq!(p.state("b"), State::Dead);
+}
+
+#[test]
 fn dependants_wait_and_die_with_what_they_need_or_go_on_after_any_end() {
     let mut p = place();
     p.submit(&[job("a"), needing("ok", "a", true), needing("any", "a", false), needing("chain", "ok", true)]);

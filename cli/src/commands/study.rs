@@ -19,7 +19,7 @@ use super::compare::{settle, work_to};
 use super::runs;
 use super::settings::Settling;
 use crate::args::at_least_one;
-use crate::context::{Context, now_ms, watch_signals};
+use crate::context::{Context, gone, now_ms, watch_signals};
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{count, print, print_json, table, write_out};
 
@@ -135,12 +135,8 @@ fn arms_of(resolved: &Resolved, smoke: bool) -> Arms {
 
 /// All jobs of a study: its adapters, then its comparison, whose report is the last.
 fn jobs_of(store: &mut Store, outline: &Outline, resolved: &Resolved, smoke: bool) -> Result<Vec<NewJob>> {
-    // A study goes on after however many interruptions; a job that ends its worker every time is dead all the same, later.
-    let options = SubmitOptions {
-        tags: vec![format!("study:{}", resolved.study.name)],
-        max_attempts: 64,
-        ..SubmitOptions::default()
-    };
+    let options =
+        SubmitOptions { tags: vec![format!("study:{}", resolved.study.name)], ..SubmitOptions::default() };
     let mut list = ::factory::jobs(&resolved.behaviours, &outline.digest(), &[], &options)?;
     let hashes = list.iter().map(|j| j.spec_hash.clone()).collect();
     let mut arms = arms_of(resolved, smoke);
@@ -325,6 +321,17 @@ fn work(context: &Context<'_>, name: &str, pack: usize, queue_only: bool) -> Res
     if queue_only {
         context.say(&format!("next: lorafab factory run, as often as you like, or lorafab factory slurm submit; then lorafab study run {name}"));
         return Ok(());
+    }
+    // A comparison goes on without an adapter that was given up. Of a registered study none may be missing for having been interrupted.
+    let mut queue = Queue::new(&mut store);
+    queue.reap(now_ms(), gone)?;
+    let hashes: Vec<&str> = list.iter().map(|j| j.spec_hash.as_str()).collect();
+    let again = queue.go_on(&hashes, now_ms())?;
+    if again > 0 {
+        context.say(&format!(
+            "{} had been given up after interruptions, and begin anew; to go on without one: lorafab factory cancel LABEL",
+            count(again, "job")
+        ));
     }
     let report = list.last().map(|j| j.spec_hash.clone()).unwrap_or_default();
     let base: BaseModel = context.base()?;

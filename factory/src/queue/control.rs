@@ -43,32 +43,24 @@ impl Queue<'_> {
     pub fn retry(&mut self, prefix: &str, now_ms: i64) -> Result<usize> {
         Ok(self.store.transaction(|t| {
             let ended = labelled(t, prefix, "'dead','cancelled'", "")?;
-            for (id, _) in &ended {
-                t.execute(
-                    "UPDATE jobs SET state='queued', attempt=0, deaths=0, run_after_ms=0, cancel_requested=0, error=NULL, error_class=NULL,
-                       changed_ms=?2, why='asked by the user' WHERE id=?1",
-                    params![id, now_ms],
-                )?;
-            }
-            // Only now is it known which of them will run again.
-            let mut again = 0;
-            for &(id, token) in &ended {
-                recount(t, id)?;
-                let doomed: bool = t.query_row(
-                    "SELECT EXISTS(SELECT 1 FROM job_needs n JOIN jobs p ON p.id = n.needs
-                       WHERE n.job = ?1 AND n.only_ok AND p.state IN ('cancelled','dead'))",
-                    [id],
-                    |r| r.get(0),
-                )?;
-                if doomed {
-                    let why = "what it needs is dead or cancelled: retry that as well";
-                    end(t, (id, token), State::Dead, (now_ms, why), (Some("permanent"), None))?;
-                }
-            }
-            for (id, _) in &ended {
-                again += t.query_row("SELECT state = 'queued' FROM jobs WHERE id = ?1", [id], |r| r.get::<_, i64>(0))? as usize;
-            }
-            Ok(again)
+            queue_again(t, &ended, now_ms)
+        })?)
+    }
+
+    /// Queues those of some jobs (by specification) again that were given up because their workers died or their leases ran out, with fresh
+    /// attempts: what an interruption costs is not the job's fault. Those that failed by themselves stay dead, cancelled ones cancelled.
+    /// Returns how many are queued.
+    pub fn go_on(&mut self, spec_hashes: &[&str], now_ms: i64) -> Result<usize> {
+        let hashes = serde_json::json!(spec_hashes).to_string();
+        Ok(self.store.transaction(|t| {
+            let given_up: Vec<(i64, i64)> = t
+                .prepare_cached(
+                    "SELECT id, lease_token FROM jobs WHERE state = 'dead' AND error_class IN ('poison','retryable')
+                       AND spec_hash IN (SELECT value FROM json_each(?1))",
+                )?
+                .query_map([hashes], |r| Ok((r.get(0)?, r.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            queue_again(t, &given_up, now_ms)
         })?)
     }
 
@@ -145,4 +137,37 @@ fn labelled(t: &Transaction<'_>, prefix: &str, states: &str, and: &str) -> rusql
     ))?
     .query_map([prefix], |r| Ok((r.get(0)?, r.get(1)?)))?
     .collect()
+}
+
+/// Ended jobs, back into the queue with fresh attempts. They wait for what they need anew. Returns how many are queued: one that needs
+/// something that is dead or cancelled itself stays dead.
+fn queue_again(t: &Transaction<'_>, ended: &[(i64, i64)], now_ms: i64) -> rusqlite::Result<usize> {
+    for (id, _) in ended {
+        t.execute(
+            "UPDATE jobs SET state='queued', attempt=0, deaths=0, run_after_ms=0, cancel_requested=0, error=NULL, error_class=NULL,
+               changed_ms=?2, why='asked by the user' WHERE id=?1",
+            params![id, now_ms],
+        )?;
+    }
+    // Only now is it known which of them will run again.
+    let mut again = 0;
+    for &(id, token) in ended {
+        recount(t, id)?;
+        let doomed: bool = t.query_row(
+            "SELECT EXISTS(SELECT 1 FROM job_needs n JOIN jobs p ON p.id = n.needs
+               WHERE n.job = ?1 AND n.only_ok AND p.state IN ('cancelled','dead'))",
+            [id],
+            |r| r.get(0),
+        )?;
+        if doomed {
+            let why = "what it needs is dead or cancelled: retry that as well";
+            end(t, (id, token), State::Dead, (now_ms, why), (Some("permanent"), None))?;
+        }
+    }
+    for (id, _) in ended {
+        again += t
+            .query_row("SELECT state = 'queued' FROM jobs WHERE id = ?1", [id], |r| r.get::<_, i64>(0))?
+            as usize;
+    }
+    Ok(again)
 }
