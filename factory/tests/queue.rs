@@ -235,7 +235,14 @@ fn what_kills_its_worker_ends_as_poison_and_its_company_does_not() {
 #[test]
 fn what_was_given_up_for_interruptions_goes_on_and_holds_back_what_waits_for_it() {
     let mut p = place();
-    p.submit(&[NewJob { max_attempts: 100, ..job("a") }, job("b"), needing("after", "a", false)]);
+    let many = NewJob { max_attempts: 100, ..job("a") };
+    p.submit(&[
+        many,
+        job("b"),
+        needing("after", "a", false),
+        needing("with", "a", true),
+        needing("on", "with", true),
+    ]);
     let hash = job("a").spec_hash;
     // The same job meets every kill, alone: it is given up, and what waits for any end of it would begin.
     for _ in 0..4 {
@@ -248,9 +255,12 @@ fn what_was_given_up_for_interruptions_goes_on_and_holds_back_what_waits_for_it(
     assert_eq!(b.label, "t/b");
     p.queue().start(&b, 1).unwrap();
     p.queue().fail(&b, Failure::Permanent, "no", 1).unwrap();
-    let both = [hash.as_str(), b.spec_hash.as_str()];
-    assert_eq!(p.queue().go_on(&both, 1).unwrap(), 1);
-    assert_eq!(p.queue().go_on(&both, 1).unwrap(), 0);
+    assert_eq!((p.state("with"), p.state("on")), (State::Dead, State::Dead));
+    let all: Vec<String> = ["a", "b", "after", "with", "on"].map(|n| job(n).spec_hash).into();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    // What died with it is queued too.
+    assert_eq!(p.queue().go_on(&all, 1).unwrap(), 3);
+    assert_eq!(p.queue().go_on(&all, 1).unwrap(), 0);
     assert_eq!(p.labels("w", 8, 1), ["t/a"], "what waits for it waits anew");
     assert_eq!(p.state("b"), State::Dead);
 }

@@ -48,15 +48,20 @@ impl Queue<'_> {
     }
 
     /// Queues those of some jobs (by specification) again that were given up because their workers died or their leases ran out, with fresh
-    /// attempts: what an interruption costs is not the job's fault. Those that failed by themselves stay dead, cancelled ones cancelled.
+    /// attempts, and those that died because they need one of these: what an interruption costs is not the job's fault. Those that failed by themselves stay dead, cancelled ones cancelled.
     /// Returns how many are queued.
     pub fn go_on(&mut self, spec_hashes: &[&str], now_ms: i64) -> Result<usize> {
         let hashes = serde_json::json!(spec_hashes).to_string();
         Ok(self.store.transaction(|t| {
             let given_up: Vec<(i64, i64)> = t
                 .prepare_cached(
-                    "SELECT id, lease_token FROM jobs WHERE state = 'dead' AND error_class IN ('poison','retryable')
-                       AND spec_hash IN (SELECT value FROM json_each(?1))",
+                    "WITH RECURSIVE given_up(id) AS (
+                       SELECT id FROM jobs WHERE state = 'dead' AND error_class IN ('poison','retryable')
+                         AND spec_hash IN (SELECT value FROM json_each(?1))
+                       UNION
+                       SELECT j.id FROM given_up g JOIN job_needs n ON n.needs = g.id AND n.only_ok JOIN jobs j ON j.id = n.job
+                         WHERE j.state = 'dead' AND j.spec_hash IN (SELECT value FROM json_each(?1)))
+                     SELECT id, lease_token FROM jobs WHERE id IN (SELECT id FROM given_up)",
                 )?
                 .query_map([hashes], |r| Ok((r.get(0)?, r.get(1)?)))?
                 .collect::<rusqlite::Result<_>>()?;
