@@ -238,6 +238,11 @@ impl From<study::Error> for CommandError {
             study::Error::Store(e) => e.into(),
             study::Error::Factory(e) => e.into(),
             e @ study::Error::Verify(_) => Self::from_error(Kind::Negative, &e),
+            e @ study::Error::Underpowered(_) => Self::from_error(Kind::Usage, &e)
+                .hint("give it more test adapters, or register it all the same with --underpowered"),
+            e @ study::Error::Seen(_) => Self::from_error(Kind::Usage, &e).hint(
+                "give the study another salt or name what was looked at under looked_at; or register it all the same with --again, and the report says so",
+            ),
             other => Self::from_error(Kind::Usage, &other),
         }
     }

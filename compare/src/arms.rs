@@ -28,6 +28,7 @@ use oracle_posttrain::Collector;
 use readers::{Arm, Which, Wrong};
 use recipes::{Context, Polarity, Recipe};
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::comparison::Primary;
@@ -66,28 +67,43 @@ pub enum Known {
 /// Arms of one comparison.
 const MOST_ARMS: usize = 1000;
 
+/// Reads a TOML file that names its schema and whose lists have bounds; `source` names it in messages.
+///
+/// # Errors
+/// One sentence with the place.
+pub fn from_toml<T: DeserializeOwned>(
+    source: &str,
+    text: &str,
+    schema: &str,
+    lists: &[(&str, usize)],
+) -> Result<T, Wrong> {
+    let table: toml::Table =
+        toml::from_str(text).map_err(|e| Wrong::at(source, e.message().replace('\n', " ")))?;
+    match table.get("schema").and_then(toml::Value::as_str) {
+        Some(found) if found == schema => {}
+        Some(other) => return Err(Wrong::at(source, format!("schema: {other:?}; \"{schema}\" is read"))),
+        None => return Err(Wrong::at(source, format!("schema: is missing; give \"{schema}\""))),
+    }
+    for (list, most) in lists {
+        let n = table.get(*list).and_then(toml::Value::as_array).map_or(0, Vec::len);
+        if n > *most {
+            return Err(Wrong::at(source, format!("{list}: there are {n}, more than {most}")));
+        }
+    }
+    serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|e| {
+        let place = e.path().to_string();
+        let message = e.into_inner().message().replace('\n', " ");
+        Wrong::at(source, if place == "." { message } else { format!("{place}: {message}") })
+    })
+}
+
 impl Arms {
     /// Reads a file's text; `source` names it in messages.
     ///
     /// # Errors
     /// One sentence with the place.
     pub fn parse(source: &str, text: &str) -> Result<Self, Wrong> {
-        let table: toml::Table =
-            toml::from_str(text).map_err(|e| Wrong::at(source, e.message().replace('\n', " ")))?;
-        match table.get("schema").and_then(toml::Value::as_str) {
-            Some(SCHEMA) => {}
-            Some(other) => return Err(Wrong::at(source, format!("schema: {other:?}; \"{SCHEMA}\" is read"))),
-            None => return Err(Wrong::at(source, format!("schema: is missing; give \"{SCHEMA}\""))),
-        }
-        let n = table.get("arm").and_then(toml::Value::as_array).map_or(0, Vec::len);
-        if n > MOST_ARMS {
-            return Err(Wrong::at(source, format!("arm: there are {n}, more than {MOST_ARMS}")));
-        }
-        serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|e| {
-            let place = e.path().to_string();
-            let message = e.into_inner().message().replace('\n', " ");
-            Wrong::at(source, if place == "." { message } else { format!("{place}: {message}") })
-        })
+        from_toml(source, text, SCHEMA, &[("arm", MOST_ARMS)])
     }
 
     /// Checks everything that can be checked without weights.

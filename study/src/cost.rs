@@ -7,7 +7,7 @@ use compare::method;
 use factory::static_cost;
 use lm::Outline;
 use readers::{Arm, Stage};
-use recipes::{Kind, Polarity, Split};
+use recipes::{EpisodeOptions, FOREIGN, Kind, Polarity, Split};
 use registry::{Filter, Store};
 use serde::Serialize;
 
@@ -68,12 +68,8 @@ impl Plan {
     }
 }
 
-/// Phrasings that a test adapter, and a validation adapter, is asked.
-const PHRASINGS: usize = 2;
 /// Training adapters of a family whose answers are a prior.
 const PRIORS: usize = 12;
-/// Foreign families that a test adapter is asked about.
-const FOREIGN: usize = 2;
 /// Tokens around a question for an oracle, beside its vectors.
 const AROUND: usize = 24;
 /// Contexts in which activations are collected, and tokens of one.
@@ -197,8 +193,10 @@ impl Asked {
         let of = |split: Split| resolved.behaviours.iter().filter(|b| b.split == split).count();
         let (test, validation) = (of(Split::TestValue), of(Split::Validation));
         let priors = sets.len() * PRIORS.min(of(Split::Train));
-        let cases =
-            (test + validation) * PHRASINGS + priors + test * FOREIGN.min(sets.len().saturating_sub(1));
+        let phrasings = EpisodeOptions::default();
+        let cases = test * (phrasings.held_out_phrasings + FOREIGN.min(sets.len().saturating_sub(1)))
+            + validation * phrasings.validation_phrasings
+            + priors;
         Ok(Self {
             cases,
             question: if n > 0.0 { tokens / n } else { 0.0 },

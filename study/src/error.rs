@@ -24,6 +24,12 @@ pub enum Error {
     /// A registration that may not be, or is not there.
     #[error("{0}")]
     Registration(String),
+    /// A study that would not be decided more often than not.
+    #[error("{0}")]
+    Underpowered(String),
+    /// A study whose test was looked at, or made, before.
+    #[error("{0}")]
+    Seen(String),
     /// A committed folder whose parts do not fit together.
     #[error("{0}")]
     Verify(String),

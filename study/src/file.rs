@@ -288,24 +288,8 @@ impl Study {
     /// # Errors
     /// One sentence with the place.
     pub fn parse(source: &str, text: &str) -> Result<Self, Wrong> {
-        let table: toml::Table =
-            toml::from_str(text).map_err(|e| Wrong::at(source, e.message().replace('\n', " ")))?;
-        match table.get("schema").and_then(toml::Value::as_str) {
-            Some(SCHEMA) => {}
-            Some(other) => return Err(Wrong::at(source, format!("schema: {other:?}; \"{SCHEMA}\" is read"))),
-            None => return Err(Wrong::at(source, format!("schema: is missing; give \"{SCHEMA}\""))),
-        }
-        for list in ["family", "arm", "primary"] {
-            let n = table.get(list).and_then(toml::Value::as_array).map_or(0, Vec::len);
-            if n > MOST {
-                return Err(Wrong::at(source, format!("{list}: there are {n}, more than {MOST}")));
-            }
-        }
-        let study: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|e| {
-            let place = e.path().to_string();
-            let message = e.into_inner().message().replace('\n', " ");
-            Wrong::at(source, if place == "." { message } else { format!("{place}: {message}") })
-        })?;
+        let lists = [("family", MOST), ("arm", MOST), ("primary", MOST)];
+        let study: Self = compare::arms::from_toml(source, text, SCHEMA, &lists)?;
         study.check().map_err(|e| Wrong::at(source, e.to_string()))?;
         Ok(study)
     }

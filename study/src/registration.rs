@@ -232,7 +232,7 @@ pub fn register(
     }
     if new.underpowered && !insist.underpowered {
         let weak = new.weakest().expect("invariant: a study has primaries");
-        return Err(Error::Registration(format!(
+        return Err(Error::Underpowered(format!(
             "primary {}: the power is {:.2} at the expected difference of {} ({} test adapters of {} families, {} seeds): under {LEAST_POWER}",
             weak.primary,
             weak.expected(),
@@ -246,7 +246,7 @@ pub fn register(
     if let Some(first) = seen.first() {
         if !insist.again {
             let more = if seen.len() > 1 { format!(" and {} more", seen.len() - 1) } else { String::new() };
-            return Err(Error::Registration(format!("{first}{more}")));
+            return Err(Error::Seen(format!("{first}{more}")));
         }
         new.again = seen;
         new.digest = new.own_digest();

@@ -265,17 +265,7 @@ fn register(context: &Context<'_>, file: &Path, smoke: bool, insist: Insist) -> 
     let (resolved, text) = read(context, &outline, file, smoke)?;
     let mut store = context.store()?;
     let new = Registration::of(&resolved, (outline.placeless_name(), &outline.digest()), smoke);
-    let done = registration::register(&mut store, new, &resolved, &text, insist).map_err(|e| {
-        let text = e.to_string();
-        let hint = if text.contains("the power is") {
-            "give it more test adapters, or register it all the same with --underpowered"
-        } else if text.contains("was tested in") || text.contains("is tested in") || text.contains("is made already") {
-            "give the study another salt or name what was looked at under looked_at; or register it all the same with --again, and the report says so"
-        } else {
-            return CommandError::from(e);
-        };
-        CommandError::from(e).hint(hint)
-    })?;
+    let done = registration::register(&mut store, new, &resolved, &text, insist)?;
     if context.global.json {
         return print_json(&serde_json::to_value(&done).unwrap_or_default());
     }
