@@ -247,25 +247,21 @@ fn shipped(name: &str) {
 }
 
 #[test]
-#[ignore = "adapters.csv of S1 and S2 differed in two of six runs, and why is not known yet: LOG.md, studies in small"]
 fn s1_in_small_comes_out_the_same() {
     shipped("s1");
 }
 
 #[test]
-#[ignore = "adapters.csv of S1 and S2 differed in two of six runs, and why is not known yet: LOG.md, studies in small"]
 fn s2_in_small_comes_out_the_same() {
     shipped("s2");
 }
 
 #[test]
-#[ignore = "adapters.csv of S1 and S2 differed in two of six runs, and why is not known yet: LOG.md, studies in small"]
 fn s4_in_small_comes_out_the_same() {
     shipped("s4");
 }
 
 #[test]
-#[ignore = "adapters.csv of S1 and S2 differed in two of six runs, and why is not known yet: LOG.md, studies in small"]
 fn s7_in_small_comes_out_the_same() {
     shipped("s7");
 }

@@ -53,7 +53,7 @@ pub struct Plan {
     pub arms: Vec<ArmCost>,
     /// Questions that every arm is asked.
     pub questions: usize,
-    /// FLOPs that the machine does in a second, as measured now.
+    /// FLOPs a second: what readers were trained at in the store, else the rate of the machine's products.
     pub flops_a_second: f64,
     /// Hours of the adapters.
     pub adapter_hours: f64,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use compare::bootstrap::{Difference, Scale, holm, macro_difference, two_way};
+use compare::bootstrap::{Difference, Interval, Scale, holm, macro_difference, two_way};
 use compare::measures::Grid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -337,6 +337,20 @@ fn section_name(split: &str, context: &str) -> String {
     if context == "neutral" { split.to_owned() } else { format!("{split}, {context}") }
 }
 
+/// A mean: of what, in which section, of which arm and metric.
+fn level((of, section, arm, metric): (&str, &str, &str, &str), i: Interval, n: usize) -> Level {
+    Level {
+        of: of.to_owned(),
+        section: section.to_owned(),
+        arm: arm.to_owned(),
+        metric: metric.to_owned(),
+        value: round(i.value),
+        low: round(i.low),
+        high: round(i.high),
+        n,
+    }
+}
+
 fn by_family(study: &Study, items: &Items) -> Vec<Level> {
     let mut out = Vec::new();
     for family in positives(study, items) {
@@ -352,16 +366,8 @@ fn by_family(study: &Study, items: &Items) -> Vec<Level> {
                         Scale::Share,
                         &format!("study-family|{family}|{split}|{context}|{arm}|{metric}"),
                     );
-                    out.push(Level {
-                        of: family.to_owned(),
-                        section: section_name(&split, &context),
-                        arm: arm.to_owned(),
-                        metric: metric.to_owned(),
-                        value: round(i.value),
-                        low: round(i.low),
-                        high: round(i.high),
-                        n: grid.values.len(),
-                    });
+                    let section = section_name(&split, &context);
+                    out.push(level((family, &section, arm, metric), i, grid.values.len()));
                 }
             }
         }
@@ -398,16 +404,10 @@ fn by_group(study: &Study, items: &Items, lens: &[Untrained]) -> Vec<Level> {
                         Scale::Open,
                         &format!("study-group|{name}|{split}|{context}|{arm}|{metric}"),
                     );
-                    out.push(Level {
-                        of: name.clone(),
-                        section: section_name(&split, &context),
-                        arm: arm.to_owned(),
-                        metric: metric.to_owned(),
-                        value: round(d.value),
-                        low: round(d.low.max(0.0)),
-                        high: round(d.high.min(1.0)),
-                        n: grids.iter().map(|g| g.values.len()).sum(),
-                    });
+                    let i = Interval { value: d.value, low: d.low.max(0.0), high: d.high.min(1.0) };
+                    let section = section_name(&split, &context);
+                    let n = grids.iter().map(|g| g.values.len()).sum();
+                    out.push(level((&name, &section, arm, metric), i, n));
                 }
             }
         }
@@ -437,16 +437,7 @@ fn silent(items: &Items) -> Vec<Level> {
                     // One adapter asked about several families is one unit: the mean of its answers.
                     let Some(grid) = mean_by_adapter(items, arm, metric, &wanted) else { continue };
                     let i = two_way(&grid.values, Scale::Share, &format!("study-silent|{of}|{arm}|{metric}"));
-                    out.push(Level {
-                        of,
-                        section: kind.to_owned(),
-                        arm: arm.to_owned(),
-                        metric: metric.to_owned(),
-                        value: round(i.value),
-                        low: round(i.low),
-                        high: round(i.high),
-                        n: grid.values.len(),
-                    });
+                    out.push(level((&of, kind, arm, metric), i, grid.values.len()));
                 }
             }
         }

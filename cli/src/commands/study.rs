@@ -227,7 +227,7 @@ fn plan(context: &Context<'_>, file: &Path, smoke: bool) -> Result {
         if measured {
             "what readers were trained at here"
         } else {
-            "the rate of its matrix products, measured now: no reader was trained here yet, so it takes longer"
+            "the rate of its matrix products, measured now: no reader was trained here yet, and readers take longer; seconds \"at most\" are with every row and reply at full length"
         }
     ))?;
     if let Some(weak) = rows.iter().find(|r| r.expected() < LEAST_POWER) {
@@ -309,7 +309,7 @@ fn work(context: &Context<'_>, name: &str, pack: usize, queue_only: bool) -> Res
     let done = Queue::new(&mut store).submit(&list, now_ms())?;
     context.say(&format!("{} jobs, {} of them known already", list.len(), done.known));
     if queue_only {
-        context.say(&format!("next: lorafab factory run, as often as you like, or lorafab factory slurm submit; then lorafab study run {name}"));
+        context.say(&format!("next: lorafab factory run, in as many terminals as you like (its adapters: also lorafab factory slurm submit); then lorafab study run {name}"));
         return Ok(());
     }
     // A comparison goes on without an adapter that was given up. Of a registered study none may be missing for having been interrupted.
