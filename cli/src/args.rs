@@ -53,7 +53,7 @@ pub(crate) struct Global {
     /// Precision of products with frozen weights: "fastest" (bf16 where the CPU has it), "f32" or "bf16"
     #[arg(long, global = true, env = "LORAFAB_PRECISION", default_value = "fastest")]
     pub(crate) precision: String,
-    /// Vector instructions: "best", or to compare paths "portable", "avx2", "avx512", "avx512-bf16"
+    /// Vector instructions: "best", or to compare paths "portable", "avx2", "avx512", "avx512-bf16", "amx"
     #[arg(long, global = true, env = "LORAFAB_SIMD", default_value = "best")]
     pub(crate) simd: String,
     /// Memory that may be taken, e.g. "8GB", instead of what the machine and its control groups leave free

@@ -137,7 +137,7 @@ fn all_paths_agree() {
         force_simd_level(level).unwrap();
         assert_eq!(simd_level(), level);
         let mut precisions = vec![(Precision::F32, 1e-4, 1e-3)];
-        if level == SimdLevel::Avx512Bf16 {
+        if level >= SimdLevel::Avx512Bf16 {
             precisions.push((Precision::Bf16, 0.05, 0.2));
         }
         for (precision, tolerance, nats) in precisions {

@@ -2,6 +2,8 @@
 //! passes. Everything here is single-threaded; callers run independent chunks of a batch on different threads, so a
 //! result never depends on the number of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub(crate) mod buffer;
 pub(crate) mod elementwise;
 pub(crate) mod lowrank;
@@ -23,11 +25,14 @@ pub enum SimdLevel {
     Avx512,
     /// AVX-512 with BF16 dot products.
     Avx512Bf16,
+    /// That, and bf16 products by AMX tiles.
+    Amx,
 }
 
 impl SimdLevel {
     /// All levels, the plainest first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    pub const ALL: [Self; 5] =
+        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
 
     /// The name that a setting gives it.
     pub fn name(self) -> &'static str {
@@ -36,6 +41,7 @@ impl SimdLevel {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512-bf16",
+            Self::Amx => "amx",
         }
     }
 }
@@ -50,6 +56,7 @@ pub fn simd_level() -> SimdLevel {
         2 => SimdLevel::Avx2,
         3 => SimdLevel::Avx512,
         4 => SimdLevel::Avx512Bf16,
+        5 => SimdLevel::Amx,
         _ => {
             let best = detect();
             // Somebody may have forced another level meanwhile.
@@ -97,7 +104,10 @@ fn detect() -> SimdLevel {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
-    if avx512 && is_x86_feature_detected!("avx512bf16") {
+    let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
+    if bf16 && amx::available() {
+        SimdLevel::Amx
+    } else if bf16 {
         SimdLevel::Avx512Bf16
     } else if avx512 {
         SimdLevel::Avx512
@@ -130,7 +140,9 @@ macro_rules! vectorised {
                 fn avx2($($arg: $ty),*) $(-> $ret)? { body::<true>($($arg),*) }
                 match $crate::engine::cpu::kernels::simd_level() {
                     // SAFETY: `simd_level` reports a level only after detecting every feature it names.
-                    $crate::engine::cpu::kernels::SimdLevel::Avx512 | $crate::engine::cpu::kernels::SimdLevel::Avx512Bf16 => return unsafe { avx512($($arg),*) },
+                    $crate::engine::cpu::kernels::SimdLevel::Avx512
+                    | $crate::engine::cpu::kernels::SimdLevel::Avx512Bf16
+                    | $crate::engine::cpu::kernels::SimdLevel::Amx => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::engine::cpu::kernels::SimdLevel::Avx2 => return unsafe { avx2($($arg),*) },
                     $crate::engine::cpu::kernels::SimdLevel::Portable => {}

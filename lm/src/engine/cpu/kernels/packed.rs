@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::{
     SimdLevel, executed, simd_level,
     tiles::{PANEL, Run, Tile, f32_tiles},
@@ -38,7 +40,7 @@ impl Precision {
 
     /// bf16 where the CPU multiplies it natively, else f32.
     pub fn fastest() -> Self {
-        if simd_level() == SimdLevel::Avx512Bf16 { Self::Bf16 } else { Self::F32 }
+        if simd_level() >= SimdLevel::Avx512Bf16 { Self::Bf16 } else { Self::F32 }
     }
 }
 
@@ -196,18 +198,24 @@ impl PackedMatrix {
             }
             #[cfg(target_arch = "x86_64")]
             Panels::Bf16(data) => {
-                assert_eq!(simd_level(), SimdLevel::Avx512Bf16, "bf16 weights need AVX512-BF16");
+                let level = simd_level();
+                assert!(level >= SimdLevel::Avx512Bf16, "bf16 weights need AVX512-BF16");
                 let pairs = self.k.div_ceil(2);
-                let mut left = vec![0u32; m * pairs];
+                let tiled = level == SimdLevel::Amx && pairs.is_multiple_of(amx::PAIRS);
+                let mut all = vec![0u32; if tiled { amx::padded(m) } else { m } * pairs];
+                let left = &mut all[..m * pairs];
                 if self.k.is_multiple_of(32) {
                     // SAFETY: the CPU feature was just asserted; both sides hold `m * k` values, a multiple of 32.
-                    unsafe { super::tiles::to_bf16(x, &mut left) };
+                    unsafe { super::tiles::to_bf16(x, left) };
                 } else {
-                    to_pairs(x, self.k, &mut left);
+                    to_pairs(x, self.k, left);
+                }
+                if tiled {
+                    return amx::product(&all, m, pairs, data, self.n, out, accumulate);
                 }
                 let run: &[Run<u32, u32>] = super::tiles::bf16_tiles();
                 // SAFETY: as above, with pairs as the depth; the CPU feature was just asserted.
-                unsafe { sweep(&left, m, pairs, data, self.n, out, accumulate, run) };
+                unsafe { sweep(left, m, pairs, data, self.n, out, accumulate, run) };
             }
             #[cfg(not(target_arch = "x86_64"))]
             Panels::Bf16(_) => unreachable!("bf16 weights are packed only where the CPU multiplies them"),

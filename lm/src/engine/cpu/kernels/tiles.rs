@@ -52,7 +52,7 @@ pub(super) type Run<A, B> = unsafe fn(&Tile<A, B>);
 pub(super) fn f32_tiles() -> &'static [Run<f32, f32>] {
     match simd_level() {
         #[cfg(target_arch = "x86_64")]
-        super::SimdLevel::Avx512 | super::SimdLevel::Avx512Bf16 => {
+        super::SimdLevel::Avx512 | super::SimdLevel::Avx512Bf16 | super::SimdLevel::Amx => {
             &heights!(avx512 1 2 3 4 5 6 7 8 9 10 11 12)
         }
         #[cfg(target_arch = "x86_64")]
