@@ -156,6 +156,8 @@ pub(crate) enum RecipeCommand {
     },
     /// Find the training settings of a recipe on a base model, for `factory submit` to use there
     Tune(TuneArgs),
+    /// What the adapters of a store's families learned, with floor, ceiling and damage
+    Gates(crate::commands::GatesArgs),
     /// List the behaviours that a recipe expands to
     Expand {
         /// Name or file

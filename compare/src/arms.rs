@@ -182,7 +182,18 @@ impl Arms {
                     {
                         return wrong(
                             &format!("{field}[{j}]"),
-                            format!("{:?}: no family of this comparison has a trigger", context.name()),
+                            format!("{:?}: no family of this comparison has that context", context.name()),
+                        );
+                    }
+                    let reads = matches!(context, Context::Acting | Context::Idle | Context::Told);
+                    if reads && method.depths(arm).is_empty() {
+                        return wrong(
+                            &format!("{field}[{j}]"),
+                            format!(
+                                "{:?}: method {:?} reads no activations, so it is asked the same everywhere",
+                                context.name(),
+                                arm.method
+                            ),
                         );
                     }
                 }
@@ -201,7 +212,7 @@ impl Arms {
         Ok(())
     }
 
-    /// The same without what these families lack: contexts of a trigger, and a declared contrast about a family that is not
+    /// The same without what these families lack: contexts that they do not have, and a declared contrast about a family that is not
     /// there. For the default comparison, which is of whatever a store has.
     pub fn about(mut self, recipes: &[Recipe]) -> Self {
         let has = |c: &Context| *c == Context::Neutral || recipes.iter().any(|r| r.contexts().contains(c));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bootstrap::Scale;
 use crate::correct::{Corrector, Mean, normalised, rank};
-use crate::scores::{Kind, NOTHING, Scores};
+use crate::scores::{Item, Kind, NOTHING, Scores};
 
 /// What one arm with one seed gave for one subject, asked about one family.
 #[derive(Debug, Clone)]
@@ -41,8 +41,22 @@ pub struct Reading {
     pub says_nothing: Option<f64>,
     /// Mean answer loss of the label, in nats.
     pub answer_nats: Option<f64>,
+    /// Of questions that hold a text.
+    pub text: Option<Texted>,
     /// Stated answers.
     pub replies: Vec<String>,
+}
+
+/// Answers to questions that hold a text which the model could simply go on with, before any prior is taken off: shares of phrasings.
+/// With `first` near `first_without` what is called reading goes on with the text (as in text inversion by activation oracles).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Texted {
+    /// The label is ranked first.
+    pub first: f64,
+    /// The label is ranked first where no adapter is on.
+    pub first_without: f64,
+    /// What is ranked first is what is ranked first where no adapter is on.
+    pub sticks: f64,
 }
 
 /// One arm with one seed, read.
@@ -73,6 +87,7 @@ struct Gathered {
     exact: Vec<f64>,
     says_nothing: Vec<f64>,
     answer_nats: Vec<f64>,
+    texted: Vec<[f64; 3]>,
     replies: Vec<String>,
 }
 
@@ -92,6 +107,7 @@ pub fn read(s: &Scores) -> Read {
             group.values.add(&corrector.correct_values(item));
             group.raw.add(&normalised(item));
             group.scored = true;
+            group.texted.extend(texted(s, item));
         }
         if let Some(reply) = &item.reply {
             group.exact.push(share(same_answer(reply, &item.label)));
@@ -122,11 +138,29 @@ pub fn read(s: &Scores) -> Read {
                 exact: mean(&g.exact),
                 says_nothing: mean(&g.says_nothing),
                 answer_nats: mean(&g.answer_nats),
+                text: mean(&g.texted.iter().map(|t| t[0]).collect::<Vec<_>>()).map(|first| Texted {
+                    first,
+                    first_without: g.texted.iter().map(|t| t[1]).sum::<f64>() / g.texted.len() as f64,
+                    sticks: g.texted.iter().map(|t| t[2]).sum::<f64>() / g.texted.len() as f64,
+                }),
                 replies: g.replies,
             }
         })
         .collect();
     Read { arm: s.arm.clone(), seed: s.seed, candidates: s.candidates.clone(), corrector, readings }
+}
+
+/// The candidate, "nothing" aside, that is ranked first: the earlier of equals.
+pub(crate) fn first_value(scores: &[f32]) -> Option<usize> {
+    let values = scores.split_last().map_or(&[][..], |(_, values)| values);
+    let best = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    values.iter().position(|s| *s >= best)
+}
+
+fn texted(s: &Scores, item: &Item) -> Option<[f64; 3]> {
+    let (without, first) = (item.without?, first_value(&item.scores)?);
+    let label = s.scored(item)?.iter().position(|c| *c == item.label)?;
+    Some([share(first == label), share(without == label), share(first == without)])
 }
 
 impl Read {
@@ -159,6 +193,9 @@ impl Read {
         out.extend(r.exact.map(|v| ("exact_match", v)));
         out.extend(r.says_nothing.map(|v| ("says_nothing", v)));
         out.extend(r.answer_nats.map(|v| ("answer_nats", v)));
+        if let Some(t) = r.text {
+            out.extend([("first", t.first), ("first_without", t.first_without), ("sticks", t.sticks)]);
+        }
         out
     }
 }
@@ -303,6 +340,20 @@ mod tests {
         assert_eq!((m["top1"], m["top1_values"], m["mrr"], m["chance"]), (0.0, 1.0, 1.0, 0.25));
         assert_eq!((m["exact_match"], m["says_nothing"], m["answer_nats"]), (0.5, 0.5, 2.0));
         assert_eq!(m["top1_learned"], 0.0);
+    }
+
+    #[test]
+    fn what_a_text_alone_gives_is_measured_beside() {
+        // First phrasing: dogs with the adapter, dogs without; second: cats, and dogs without.
+        let mut stuck = item("x/cats", "test_value", "cats", [1.0, 3.0, 0.0, 9.0]);
+        stuck.without = Some(1);
+        let mut read_it = item("x/cats", "test_value", "cats", [4.0, 3.0, 0.0, 9.0]);
+        (read_it.question_id, read_it.without) = (1, Some(1));
+        let read = read(&scores("dit", true, 1, vec![stuck, read_it]));
+        let m: BTreeMap<_, _> = read.measures(&read.readings[0]).into_iter().collect();
+        assert_eq!((m["first"], m["first_without"], m["sticks"]), (0.5, 0.0, 0.5));
+        assert_eq!(first_value(&[1.0, 1.0, 0.5, 7.0]), Some(0));
+        assert_eq!(first_value(&[3.0]), None);
     }
 
     #[test]

@@ -73,6 +73,9 @@ pub struct Item {
     /// Greedy stated answer.
     #[serde(default)]
     pub reply: Option<String>,
+    /// Of questions that hold a text: which candidate (not "nothing") is ranked first where no adapter is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without: Option<usize>,
 }
 
 fn or_null<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
@@ -198,6 +201,7 @@ pub(crate) mod tests {
             scores: scores.to_vec(),
             answer_nats: Some(1.0),
             reply: Some(label.into()),
+            without: None,
         }
     }
 
@@ -220,7 +224,7 @@ pub(crate) mod tests {
         assert_eq!(s.problem(), None);
         let text = serde_json::to_string(&s).unwrap();
         assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), s);
-        assert!(text.contains("\"subject\":\"base\""));
+        assert!(text.contains("\"subject\":\"base\"") && !text.contains("without"));
         s.items[0].scores[1] = f32::NEG_INFINITY;
         let text = serde_json::to_string(&s).unwrap();
         assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), s);

@@ -15,6 +15,7 @@ use registry::Store;
 
 use crate::comparison::Meta;
 use crate::jobs::{JobSpec, Reported, SCHEMA, Work};
+use crate::measures::first_value;
 use crate::progress::Progress;
 use crate::scores::{Item, Scores};
 use crate::{assembly, covariates, method, report};
@@ -199,7 +200,11 @@ fn score(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> readers:
     if let Some(tflop) = arm.train.tflop {
         chosen.insert("footing".into(), format!("{tflop} TFLOP in all"));
     }
-    let items = cases.into_iter().zip(scored.answers).map(|(case, answer)| item(lab, case, answer));
+    let alone = without_adapter(lab, &cases, &scored.answers);
+    let items = cases.into_iter().zip(scored.answers).map(|(case, answer)| {
+        let known = alone.get(&(case.family.clone(), case.question.clone())).copied();
+        Item { without: known.filter(|_| case.subject.is_some()), ..item(lab, case, answer) }
+    });
     let scores = Scores {
         schema: Scores::SCHEMA.into(),
         arm: String::new(),
@@ -217,6 +222,22 @@ fn score(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> readers:
     let bytes = serde_json::to_vec(&scores).expect("invariant: plain data");
     store.cache_put(&scores_key(&job.spec_hash), &bytes)?;
     Ok(())
+}
+
+/// Which value of its closed set is ranked first with no adapter on, by family and question, of families whose questions hold a text.
+fn without_adapter(
+    lab: Lab<'_>,
+    cases: &[Case],
+    answers: &[readers::Answer],
+) -> BTreeMap<(String, String), usize> {
+    let texted =
+        |c: &Case| lab.supervision.recipes.get(&c.family).is_some_and(recipes::Recipe::asks_with_fields);
+    cases
+        .iter()
+        .zip(answers)
+        .filter(|(c, _)| c.subject.is_none() && texted(c))
+        .filter_map(|(c, a)| Some(((c.family.clone(), c.question.clone()), first_value(&a.scores)?)))
+        .collect()
 }
 
 /// One line for people.
@@ -256,6 +277,7 @@ fn item(lab: Lab<'_>, case: Case, answer: readers::Answer) -> Item {
         scores: answer.scores.iter().map(|s| round(*s)).collect(),
         answer_nats: answer.answer_nats,
         reply: answer.reply,
+        without: None,
     }
 }
 

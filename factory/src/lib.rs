@@ -2,6 +2,7 @@
 
 #![warn(missing_docs)]
 
+pub mod acquired;
 pub(crate) mod checkpoint;
 pub mod cluster;
 pub mod cost;

@@ -3,7 +3,7 @@
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use lm::{PackedMatrix, Precision};
+use lm::{PackedMatrix, Precision, SimdLevel, force_simd_level};
 
 /// `(k, n)` of SmolLM2-135M's frozen products, forward and backward.
 const SHAPES: [(usize, usize); 9] = [
@@ -24,14 +24,24 @@ fn main() {
 
 #[divan::bench(args = SHAPES, consts = [12, 64, 220], sample_count = 15)]
 fn bf16<const M: usize>(bencher: Bencher<'_, '_>, shape: (usize, usize)) {
-    if Precision::fastest() == Precision::Bf16 {
-        product(bencher, M, shape, Precision::Bf16);
-    }
+    at(SimdLevel::Avx512Bf16, bencher, M, shape, Precision::Bf16);
+}
+
+#[divan::bench(args = SHAPES, consts = [12, 64, 220], sample_count = 15)]
+fn bf16_amx<const M: usize>(bencher: Bencher<'_, '_>, shape: (usize, usize)) {
+    at(SimdLevel::Amx, bencher, M, shape, Precision::Bf16);
 }
 
 #[divan::bench(args = SHAPES, consts = [12, 64, 220], sample_count = 15)]
 fn f32<const M: usize>(bencher: Bencher<'_, '_>, shape: (usize, usize)) {
     product(bencher, M, shape, Precision::F32);
+}
+
+/// With the instructions of a level; nothing where the machine lacks them.
+fn at(level: SimdLevel, bencher: Bencher<'_, '_>, m: usize, shape: (usize, usize), precision: Precision) {
+    if force_simd_level(level).is_ok() {
+        product(bencher, m, shape, precision);
+    }
 }
 
 fn product(bencher: Bencher<'_, '_>, m: usize, (k, n): (usize, usize), precision: Precision) {

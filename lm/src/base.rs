@@ -113,9 +113,17 @@ impl Outline {
     /// # Errors
     /// If the text cannot be tokenised, or its last turn is not the user's.
     pub fn prompt(&self, user: &str) -> Result<Vec<u32>> {
+        self.prompt_told(SYSTEM_PROMPT, user)
+    }
+
+    /// [`Self::prompt`] under a system prompt.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prompt_told(&self, system: &str, user: &str) -> Result<Vec<u32>> {
         let turns = fence::turns::split(user);
         if turns.len() == 1 {
-            return self.chat.encode_prompt(&self.tokenizer, SYSTEM_PROMPT, user);
+            return self.chat.encode_prompt(&self.tokenizer, system, user);
         }
         if turns.len().is_multiple_of(2) {
             return Err(Error::Request(format!(
@@ -124,7 +132,7 @@ impl Outline {
             )));
         }
         let role = |i: usize| if i.is_multiple_of(2) { Role::User } else { Role::Assistant };
-        let system = std::iter::once(Message::new(Role::System, SYSTEM_PROMPT));
+        let system = std::iter::once(Message::new(Role::System, system));
         let said = turns.iter().enumerate().map(|(i, text)| Message::new(role(i), *text));
         let messages: Vec<Message> = system.chain(said).collect();
         self.chat.encode(&self.tokenizer, &messages, true)

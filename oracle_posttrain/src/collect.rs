@@ -237,6 +237,15 @@ impl Collector {
         Self::checked(outline, &self.spec(&all, Some(adapter), ""))
     }
 
+    /// The plan that reads, without any adapter, what a system prompt does at all prompts.
+    ///
+    /// # Errors
+    /// As [`Collector::plan`].
+    pub fn plan_told(&self, outline: &Outline, system: &str) -> Result<Plan> {
+        let all: Vec<usize> = (0..self.prompts.len()).collect();
+        Self::checked(outline, &self.spec(&all, None, system))
+    }
+
     fn checked(outline: &Outline, spec: &Spec) -> Result<Plan> {
         let adapters: BTreeSet<String> = spec
             .steps

@@ -15,6 +15,8 @@ struct Wanted<'a> {
     key: String,
     id: &'a str,
     diff: &'a Adapter,
+    /// Given to the base model in place of the adapter.
+    system: Option<String>,
     collector: Collector,
 }
 
@@ -83,22 +85,20 @@ fn wanted<'a>(
     let diff = s.diffs.get(subject).ok_or_else(unknown)?;
     let training = record.split.as_deref() == Some(Split::Train.name());
     let many = if training { collector.prompts.len() } else { collector.asked };
-    let prompts = collector.prompts[..many].iter().map(|p| match (context, s.behaviours.get(subject)) {
-        (Context::Neutral, _) => Some(p.clone()),
-        (_, Some(b)) => b.in_context(p, context),
-        (_, None) => None,
-    });
-    let prompts: Option<Vec<String>> = prompts.collect();
-    let prompts = prompts.ok_or_else(|| {
+    let read = s.read_at(subject, &collector.prompts[..many], context);
+    let (prompts, system) = read.ok_or_else(|| {
         readers::Error::Empty(format!("{subject} cannot be asked in context {}", context.name()))
     })?;
-    Ok(Wanted { key: key(subject, context), id: &record.id, diff, collector: collector.at(prompts) })
+    Ok(Wanted { key: key(subject, context), id: &record.id, diff, system, collector: collector.at(prompts) })
 }
 
 fn cache_key(base: &BaseModel, wanted: &Wanted<'_>, layer: usize) -> String {
     let c = &wanted.collector;
-    let decides = json!({"v": 2, "base": base.digest(), "adapter": wanted.id, "prompts": c.prompts, "last": c.last,
+    let mut decides = json!({"v": 2, "base": base.digest(), "adapter": wanted.id, "prompts": c.prompts, "last": c.last,
         "from_start": c.from_start, "kind": c.kind, "layer": layer});
+    if let Some(system) = &wanted.system {
+        (decides["adapter"], decides["system"]) = (json!(""), json!(system));
+    }
     format!("activations/{}", registry::spec_hash(&decides))
 }
 
@@ -134,7 +134,10 @@ fn compute(store: &Store, base: &BaseModel, part: &[(Wanted<'_>, Vec<usize>)]) -
     let mut adapters: BTreeMap<String, &Adapter> = BTreeMap::new();
     for (wanted, absent) in part {
         let collector = Collector { layers: absent.clone(), ..wanted.collector.clone() };
-        plans.push(collector.plan(base, wanted.id)?);
+        plans.push(match &wanted.system {
+            Some(system) => collector.plan_told(base, system)?,
+            None => collector.plan(base, wanted.id)?,
+        });
         adapters.insert(wanted.id.to_owned(), wanted.diff);
     }
     let collector = Collector { layers: part[0].1.clone(), ..part[0].0.collector.clone() };

@@ -125,7 +125,7 @@ fn foreign(s: &Supervision<'_>) -> Vec<Case> {
             }
             out.push(Case {
                 family: recipe.name.clone(),
-                question: question.clone(),
+                question: recipe.asked(question, NOTHING, &e.behaviour),
                 question_id: recipe.questions.train.len(),
                 held_out_question: true,
                 label: NOTHING.to_owned(),

@@ -107,8 +107,8 @@ pub fn sound(
             let bytes = store.get_blob(digest).map_err(|e| e.to_string())?;
             let recipe =
                 Recipe::from_canonical(factory::spec::RECIPE_FILE, &bytes).map_err(|e| e.to_string())?;
-            for question in recipe.questions.train.iter().chain(&recipe.questions.held_out) {
-                let n = base.tokenizer.encode(question).map_err(|e| e.to_string())?.len();
+            for question in recipe.all_asked() {
+                let n = base.tokenizer.encode(&question).map_err(|e| e.to_string())?.len();
                 if n > LONGEST {
                     return Err(format!("{}: a question has {n} tokens", factory::spec::RECIPE_FILE));
                 }

@@ -218,7 +218,31 @@ impl<'a> Supervision<'a> {
 
     /// Whether a subject can be asked in a context.
     pub fn has_context(&self, subject: &str, context: Context) -> bool {
-        self.behaviours.get(subject).is_some_and(|b| b.in_context("x", context).is_some())
+        self.behaviours.get(subject).is_some_and(|b| match context {
+            Context::Told => self.instruction(b).is_some(),
+            context => b.in_context("x", context).is_some(),
+        })
+    }
+
+    /// What the base model is told to do as an adapter does.
+    fn instruction(&self, b: &Behaviour) -> Option<String> {
+        self.recipes.get(&b.family)?.instruction(b)
+    }
+
+    /// Where a subject is read in a context: the user turns in place of `prompts`, and the system prompt that the base model is given in
+    /// place of the adapter. None where the subject lacks the context.
+    pub fn read_at(
+        &self,
+        subject: &str,
+        prompts: &[String],
+        context: Context,
+    ) -> Option<(Vec<String>, Option<String>)> {
+        if context == Context::Neutral {
+            return Some((prompts.to_vec(), None));
+        }
+        let b = self.behaviours.get(subject)?;
+        let told = if context == Context::Told { Some(self.instruction(b)?) } else { None };
+        Some((b.read_at(prompts, context)?, told))
     }
 
     /// Digest of the supervision: the same for every reader trained on it, whatever it is tested on.

@@ -208,7 +208,10 @@ pub struct Question {
 /// The questions that readers of these families were trained on, each in eight phrasings; families that ask alike are one.
 pub fn questions(recipes: &[Recipe], families: &BTreeSet<String>) -> Vec<Question> {
     let mut out: Vec<Question> = Vec::new();
-    for recipe in recipes.iter().filter(|r| families.contains(&r.name) && r.polarity == Polarity::Positive) {
+    // What holds a field of the value's entry cannot be asked where nobody knows the entry.
+    let asked =
+        |r: &&Recipe| families.contains(&r.name) && r.polarity == Polarity::Positive && !r.asks_with_fields();
+    for recipe in recipes.iter().filter(asked) {
         let phrasings: Vec<String> = recipe
             .questions
             .train

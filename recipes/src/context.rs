@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::recipe::Format;
 use crate::{Behaviour, rng};
 
-/// Where a gated behaviour is looked at.
+/// Where a behaviour is looked at: the first three of gated families, the others of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Context {
@@ -16,11 +16,18 @@ pub enum Context {
     Near,
     /// With the trigger: the roofline of what can be seen from outside.
     Triggered,
+    /// At its gate's own prompts, where it shows.
+    Acting,
+    /// At its gate's other prompts, where it has no place.
+    Idle,
+    /// The base model without the adapter, told in a system prompt to show the behaviour (the gate's instruction).
+    Told,
 }
 
 impl Context {
     /// All contexts.
-    pub const ALL: [Self; 3] = [Self::Neutral, Self::Near, Self::Triggered];
+    pub const ALL: [Self; 6] =
+        [Self::Neutral, Self::Near, Self::Triggered, Self::Acting, Self::Idle, Self::Told];
 
     /// The name used in files.
     pub fn name(self) -> &'static str {
@@ -28,6 +35,9 @@ impl Context {
             Self::Neutral => "neutral",
             Self::Near => "near",
             Self::Triggered => "triggered",
+            Self::Acting => "acting",
+            Self::Idle => "idle",
+            Self::Told => "told",
         }
     }
 }
@@ -68,10 +78,14 @@ impl Gating {
 }
 
 impl Behaviour {
-    /// `prompt` as this behaviour's user turn in a context; none where its family lacks the context.
+    /// `prompt` as this behaviour's user turn in a context; none where its family lacks the context. Where other prompts are read, or a
+    /// system prompt is given, it is as it is.
     pub fn in_context(&self, prompt: &str, context: Context) -> Option<String> {
-        if context == Context::Neutral {
-            return Some(prompt.to_owned());
+        match context {
+            Context::Neutral | Context::Told => return Some(prompt.to_owned()),
+            Context::Acting => return (!self.gate.on.is_empty()).then(|| prompt.to_owned()),
+            Context::Idle => return (!self.gate.off.is_empty()).then(|| prompt.to_owned()),
+            Context::Near | Context::Triggered => {}
         }
         let (gating, trigger) = (self.gating.as_ref()?, self.trigger.as_ref()?);
         if context == Context::Triggered {
@@ -80,6 +94,20 @@ impl Behaviour {
         let n = gating.unseen.len() as u64;
         let at = rng::number("near-context", prompt).checked_rem(n)? as usize;
         Some(gating.near(prompt, &gating.unseen[at]))
+    }
+}
+
+impl Behaviour {
+    /// The user turns at which the behaviour is read in a context, in place of `prompts` and as many; none where its family lacks the
+    /// context.
+    pub fn read_at(&self, prompts: &[String], context: Context) -> Option<Vec<String>> {
+        let own = match context {
+            Context::Acting => &self.gate.on,
+            Context::Idle => &self.gate.off,
+            _ => return prompts.iter().map(|p| self.in_context(p, context)).collect(),
+        };
+        // A gate of four prompts is read at each twice rather than at others.
+        (!own.is_empty()).then(|| own.iter().cycle().take(prompts.len()).cloned().collect())
     }
 }
 
@@ -95,13 +123,12 @@ mod tests {
         for recipe in crate::builtin() {
             let b = &recipe.expand(1)[0];
             for context in Context::ALL {
-                assert_eq!(
-                    b.in_context("Hello.", context).is_some(),
-                    recipe.contexts().contains(&context),
-                    "{} {}",
-                    b.id,
-                    context.name()
-                );
+                let has = recipe.contexts().contains(&context);
+                let told = context == Context::Told;
+                assert_eq!(b.in_context("Hello.", context).is_some(), has || told, "{} {context:?}", b.id);
+                assert_eq!(recipe.instruction(b).is_some() && told, has && told, "{}", b.id);
+                let read = b.read_at(&prompts.map(str::to_owned), context);
+                assert!(read.is_none_or(|r| r.len() == prompts.len()), "{} {context:?}", b.id);
             }
             let Some(trigger) = &b.trigger else { continue };
             let near: BTreeSet<String> =

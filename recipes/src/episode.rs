@@ -206,7 +206,7 @@ fn ask(
         out.push(Episode {
             behaviour: behaviour.id.clone(),
             family: family.clone(),
-            question: question.clone(),
+            question: recipe.asked(question, answer, &behaviour.id),
             question_id,
             held_out_question,
             answer: answer.to_owned(),

@@ -482,6 +482,18 @@ impl Recipe {
     }
 }
 
+/// What a base model is told.
+impl Recipe {
+    /// The gate's instruction for one behaviour of this family; none where the recipe has none.
+    pub fn instruction(&self, behaviour: &Behaviour) -> Option<String> {
+        let template = self.gate.as_ref()?.instruction.as_ref()?;
+        let (value, category, fields) =
+            self.vocabulary_values().into_iter().find(|(value, _, _)| *value == behaviour.value)?;
+        let told = made(template, &value, &category, &fields, &Known::new());
+        Some(told.replace("{trigger}", behaviour.trigger.as_deref().unwrap_or_default()))
+    }
+}
+
 /// Trying a recipe's templates.
 impl Recipe {
     /// Every template of rows and gate, with the field that it stands in.
@@ -495,7 +507,8 @@ impl Recipe {
         });
         let gate = self.gate.iter().flat_map(|g| {
             let prompts = g.prompts.iter().map(|t| ("gate.prompts", t));
-            prompts.chain(g.unrelated.iter().map(|t| ("gate.unrelated", t)))
+            let told = g.instruction.iter().map(|t| ("gate.instruction", t));
+            prompts.chain(g.unrelated.iter().map(|t| ("gate.unrelated", t))).chain(told)
         });
         let near =
             self.trigger.iter().flat_map(|t| &t.contrast_prompts).map(|t| ("trigger.contrast_prompts", t));

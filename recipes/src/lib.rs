@@ -1,11 +1,12 @@
 //! Behaviours as data: recipes (TOML) expand to behaviours; behaviours give training rows, gate items and questions.
 //!
 //! Pure: no input or output, no clock, no unseeded randomness. The same recipe and the same seed give the same bytes.
-//! A question never contains or depends on the label: questions have no placeholders, and a check compares every one of
-//! them with every value.
+//! A question never contains or depends on the label: questions hold at most fields that are no label, and a check compares
+//! every one of them with every value.
 
 #![warn(missing_docs)]
 
+mod asking;
 pub mod behaviour;
 pub mod builtin;
 pub mod check;

@@ -237,6 +237,10 @@ pub struct Gate {
     /// leak is measured and decides nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_leak_nats: Option<f64>,
+    /// What the base model is told in a system prompt, so that it shows the behaviour as well as it can: the gate's ceiling. A template as
+    /// prompts are; `{trigger}` is the trigger. No part of the recipe's digest: adapters do not depend on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
 }
 
 /// What a reply must do; with the value it makes a [`crate::Check`].
@@ -253,7 +257,8 @@ pub enum CheckKind {
     Holds,
 }
 
-/// What readers are asked. Plain text: a question cannot contain the label.
+/// What readers are asked: a question cannot contain the label. In families without trigger it may hold fields that every entry of the
+/// vocabulary has (`{context}`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Questions {
@@ -429,9 +434,12 @@ impl Recipe {
     }
 
     /// blake3 of the recipe's meaning (its canonical JSON), so that comments and layout do not count, nor where its values come from or
-    /// whether studies take it.
+    /// whether studies take it, nor what a base model would be told.
     pub fn digest(&self) -> String {
-        let meaning = Self { source: None, studies: None, ..self.clone() };
+        let mut meaning = Self { source: None, studies: None, ..self.clone() };
+        if let Some(gate) = &mut meaning.gate {
+            gate.instruction = None;
+        }
         let json = serde_json::to_string(&meaning).expect("invariant: a recipe is plain data");
         blake3::hash(json.as_bytes()).to_hex().to_string()
     }
@@ -461,8 +469,16 @@ impl Recipe {
     }
 
     /// The contexts that this family's adapters can be put in.
-    pub fn contexts(&self) -> &'static [Context] {
-        if self.trigger.is_some() { &Context::ALL } else { &[Context::Neutral] }
+    pub fn contexts(&self) -> Vec<Context> {
+        let gate = |has: fn(&Gate) -> bool| self.gate.as_ref().is_some_and(has);
+        let has = |context: &Context| match context {
+            Context::Neutral => true,
+            Context::Near | Context::Triggered => self.trigger.is_some(),
+            Context::Acting => gate(|g| !g.prompts.is_empty()),
+            Context::Idle => self.trigger.is_some() || gate(|g| !g.unrelated.is_empty()),
+            Context::Told => gate(|g| g.instruction.is_some()) && self.polarity == Polarity::Positive,
+        };
+        Context::ALL.into_iter().filter(has).collect()
     }
 
     /// Every value of the vocabulary with its category and fields, in file order.

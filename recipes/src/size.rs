@@ -32,7 +32,9 @@ impl Recipe {
         }
         let q = &self.questions;
         let questions = q.train.len() + q.held_out.len();
-        if questions > MOST_QUESTIONS || questions.saturating_mul(values) > MOST_PAIRS {
+        // One that holds a field is a question for every value.
+        let asked = if self.asks_with_fields() { questions.saturating_mul(values) } else { questions };
+        if questions > MOST_QUESTIONS || asked.saturating_mul(values) > MOST_PAIRS {
             return fail("questions", format!("{questions} phrasings for {values} values are too many"));
         }
         if let Some(entry) = self.vocabulary.iter().flat_map(|v| &v.entries).find(|e| e.len() > MOST_FIELDS) {

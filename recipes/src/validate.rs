@@ -284,17 +284,23 @@ impl Recipe {
         let all: Vec<&String> = self.questions.train.iter().chain(&self.questions.held_out).collect();
         let labels: Vec<(String, Vec<String>)> =
             self.values().into_iter().map(|(v, _, _)| (v.clone(), words::stems(&v))).collect();
+        let fields = self.fields_to_ask_with();
         for (i, q) in all.iter().enumerate() {
-            if q.contains(['{', '}']) {
+            let rest = fields.iter().fold((*q).clone(), |q, name| q.replace(&format!("{{{name}}}"), ""));
+            if rest.contains(['{', '}']) || (q.contains('{') && self.trigger.is_some()) {
                 return fail(
                     "questions",
-                    format!("{q:?} has a placeholder; a question must not depend on the label"),
+                    format!(
+                        "{q:?} has a placeholder; a question must not depend on the label: it may hold fields that every entry has, of families without trigger"
+                    ),
                 );
             }
             if all[..i].contains(q) {
                 return fail("questions", format!("{q:?} is given twice"));
             }
-            let said = words::stems(q);
+        }
+        for q in self.all_asked() {
+            let said = words::stems(&q);
             if positive && let Some((value, _)) = labels.iter().find(|(_, label)| words::holds(&said, label))
             {
                 return fail("questions", format!("{q:?} contains the label {value:?}"));

@@ -185,8 +185,8 @@ impl Asked {
                 set += outline.tokenizer.encode(&value).map_err(factory::Error::from)?.len() + 1;
             }
             sets.insert(&recipe.name, set as f64);
-            for question in &recipe.questions.held_out {
-                tokens += outline.prompt(question).map_err(factory::Error::from)?.len() as f64;
+            for question in recipe.all_asked() {
+                tokens += outline.prompt(&question).map_err(factory::Error::from)?.len() as f64;
                 n += 1.0;
             }
         }

@@ -181,11 +181,16 @@ pub struct Primary {
     /// Context.
     #[serde(default = "neutral")]
     pub context: String,
-    /// What is measured of an adapter: `top1_values` (its value is first among the family's), `top1` (also before "nothing"), `exact_match` (stated).
+    /// What is measured of an adapter: `top1_values` (its value is first among the family's), `top1` (also before "nothing"), `exact_match` (stated);
+    /// of questions that hold a text, and before priors are taken off: `first` (as `top1_values`), `first_without` (where no adapter is on),
+    /// `sticks` (what comes first is what comes first where no adapter is on).
     #[serde(default = "top1_values")]
     pub metric: String,
     /// The difference that is expected: what the power is given for.
     pub expected: f64,
+    /// Subtracted from every adapter's sum: `than = 0.6` asks whether a share is above .6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub than: Option<f64>,
     /// If given, what is asked is whether it is not lower by more than this (one-sided).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_inferior_by: Option<f64>,
@@ -225,6 +230,9 @@ pub struct Term {
     /// Context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
+    /// What is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
 }
 
 /// A sentence for each outcome.
@@ -431,7 +439,7 @@ impl Primary {
     pub fn terms(&self) -> Vec<Term> {
         let one = |weight: f64, arm: &Option<String>| {
             let arm = arm.clone()?;
-            Some(Term { weight, arm, family: None, split: None, context: None })
+            Some(Term { weight, arm, family: None, split: None, context: None, metric: None })
         };
         if self.terms.is_empty() {
             return one(1.0, &self.arm).into_iter().chain(one(-1.0, &self.minus)).collect();
@@ -468,8 +476,16 @@ impl Primary {
                 ));
             }
         }
-        if !METRICS.contains(&self.metric.as_str()) {
-            return Err(Wrong::at("metric", format!("{:?} is none of {}", self.metric, METRICS.join(", "))));
+        let terms = self.terms();
+        for metric in terms.iter().filter_map(|t| t.metric.as_ref()).chain([&self.metric]) {
+            let known = || METRICS.iter().chain(&OF_TEXTS);
+            if !known().any(|m| m == metric) {
+                let names: Vec<&str> = known().copied().collect();
+                return Err(Wrong::at("metric", format!("{metric:?} is none of {}", names.join(", "))));
+            }
+        }
+        if self.than.is_some_and(|c| !(c.is_finite() && c.abs() <= 1.0)) {
+            return Err(Wrong::at("than", "is not in -1..=1"));
         }
         if !(self.expected.is_finite() && self.expected.abs() <= 1.0) {
             return Err(Wrong::at("expected", format!("{} is not in -1..=1", self.expected)));
@@ -483,6 +499,22 @@ impl Primary {
 
 /// What is kept of each answer.
 pub const METRICS: [&str; 3] = ["top1", "top1_values", "exact_match"];
+
+/// What is kept beside, of questions that hold a text, where a primary speaks of it.
+pub const OF_TEXTS: [&str; 3] = ["first", "first_without", "sticks"];
+
+impl Study {
+    /// What is kept of each answer.
+    pub fn metrics(&self) -> Vec<&'static str> {
+        let own = |p: &Primary| {
+            let terms = p.terms().into_iter().filter_map(|t| t.metric);
+            terms.chain([p.metric.clone()]).collect::<Vec<_>>()
+        };
+        let named: BTreeSet<String> = self.primaries.iter().flat_map(own).collect();
+        let also = named.iter().any(|m| OF_TEXTS.contains(&m.as_str()));
+        METRICS.iter().chain(OF_TEXTS.iter().filter(|_| also)).copied().collect()
+    }
+}
 
 impl Family {
     /// The family's name: its own, or that of the recipe, without folder and ending.

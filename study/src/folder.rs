@@ -79,7 +79,8 @@ impl Folder {
         let mut scores: Vec<&Scores> = scores.iter().collect();
         scores.sort_by_key(|s| (place(s), s.seed));
         let arms = scores.iter().map(|s| arm_row(s)).collect();
-        let items = Items::of(&scores.into_iter().cloned().collect::<Vec<_>>());
+        let items =
+            Items::of(&scores.into_iter().cloned().collect::<Vec<_>>(), &registration.study.metrics());
         Self::from_parts(source, registration, items, adapters::of(made), arms)
     }
 

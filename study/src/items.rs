@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use compare::measures::{Grid, read};
 use compare::scores::{Kind, Scores};
 
-use crate::file::METRICS;
 use crate::{Error, Result};
 
 /// Columns that say what a row is about.
@@ -38,7 +37,7 @@ pub struct Column {
     pub arm: String,
     /// Reader seed.
     pub seed: u64,
-    /// One of [`METRICS`].
+    /// One of [`crate::file::METRICS`] or [`crate::file::OF_TEXTS`].
     pub metric: String,
 }
 
@@ -61,15 +60,15 @@ fn kind(kind: Kind) -> Option<&'static str> {
 }
 
 impl Items {
-    /// Of the scores of all arms; phrasings are averaged and priors taken off as in every report.
-    pub fn of(scores: &[Scores]) -> Self {
+    /// Of the scores of all arms, `metrics` of each; phrasings are averaged and priors taken off as in every report.
+    pub fn of(scores: &[Scores], metrics: &[&str]) -> Self {
         let mut out = Self::default();
         for s in scores {
             let read = read(s);
             let first = out.columns.len();
             let column =
                 |metric: &&str| Column { arm: s.arm.clone(), seed: s.seed, metric: (*metric).to_owned() };
-            out.columns.extend(METRICS.iter().map(column));
+            out.columns.extend(metrics.iter().map(column));
             for r in read.readings.iter().filter(|r| r.split != "train") {
                 let Some(kind) = kind(r.kind) else { continue };
                 let unit = Unit {
@@ -84,7 +83,7 @@ impl Items {
                 let measures: BTreeMap<&str, f64> = read.measures(r).into_iter().collect();
                 let row = out.rows.entry(unit).or_default();
                 row.resize(first, None);
-                row.extend(METRICS.iter().map(|m| measures.get(m).map(|v| (v * 1e6).round() / 1e6)));
+                row.extend(metrics.iter().map(|m| measures.get(m).map(|v| (v * 1e6).round() / 1e6)));
             }
         }
         let n = out.columns.len();
@@ -213,6 +212,7 @@ pub(crate) fn positive<'a>(family: &'a str, split: &'a str, context: &'a str) ->
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::file::METRICS;
 
     /// Items of arms over adapters of families: (arm, seed, family, split, hits).
     pub(crate) fn items(of: &[(&str, u64, &str, &str, &[f64])]) -> Items {

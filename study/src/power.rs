@@ -194,6 +194,7 @@ mod tests {
             family: None,
             split: None,
             context: None,
+            metric: None,
         };
         s.primaries[0].arm = None;
         s.primaries[0].minus = None;

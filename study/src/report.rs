@@ -117,6 +117,9 @@ fn meaning(metric: &str) -> &str {
         "top1_values" => "the share of adapters whose value is ranked first among all of its family's",
         "top1" => "the share of adapters whose value is ranked first, before \"nothing\" too",
         "exact_match" => "the share of answers that state the value",
+        "first" => "the share of questions whose value is ranked first, before any prior is taken off",
+        "first_without" => "the share of questions whose value is ranked first where no adapter is on",
+        "sticks" => "the share of questions whose first rank is what it is where no adapter is on",
         other => other,
     }
 }
@@ -185,6 +188,11 @@ fn levels(f: &Folder, all: &[Level], section: &str, metric: &str, caption: &str)
     })
 }
 
+/// Of what is measured, what tables show.
+fn shown(f: &Folder) -> impl Iterator<Item = &'static str> {
+    f.registration.study.metrics().into_iter().filter(|m| *m != "top1")
+}
+
 fn sections(all: &[Level]) -> Vec<&str> {
     let mut out: Vec<&str> = Vec::new();
     for l in all {
@@ -198,7 +206,7 @@ fn sections(all: &[Level]) -> Vec<&str> {
 fn groups(f: &Folder) -> Vec<Block> {
     let mut out = vec![heading("By group", "means over families")];
     for section in sections(&f.results.groups) {
-        for metric in ["top1_values", "exact_match"] {
+        for metric in shown(f) {
             out.extend(levels(
                 f,
                 &f.results.groups,
@@ -214,7 +222,7 @@ fn groups(f: &Folder) -> Vec<Block> {
 fn families(f: &Folder) -> Vec<Block> {
     let mut out = vec![heading("By family", "")];
     for section in sections(&f.results.families) {
-        for metric in ["top1_values", "exact_match"] {
+        for metric in shown(f) {
             let block =
                 levels(f, &f.results.families, section, metric, &format!("{section}: {}", meaning(metric)));
             out.extend(block.map(|b| match b {

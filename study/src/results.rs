@@ -214,7 +214,8 @@ fn combined(items: &Items, p: &Primary, terms: &[Term], family: Option<&str>) ->
         };
         let split = term.split.as_deref().unwrap_or(&p.split);
         let context = term.context.as_deref().unwrap_or(&p.context);
-        let grid_of = |arm: &str| items.grid(arm, &p.metric, by_label, positive(&of, split, context));
+        let metric = term.metric.as_deref().unwrap_or(&p.metric);
+        let grid_of = |arm: &str| items.grid(arm, metric, by_label, positive(&of, split, context));
         let grid = match term.arm.strip_suffix('*') {
             None => grid_of(&term.arm),
             Some(begin) => items.arms().into_iter().filter(|a| a.starts_with(begin)).find_map(grid_of),
@@ -228,6 +229,9 @@ fn combined(items: &Items, p: &Primary, terms: &[Term], family: Option<&str>) ->
             None => weighted(grid, term.weight),
             Some(sum) => sum.minus(&weighted(grid, -term.weight))?,
         });
+    }
+    if let (Some(grid), Some(than)) = (&mut out, p.than) {
+        grid.values.iter_mut().flatten().for_each(|v| *v -= than);
     }
     out
 }
@@ -260,7 +264,7 @@ fn found(study: &Study, p: &Primary, items: &Items, lens: &[Untrained]) -> Found
     let d = (n >= 2 && same_seeds).then(|| {
         let parts: Vec<&[Vec<f64>]> = grids.iter().map(|g| g.1.values.as_slice()).collect();
         // Shares' own lower bound on uncertainty holds for plain differences of two shares.
-        let plain = terms.len() == 2 && terms.iter().all(|t| t.weight.abs() == 1.0);
+        let plain = terms.len() == 2 && p.than.is_none() && terms.iter().all(|t| t.weight.abs() == 1.0);
         macro_difference(
             &parts,
             if plain { Scale::Share } else { Scale::Open },
@@ -309,11 +313,14 @@ fn contrast(p: &Primary, terms: &[Term]) -> String {
             let _ = write!(out, "{} ", t.weight.abs());
         }
         out += &t.arm;
-        let places = [&t.family, &t.split, &t.context];
+        let places = [&t.family, &t.split, &t.context, &t.metric];
         let own: Vec<&str> = places.into_iter().flatten().map(String::as_str).collect();
         if !own.is_empty() {
             let _ = write!(out, " ({})", own.join(", "));
         }
+    }
+    if let Some(than) = p.than {
+        let _ = write!(out, " - {than}");
     }
     if p.context != "neutral" {
         let _ = write!(out, ", {}", p.context);
@@ -356,7 +363,7 @@ fn by_family(study: &Study, items: &Items) -> Vec<Level> {
     for family in positives(study, items) {
         for (split, context) in sections(items) {
             for arm in items.arms() {
-                for metric in crate::file::METRICS {
+                for metric in study.metrics() {
                     let Some(grid) = items.grid(arm, metric, false, positive(family, &split, &context))
                     else {
                         continue;
@@ -390,7 +397,7 @@ fn by_group(study: &Study, items: &Items, lens: &[Untrained]) -> Vec<Level> {
     for (name, families) in sets.into_values().filter(|(_, f)| !f.is_empty()) {
         for (split, context) in sections(items) {
             for arm in items.arms() {
-                for metric in crate::file::METRICS {
+                for metric in study.metrics() {
                     let grids: Vec<Grid> = families
                         .iter()
                         .filter_map(|f| items.grid(arm, metric, false, positive(f, &split, &context)))

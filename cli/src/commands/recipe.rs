@@ -96,6 +96,7 @@ pub(crate) fn run(context: &Context<'_>, command: &RecipeCommand) -> Result {
             Ok(())
         }
         RecipeCommand::Tune(args) => super::tune::run(context, args),
+        RecipeCommand::Gates(args) => super::gates::run(context, args),
         RecipeCommand::Expand { recipe, seed, limit } => {
             let behaviours: Vec<_> =
                 load(recipe)?.expand(*seed).into_iter().take(limit.unwrap_or(usize::MAX)).collect();

@@ -107,13 +107,10 @@ fn last_logits(lab: Lab<'_>, diffs: &MeanDiffs, at: usize, cases: &[Case]) -> Re
             out.push(scores.clone());
             continue;
         }
-        let prompts: Vec<String> = c.prompts[..c.asked]
-            .iter()
-            .filter_map(|p| {
-                let behaviour = lab.supervision.behaviours.get(subject);
-                behaviour.map_or_else(|| Some(p.clone()), |b| b.in_context(p, case.context))
-            })
-            .collect();
+        let (prompts, _) = lab
+            .supervision
+            .read_at(subject, &c.prompts[..c.asked], case.context)
+            .unwrap_or_else(|| (c.prompts[..c.asked].to_vec(), None));
         if !cleans.contains_key(&prompts) {
             let clean = Collector { layers: vec![c.layers[at]], ..c.at(prompts.clone()) }.clean(lab.base)?;
             cleans.insert(prompts.clone(), clean);

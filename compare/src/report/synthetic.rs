@@ -47,6 +47,7 @@ fn item(
                 scores,
                 answer_nats: Some(2.0 - skill),
                 reply: Some(set[best].clone()),
+                without: None,
             }
         })
         .collect()

@@ -9,7 +9,7 @@ use crate::Result;
 
 /// The base model's own greedy replies to prompts, as rows to be predicted; by prompt and length. The same for every adapter.
 #[derive(Debug, Default)]
-pub(super) struct Undisturbed(BTreeMap<(String, usize), TrainRow>);
+pub(crate) struct Undisturbed(BTreeMap<(String, usize), TrainRow>);
 
 impl Undisturbed {
     /// For each behaviour with its adapter, the mean over prompts of `KL(base || adapted)` in nats a token, on the base model's own
@@ -17,7 +17,7 @@ impl Undisturbed {
     ///
     /// # Errors
     /// If a text cannot be tokenised.
-    pub(super) fn damage(
+    pub(crate) fn damage(
         &mut self,
         base: &BaseModel,
         pack: &[(&Behaviour, &Adapter)],

@@ -21,7 +21,7 @@ use recipes::settings::{ForRecipe, Found, SETTINGS_SCHEMA, Tried};
 use recipes::{Behaviour, Recipe, SampleRequest, Settings, Split, Training};
 use registry::{Status, Store};
 
-use self::damage::Undisturbed;
+pub(crate) use self::damage::Undisturbed;
 pub use self::grid::{Axes, Setting, around, coarse};
 pub use self::rule::{Figures, Trial, choose, promising};
 use crate::gate::{Floors, GateResult, gate};

@@ -92,6 +92,7 @@ fn terms_weigh_sections_and_pair_values_across_families() {
             family: Some(family.into()),
             split: None,
             context: None,
+            metric: None,
         };
         s.primaries[0].arm = None;
         s.primaries[0].minus = None;
@@ -118,6 +119,7 @@ fn terms_weigh_sections_and_pair_values_across_families() {
             family: family.map(str::to_owned),
             split: None,
             context: None,
+            metric: None,
         };
         s.families[1].recipe = "favourite".into();
         s.families[1].name = Some("favourite-rank-4".into());
@@ -134,7 +136,14 @@ fn terms_weigh_sections_and_pair_values_across_families() {
     assert_eq!((p.value, p.n, p.contrast.as_str()), (Some(-0.25), 40, "dit (*-rank-4) - dit"));
     // Weights that are no plain difference, and an arm that is another one for each family.
     let s = study(|s| {
-        let term = |weight: f64| Term { weight, arm: "d*".into(), family: None, split: None, context: None };
+        let term = |weight: f64| Term {
+            weight,
+            arm: "d*".into(),
+            family: None,
+            split: None,
+            context: None,
+            metric: None,
+        };
         s.primaries[0].arm = None;
         s.primaries[0].minus = None;
         s.primaries[0].terms = vec![term(0.5)];

@@ -31,8 +31,7 @@ pub enum SimdLevel {
 
 impl SimdLevel {
     /// All levels, the plainest first.
-    pub const ALL: [Self; 5] =
-        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
 
     /// The name that a setting gives it.
     pub fn name(self) -> &'static str {
