@@ -257,8 +257,23 @@ fn s2_in_small_comes_out_the_same() {
 }
 
 #[test]
+fn s3_in_small_comes_out_the_same() {
+    shipped("s3");
+}
+
+#[test]
 fn s4_in_small_comes_out_the_same() {
     shipped("s4");
+}
+
+#[test]
+fn s5_in_small_comes_out_the_same() {
+    shipped("s5");
+}
+
+#[test]
+fn s6_in_small_comes_out_the_same() {
+    shipped("s6");
 }
 
 #[test]

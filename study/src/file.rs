@@ -75,6 +75,9 @@ pub struct Study {
     /// What a value is ranked among.
     #[serde(default)]
     pub candidates: Candidates,
+    /// What no reader sees before the test.
+    #[serde(default)]
+    pub held_out: HeldOut,
     /// Comparisons and items that were looked at before (files beside this one): no value that they tested is tested here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub looked_at: Vec<String>,
@@ -127,6 +130,18 @@ pub enum Candidates {
     Family,
     /// Those that the study uses, to train, to choose and to test on: fewer, so asking costs less.
     Study,
+}
+
+/// What no reader sees before the test.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldOut {
+    /// Values: none is trained on in one family and tested in another.
+    #[default]
+    Values,
+    /// Families: their values are few and the same in all, such as two that tell a behaviour from its twin; all adapters of a family are for
+    /// one use, or go without in folds (`train.without`).
+    Families,
 }
 
 /// A family of the study.
@@ -183,7 +198,8 @@ pub struct Primary {
     pub context: String,
     /// What is measured of an adapter: `top1_values` (its value is first among the family's), `top1` (also before "nothing"), `exact_match` (stated);
     /// of questions that hold a text, and before priors are taken off: `first` (as `top1_values`), `first_without` (where no adapter is on),
-    /// `sticks` (what comes first is what comes first where no adapter is on).
+    /// `sticks` (what comes first is what comes first where no adapter is on); of families of two values `apart` (each of the two adapters is
+    /// the likelier one to be of its own).
     #[serde(default = "top1_values")]
     pub metric: String,
     /// The difference that is expected: what the power is given for.
@@ -478,7 +494,7 @@ impl Primary {
         }
         let terms = self.terms();
         for metric in terms.iter().filter_map(|t| t.metric.as_ref()).chain([&self.metric]) {
-            let known = || METRICS.iter().chain(&OF_TEXTS);
+            let known = || METRICS.iter().chain(&OF_TEXTS).chain(&OF_PAIRS);
             if !known().any(|m| m == metric) {
                 let names: Vec<&str> = known().copied().collect();
                 return Err(Wrong::at("metric", format!("{metric:?} is none of {}", names.join(", "))));
@@ -503,6 +519,10 @@ pub const METRICS: [&str; 3] = ["top1", "top1_values", "exact_match"];
 /// What is kept beside, of questions that hold a text, where a primary speaks of it.
 pub const OF_TEXTS: [&str; 3] = ["first", "first_without", "sticks"];
 
+/// What is kept of pairs, where a primary speaks of it: of the two adapters of a family of two values each is the likelier one of the two to
+/// be of its own. Filed with the first value.
+pub const OF_PAIRS: [&str; 1] = ["apart"];
+
 impl Study {
     /// What is kept of each answer.
     pub fn metrics(&self) -> Vec<&'static str> {
@@ -511,8 +531,10 @@ impl Study {
             terms.chain([p.metric.clone()]).collect::<Vec<_>>()
         };
         let named: BTreeSet<String> = self.primaries.iter().flat_map(own).collect();
-        let also = named.iter().any(|m| OF_TEXTS.contains(&m.as_str()));
-        METRICS.iter().chain(OF_TEXTS.iter().filter(|_| also)).copied().collect()
+        let speaks_of = |of: &[&str]| named.iter().any(|m| of.contains(&m.as_str()));
+        let (texts, pairs) = (speaks_of(&OF_TEXTS), speaks_of(&OF_PAIRS));
+        let beside = OF_TEXTS.iter().filter(|_| texts).chain(OF_PAIRS.iter().filter(|_| pairs));
+        METRICS.iter().chain(beside).copied().collect()
     }
 }
 

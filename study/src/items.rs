@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use compare::measures::{Grid, read};
+use compare::measures::{Grid, Read, Reading, read};
 use compare::scores::{Kind, Scores};
 
 use crate::{Error, Result};
@@ -59,12 +59,48 @@ fn kind(kind: Kind) -> Option<&'static str> {
     }
 }
 
+/// Family, split and context: what the two adapters of a pair have in common.
+type Pair<'a> = (&'a str, &'a str, &'a str);
+
+fn pair(r: &Reading) -> Pair<'_> {
+    (&r.family, &r.split, &r.context)
+}
+
+/// Whether a family's two adapters, one of each of its two values, are told apart: by how much likelier the first value is than the second,
+/// before priors are taken off, since what is the same for both changes nothing. With the adapter of the first value.
+fn apart(read: &Read) -> BTreeMap<Pair<'_>, (String, f64)> {
+    let mut sides: BTreeMap<Pair<'_>, [Vec<(&str, f64)>; 2]> = BTreeMap::new();
+    for r in read.readings.iter().filter(|r| r.kind == Kind::Positive) {
+        // Two values and "nothing".
+        if let ([first, second, _], Some(label)) = (&r.raw[..], read.label_at(r))
+            && label < 2
+        {
+            sides.entry(pair(r)).or_default()[label].push((&r.adapter, first - second));
+        }
+    }
+    let told = |sides: [Vec<(&str, f64)>; 2]| match (&sides[0][..], &sides[1][..]) {
+        ([(adapter, of_first)], [(_, of_second)]) => {
+            let apart = if of_first > of_second {
+                1.0
+            } else if of_first < of_second {
+                0.0
+            } else {
+                0.5
+            };
+            Some(((*adapter).to_owned(), apart))
+        }
+        _ => None,
+    };
+    sides.into_iter().filter_map(|(pair, sides)| Some((pair, told(sides)?))).collect()
+}
+
 impl Items {
     /// Of the scores of all arms, `metrics` of each; phrasings are averaged and priors taken off as in every report.
     pub fn of(scores: &[Scores], metrics: &[&str]) -> Self {
         let mut out = Self::default();
         for s in scores {
             let read = read(s);
+            let apart = apart(&read);
             let first = out.columns.len();
             let column =
                 |metric: &&str| Column { arm: s.arm.clone(), seed: s.seed, metric: (*metric).to_owned() };
@@ -80,7 +116,8 @@ impl Items {
                     adapter: r.adapter.clone(),
                     label: r.label.clone(),
                 };
-                let measures: BTreeMap<&str, f64> = read.measures(r).into_iter().collect();
+                let mut measures: BTreeMap<&str, f64> = read.measures(r).into_iter().collect();
+                measures.extend(apart.get(&pair(r)).filter(|(of, _)| *of == r.adapter).map(|(_, v)| ("apart", *v)));
                 let row = out.rows.entry(unit).or_default();
                 row.resize(first, None);
                 row.extend(metrics.iter().map(|m| measures.get(m).map(|v| (v * 1e6).round() / 1e6)));
@@ -246,6 +283,67 @@ pub(crate) mod tests {
             }
         }
         out
+    }
+
+    #[test]
+    fn twins_are_told_apart_by_which_is_likelier_whatever_both_are() {
+        let reading = |adapter: &str, label: &str, raw: [f64; 3]| Reading {
+            adapter: adapter.into(),
+            carries: "x".into(),
+            kind: Kind::Positive,
+            split: "test_value".into(),
+            reported: true,
+            context: "neutral".into(),
+            family: adapter.split('/').next().unwrap().into(),
+            status: "learned".into(),
+            label: label.into(),
+            corrected: raw.to_vec(),
+            values: raw[..2].to_vec(),
+            raw: raw.to_vec(),
+            exact: None,
+            says_nothing: None,
+            answer_nats: None,
+            text: None,
+            replies: vec![],
+        };
+        let set = ["correct", "wrong", "nothing"].map(str::to_owned).to_vec();
+        let families = ["a", "b", "c", "d"];
+        let read = Read {
+            arm: "dit".into(),
+            seed: 1,
+            candidates: families.map(|f| (f.to_owned(), set.clone())).into(),
+            corrector: compare::correct::Corrector::new(&empty()),
+            readings: vec![
+                // Both say wrong, the wrong one more so.
+                reading("a/correct", "correct", [-3.0, -1.0, -9.0]),
+                reading("a/wrong", "wrong", [-4.0, -1.0, -9.0]),
+                reading("b/correct", "correct", [-3.0, -1.0, -9.0]),
+                reading("b/wrong", "wrong", [-2.0, -1.0, -9.0]),
+                reading("c/correct", "correct", [-2.0, -1.0, -9.0]),
+                reading("c/wrong", "wrong", [-3.0, -2.0, -9.0]),
+                // Its twin failed.
+                reading("d/correct", "correct", [-2.0, -1.0, -9.0]),
+            ],
+        };
+        let found: Vec<(String, f64)> = apart(&read).into_values().collect();
+        let told = |adapter: &str, v: f64| (adapter.to_owned(), v);
+        assert_eq!(found, [told("a/correct", 1.0), told("b/correct", 0.0), told("c/correct", 0.5)]);
+    }
+
+    fn empty() -> Scores {
+        Scores {
+            schema: Scores::SCHEMA.into(),
+            arm: "dit".into(),
+            method: "dit".into(),
+            trained: true,
+            input: String::new(),
+            seed: 1,
+            chosen: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            items: vec![],
+            budget: None,
+            trajectory: vec![],
+        }
     }
 
     #[test]

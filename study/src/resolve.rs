@@ -7,7 +7,7 @@ use compare::Comparison;
 use fence::open::{SMALL, TABLE};
 use recipes::{Behaviour, Polarity, Recipe, Split, builtin, select};
 
-use crate::file::{Candidates, Family, Study};
+use crate::file::{Candidates, Family, HeldOut, Study};
 use crate::items::Items;
 use crate::{Error, Result};
 
@@ -153,6 +153,9 @@ pub fn resolve(study: Study, recipes: Vec<Recipe>, looked_at: BTreeSet<String>) 
     let mut kept: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for (i, (family, mut recipe)) in out.study.families.iter().zip(recipes).enumerate() {
         splits(&mut recipe);
+        if out.study.held_out == HeldOut::Families && recipe.polarity == Polarity::Positive {
+            one_use(family, &mut recipe).map_err(|what| Error::at(format!("family[{i}]"), what))?;
+        }
         let these = select(recipe.expand(out.study.seed), [family.train, family.validation, family.test, 0]);
         for (field, split, n) in [
             ("train", Split::Train, family.train),
@@ -185,8 +188,27 @@ pub fn resolve(study: Study, recipes: Vec<Recipe>, looked_at: BTreeSet<String>) 
     }
     drop(kept);
     (out.recipes, out.behaviours) = (all, behaviours);
-    out.check_overlap()?;
+    if out.study.held_out == HeldOut::Values {
+        out.check_overlap()?;
+    }
     Ok(out)
+}
+
+/// All values of a family for the one use that the study has for it.
+fn one_use(family: &Family, recipe: &mut Recipe) -> Result<(), String> {
+    let all = recipe.values_of_family();
+    let uses = [family.train, family.validation, family.test].map(|n| n > 0);
+    if uses.iter().filter(|used| **used).count() != 1 {
+        return Err(format!(
+            "where families are held out each is for one use: give {} one of train, validation and test",
+            recipe.name
+        ));
+    }
+    let said = &mut recipe.splits.values;
+    for (used, values) in uses.into_iter().zip([&mut said.train, &mut said.validation, &mut said.test]) {
+        *values = if used { all.clone() } else { vec![] };
+    }
+    Ok(())
 }
 
 /// The recipe with no other values than the chosen ones.
