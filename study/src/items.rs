@@ -117,7 +117,9 @@ impl Items {
                     label: r.label.clone(),
                 };
                 let mut measures: BTreeMap<&str, f64> = read.measures(r).into_iter().collect();
-                measures.extend(apart.get(&pair(r)).filter(|(of, _)| *of == r.adapter).map(|(_, v)| ("apart", *v)));
+                measures.extend(
+                    apart.get(&pair(r)).filter(|(of, _)| *of == r.adapter).map(|(_, v)| ("apart", *v)),
+                );
                 let row = out.rows.entry(unit).or_default();
                 row.resize(first, None);
                 row.extend(metrics.iter().map(|m| measures.get(m).map(|v| (v * 1e6).round() / 1e6)));

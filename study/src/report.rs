@@ -120,7 +120,9 @@ fn meaning(metric: &str) -> &str {
         "first" => "the share of questions whose value is ranked first, before any prior is taken off",
         "first_without" => "the share of questions whose value is ranked first where no adapter is on",
         "sticks" => "the share of questions whose first rank is what it is where no adapter is on",
-        "apart" => "the share of pairs of an adapter and its twin of which each is the likelier one to be of its own value",
+        "apart" => {
+            "the share of pairs of an adapter and its twin of which each is the likelier one to be of its own value"
+        }
         other => other,
     }
 }
