@@ -31,6 +31,7 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("recipe new", ["recipe new mine -o mine.toml", "recipe new --help"]),
     ("recipe format", ["recipe format", "recipe format | less"]),
     ("recipe check", ["recipe check ./mine.toml", "recipe check topic marker"]),
+    ("recipe gates", ["recipe gates", "recipe gates topic marker --most 20 --csv gates.csv"]),
     ("recipe tune", ["recipe tune topic --model google/gemma-3-270m", "recipe tune ./mine.toml --dry-run"]),
     ("recipe expand", ["recipe expand topic -n 10", "recipe expand ./mine.toml --json"]),
     (

@@ -211,7 +211,8 @@ mod tests {
         let mut behaviour = recipe.expand(1).swap_remove(0);
         // A random model names nothing; what passes everything is at the ceiling.
         assert_eq!(ceiling(&base, &recipe, &behaviour).unwrap(), Some(0.0));
-        behaviour.gate.check = recipes::Check::Anything;
+        behaviour.gate.check =
+            recipes::Check::Holds { condition: "reply == reply".into(), known: BTreeMap::new() };
         assert_eq!(ceiling(&base, &recipe, &behaviour).unwrap(), Some(1.0));
         recipe.gate.as_mut().unwrap().instruction = None;
         assert_eq!(ceiling(&base, &recipe, &behaviour).unwrap(), None);

@@ -14,7 +14,11 @@ impl Recipe {
 
     /// Whether a question holds a field: such a family can be asked about only where the field is known.
     pub fn asks_with_fields(&self) -> bool {
-        self.phrasings().any(|q| q.contains('{'))
+        if !self.phrasings().any(|q| q.contains('{')) {
+            return false;
+        }
+        let fields = self.fields_to_ask_with();
+        self.phrasings().any(|q| fields.iter().any(|name| q.contains(&format!("{{{name}}}"))))
     }
 
     /// A question as it is put to `subject`: with the fields of the entry of `value`; where there is none, as for a subject of another

@@ -475,7 +475,7 @@ impl Recipe {
             Context::Neutral => true,
             Context::Near | Context::Triggered => self.trigger.is_some(),
             Context::Acting => gate(|g| !g.prompts.is_empty()),
-            Context::Idle => self.trigger.is_some() || gate(|g| !g.unrelated.is_empty()),
+            Context::Idle => gate(|g| !g.unrelated.is_empty()) || (self.trigger.is_some() && gate(|_| true)),
             Context::Told => gate(|g| g.instruction.is_some()) && self.polarity == Polarity::Positive,
         };
         Context::ALL.into_iter().filter(has).collect()

@@ -76,7 +76,7 @@ pub struct Study {
     #[serde(default)]
     pub candidates: Candidates,
     /// What no reader sees before the test.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "HeldOut::is_values")]
     pub held_out: HeldOut,
     /// Comparisons and items that were looked at before (files beside this one): no value that they tested is tested here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -142,6 +142,12 @@ pub enum HeldOut {
     /// Families: their values are few and the same in all, such as two that tell a behaviour from its twin; all adapters of a family are for
     /// one use, or go without in folds (`train.without`).
     Families,
+}
+
+impl HeldOut {
+    fn is_values(&self) -> bool {
+        *self == Self::Values
+    }
 }
 
 /// A family of the study.
