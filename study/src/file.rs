@@ -145,6 +145,7 @@ pub enum HeldOut {
 }
 
 impl HeldOut {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
     fn is_values(&self) -> bool {
         *self == Self::Values
     }
