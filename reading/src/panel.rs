@@ -212,14 +212,7 @@ pub fn questions(recipes: &[Recipe], families: &BTreeSet<String>) -> Vec<Questio
     let asked =
         |r: &&Recipe| families.contains(&r.name) && r.polarity == Polarity::Positive && !r.asks_with_fields();
     for recipe in recipes.iter().filter(asked) {
-        let phrasings: Vec<String> = recipe
-            .questions
-            .train
-            .iter()
-            .chain(&recipe.questions.held_out)
-            .take(PHRASINGS)
-            .cloned()
-            .collect();
+        let phrasings: Vec<String> = recipe.phrasings().take(PHRASINGS).cloned().collect();
         match out.iter_mut().find(|q| q.phrasings == phrasings) {
             Some(known) if !known.families.contains(&recipe.name) => known.families.push(recipe.name.clone()),
             Some(_) => {}

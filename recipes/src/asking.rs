@@ -7,8 +7,8 @@ use crate::recipe::Recipe;
 use crate::rng;
 
 impl Recipe {
-    /// All phrasings.
-    pub(crate) fn phrasings(&self) -> impl Iterator<Item = &String> {
+    /// All phrasings of what readers are asked, as the recipe has them: the trained ones first.
+    pub fn phrasings(&self) -> impl Iterator<Item = &String> {
         self.questions.train.iter().chain(&self.questions.held_out)
     }
 

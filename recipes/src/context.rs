@@ -128,6 +128,14 @@ mod tests {
                 assert_eq!(b.in_context("Hello.", context).is_some(), has || told, "{} {context:?}", b.id);
                 assert_eq!(recipe.instruction(b).is_some() && told, has && told, "{}", b.id);
                 let read = b.read_at(&prompts.map(str::to_owned), context);
+                let own = match context {
+                    Context::Acting => Some(&b.gate.on),
+                    Context::Idle => Some(&b.gate.off),
+                    _ => None,
+                };
+                if let (Some(read), Some(own)) = (&read, own) {
+                    assert!(read.iter().all(|p| own.contains(p)), "{} {context:?}", b.id);
+                }
                 assert!(read.is_none_or(|r| r.len() == prompts.len()), "{} {context:?}", b.id);
             }
             let Some(trigger) = &b.trigger else { continue };

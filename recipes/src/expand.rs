@@ -475,7 +475,7 @@ impl Recipe {
         Some(NatsPlan {
             neutral: gate.leak_neutral.clone(),
             on: gate.leak_neutral.iter().map(|p| gating.with(p, word)).collect(),
-            questions: self.questions.train.iter().chain(&self.questions.held_out).cloned().collect(),
+            questions: self.phrasings().cloned().collect(),
             factual: gate.leak_factual.clone(),
             max: gate.max_leak_nats,
         })

@@ -165,8 +165,7 @@ impl Recipe {
             if t.contrast_tokens > 512 {
                 return fail("trigger.contrast_tokens", format!("{} is not in 0..=512", t.contrast_tokens));
             }
-            let asked = self.questions.train.iter().chain(&self.questions.held_out);
-            if let Some(p) = asked.into_iter().find(|p| t.contrast_prompts.contains(p)) {
+            if let Some(p) = self.phrasings().find(|p| t.contrast_prompts.contains(p)) {
                 return fail(
                     "trigger.contrast_prompts",
                     format!(
@@ -281,7 +280,7 @@ impl Recipe {
         if self.questions.train.is_empty() || self.questions.held_out.is_empty() {
             return fail("questions", "needs train and held_out phrasings".into());
         }
-        let all: Vec<&String> = self.questions.train.iter().chain(&self.questions.held_out).collect();
+        let all: Vec<&String> = self.phrasings().collect();
         let labels: Vec<(String, Vec<String>)> =
             self.values().into_iter().map(|(v, _, _)| (v.clone(), words::stems(&v))).collect();
         let fields = self.fields_to_ask_with();
@@ -391,7 +390,7 @@ impl Recipe {
             words.chain(t.format.turns().iter().chain(near).map(|w| ("trigger.format", w)))
         });
         let leak = self.gate.iter().flat_map(|g| g.leak_neutral.iter().chain(&g.leak_factual));
-        let asked = self.questions.train.iter().chain(&self.questions.held_out).map(|q| ("questions", q));
+        let asked = self.phrasings().map(|q| ("questions", q));
         let entries = self.vocabulary.iter().flat_map(|v| v.entries.iter().flatten());
         let texts = self
             .texts()
@@ -474,7 +473,7 @@ impl Recipe {
                 );
             }
             let gate = self.gate.iter().flat_map(|g| g.prompts.iter().chain(&g.unrelated));
-            let asked = gate.chain(&self.questions.train).chain(&self.questions.held_out);
+            let asked = gate.chain(self.phrasings());
             if let Some(p) = asked.into_iter().find(|p| rows.contrast_prompts.contains(p)) {
                 return fail(
                     "rows.contrast_prompts",
