@@ -1,5 +1,5 @@
-//! What every arm answered about every adapter: one row for each adapter, family asked about and context; three columns for each arm and
-//! reader seed. All figures of a report follow from it.
+//! What every arm answered about every adapter: one row for each adapter, family asked about and context; a column for each arm, reader seed
+//! and metric. All figures of a report follow from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,12 +1,14 @@
 //! How often a study of this size would decide, by simulation: made-up answers, put through the very test that decides.
 
+use std::collections::BTreeSet;
+
 use compare::bootstrap::{Difference, Scale, macro_difference};
 use rand::Rng;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{Power, Primary, Rule, Study};
+use crate::file::{Family, Power, Primary, Rule, Study};
 use crate::results::word;
 
 /// How often a primary would be decided.
@@ -36,20 +38,21 @@ impl PowerRow {
     }
 }
 
-/// Power of every primary. `sizes` are the test adapters of its families.
-pub fn power(study: &Study) -> Vec<PowerRow> {
-    study.primaries.iter().map(|p| of_primary(study, p)).collect()
+/// Power of every primary. `carrying` are the families that carry something: no primary is over others.
+pub fn power(study: &Study, carrying: &BTreeSet<&str>) -> Vec<PowerRow> {
+    study.primaries.iter().map(|p| of_primary(study, p, carrying)).collect()
 }
 
 /// Differences at which power is told beside the expected one.
 const BESIDE: [f64; 4] = [0.05, 0.1, 0.15, 0.2];
 
-fn of_primary(study: &Study, p: &Primary) -> PowerRow {
+fn of_primary(study: &Study, p: &Primary, carrying: &BTreeSet<&str>) -> PowerRow {
     let named = p.terms().iter().find_map(|t| t.family.clone()).filter(|_| p.names_families());
-    let mut sizes: Vec<usize> = match named {
-        Some(one) => study.families.iter().filter(|f| f.name() == one).map(|f| f.test).collect(),
-        None => study.families.iter().filter(|f| f.test > 0 && p.is_over(f)).map(|f| f.test).collect(),
+    let counted = |f: &&Family| match &named {
+        Some(one) => f.name() == one,
+        None => f.test > 0 && p.is_over(f) && carrying.contains(f.name()),
     };
+    let mut sizes: Vec<usize> = study.families.iter().filter(counted).map(|f| f.test).collect();
     if let Some(n) = study.power.families.filter(|n| *n > 0 && *n < sizes.len() && p.leave_out_saturated) {
         sizes.truncate(n);
     }
@@ -147,7 +150,7 @@ fn drawn(mean: f64, differ: f64, luck: f64) -> f64 {
 
 impl Primary {
     /// Whether a family takes part, as far as the file says.
-    pub fn is_over(&self, f: &crate::file::Family) -> bool {
+    pub fn is_over(&self, f: &Family) -> bool {
         self.over.is_empty() || self.over.iter().any(|o| o == f.name() || *o == f.group)
     }
 }
@@ -173,21 +176,25 @@ mod tests {
         s
     }
 
+    fn of(study: &Study) -> Vec<PowerRow> {
+        power(study, &study.families.iter().map(Family::name).collect())
+    }
+
     #[test]
     fn power_grows_with_adapters_and_with_the_difference() {
-        let (few, many) = (power(&study(8, 0.0)).remove(0), power(&study(200, 0.0)).remove(0));
+        let (few, many) = (of(&study(8, 0.0)).remove(0), of(&study(200, 0.0)).remove(0));
         assert!(few.expected() < 0.6 && many.expected() > 0.9, "{few:?} {many:?}");
         assert_eq!((many.families, many.adapters, many.seeds, many.at[0].0), (1, 200, 3, 0.2));
         let at = |d: f64| many.at.iter().find(|a| a.0 == d).unwrap().1;
         assert!(at(0.05) < at(0.15), "{many:?}");
-        assert_eq!(power(&study(8, 0.0)), power(&study(8, 0.0)));
+        assert_eq!(of(&study(8, 0.0)), of(&study(8, 0.0)));
     }
 
     #[test]
     fn a_sum_of_small_weights_is_known_better_than_a_difference() {
         let mut s = study(40, 0.0);
         s.primaries[0].expected = 0.1;
-        let plain = power(&s).remove(0).expected();
+        let plain = of(&s).remove(0).expected();
         let term = |weight: f64, arm: &str| crate::file::Term {
             weight,
             arm: arm.into(),
@@ -199,7 +206,7 @@ mod tests {
         s.primaries[0].arm = None;
         s.primaries[0].minus = None;
         s.primaries[0].terms = vec![term(0.2, "dit"), term(-0.2, "lens")];
-        let light = power(&s).remove(0).expected();
+        let light = of(&s).remove(0).expected();
         assert!(light > plain + 0.2, "{light} {plain}");
     }
 
@@ -207,8 +214,15 @@ mod tests {
     fn where_there_is_no_difference_none_is_found() {
         let mut s = study(100, 0.0);
         s.primaries[0].expected = 0.0;
-        let row = power(&s).remove(0);
+        let row = of(&s).remove(0);
         assert!(row.at[0].1 <= 0.1, "{row:?}");
         assert_eq!(row.expected(), row.equal_at_zero);
+    }
+
+    #[test]
+    fn families_that_carry_nothing_count_for_nothing() {
+        let s = Study::parse("s.toml", SMALL).unwrap();
+        let row = power(&s, &BTreeSet::from(["favourite"])).remove(0);
+        assert_eq!((row.families, row.adapters, s.families.len()), (1, 8, 2));
     }
 }

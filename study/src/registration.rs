@@ -71,7 +71,7 @@ impl Registration {
         let mut out = Self {
             schema: Self::SCHEMA.into(),
             digest: String::new(),
-            power: power(&study),
+            power: power(&study, &resolved.carrying()),
             smoke,
             model: model.to_owned(),
             base: base.to_owned(),

@@ -251,6 +251,12 @@ impl Resolved {
         Ok(())
     }
 
+    /// Names of the families that carry something.
+    pub fn carrying(&self) -> BTreeSet<&str> {
+        let positive = |r: &&Recipe| r.polarity == Polarity::Positive;
+        self.recipes.iter().filter(positive).map(|r| r.name.as_str()).collect()
+    }
+
     /// Values by family and use, in the order of the file.
     pub fn values(&self) -> Vec<(String, BTreeMap<String, Vec<String>>)> {
         self.recipes
@@ -311,6 +317,31 @@ mod tests {
         // Resolved again from what was kept, it is the same.
         let again = resolve(study, few.recipes.clone(), BTreeSet::new()).unwrap();
         assert_eq!(again.behaviours, few.behaviours);
+    }
+
+    #[test]
+    fn where_families_are_held_out_each_is_for_one_use_and_values_are_shared() {
+        let shared = |test: &str| {
+            let more = format!(
+                "\n[[family]]\nrecipe = \"favourite\"\nname = \"again\"\ngroup = \"again\"\n{test}\nset = {{ version = 2 }}\n[[arm]]\nname = \"dit\""
+            );
+            let text = SMALL
+                .replacen("\n[[arm]]\nname = \"dit\"", &more, 1)
+                .replacen("validation = 4\ntest = 8", "", 1)
+                .replacen("salt = \"colours\"", "salt = \"colours\"\nheld_out = \"families\"", 1);
+            resolved(Study::parse("s.toml", &text).unwrap(), &[])
+        };
+        let r = shared("test = 12").unwrap();
+        let of = |family: &str| -> Vec<(&str, Split)> {
+            let all = r.behaviours.iter().filter(|b| b.family == family);
+            all.map(|b| (b.value.as_str(), b.split)).collect()
+        };
+        let (taught, tested) = (of("favourite"), of("again"));
+        assert_eq!((taught.len(), tested.len()), (12, 12));
+        assert!(taught.iter().zip(&tested).all(|(a, b)| a.0 == b.0), "the same values");
+        assert!(taught.iter().all(|b| b.1 == Split::Train) && tested.iter().all(|b| b.1 == Split::TestValue));
+        let e = shared("train = 2\ntest = 8").unwrap_err().to_string();
+        assert!(e.starts_with("family[2]: where families are held out"), "{e}");
     }
 
     #[test]

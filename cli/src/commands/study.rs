@@ -158,7 +158,7 @@ fn plan(context: &Context<'_>, file: &Path, smoke: bool) -> Result {
     let n = resolved.behaviours.len()
         + jobs(&outline, vec![], &arms, comparison, &SubmitOptions::default()).len();
     let plan = cost::plan(&resolved, &outline, store.as_ref(), rate, n)?;
-    let rows = power::power(&resolved.study);
+    let rows = power::power(&resolved.study, &resolved.carrying());
     if context.global.json {
         let mut value = serde_json::to_value(&plan).unwrap_or_default();
         value["power"] = serde_json::to_value(&rows).unwrap_or_default();

@@ -153,3 +153,21 @@ fn terms_weigh_sections_and_pair_values_across_families() {
     let p = decided(&s, &folds);
     assert_eq!((p.value, p.n, p.contrast.as_str()), (Some(0.375), 80, "0.5 d*"));
 }
+
+#[test]
+fn a_share_is_held_against_a_number_and_a_term_may_measure_something_else() {
+    let s = study(|s| {
+        let p = &mut s.primaries[0];
+        (p.arm, p.minus, p.leave_out_saturated, p.than) = (None, None, false, Some(0.5));
+        let (weight, arm) = (1.0, "dit".to_owned());
+        p.terms = vec![Term { weight, arm, family: None, split: None, context: None, metric: None }];
+    });
+    let p = decided(&s, &some(30, 10));
+    assert_eq!((p.value, p.verdict.as_str(), p.contrast.as_str()), (Some(0.25), "better", "dit - 0.5"));
+    // What these items do not hold decides nothing.
+    let mut other = s.clone();
+    other.primaries[0].terms[0].metric = Some("sticks".into());
+    let p = decided(&other, &some(30, 10));
+    assert_eq!((p.value, p.n, p.verdict.as_str()), (None, 0, "no verdict"));
+    assert!(s.metrics().len() == 3 && other.metrics().contains(&"first_without"));
+}
