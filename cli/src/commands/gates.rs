@@ -8,6 +8,7 @@ use recipes::{Recipe, Split, builtin};
 use serde_json::{Value, json};
 
 use super::recipe::load;
+use crate::args::at_least_one;
 use crate::context::Context;
 use crate::error::{CommandError, Kind, Result};
 use crate::output::{print, print_json, table, write_out};
@@ -21,11 +22,11 @@ pub(crate) struct GatesArgs {
     /// Recipes: built-in names or files; none: all built-in ones
     recipes: Vec<String>,
     /// Most adapters of a family
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one)]
     most: usize,
     /// Splits that are looked at; a test is not, unless it is named
     #[arg(long, value_delimiter = ',', default_value = "train,validation", value_name = "SPLIT,...")]
-    splits: Vec<String>,
+    split: Vec<String>,
     /// Write a row for each adapter to this file (CSV)
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
@@ -37,13 +38,13 @@ pub(super) fn run(context: &Context<'_>, args: &GatesArgs) -> Result {
     } else {
         args.recipes.iter().map(|r| load(r)).collect::<Result<_>>()?
     };
-    let split = |name: &String| {
+    let known = |name: &String| {
         Split::ALL.into_iter().find(|s| s.name() == name).ok_or_else(|| {
             let names = Split::ALL.map(Split::name).join(", ");
-            CommandError::new(Kind::Usage, format!("--splits: {name:?} is none of {names}"))
+            CommandError::new(Kind::Usage, format!("--split: {name:?} is none of {names}"))
         })
     };
-    let splits = args.splits.iter().map(split).collect::<Result<_>>()?;
+    let splits = args.split.iter().map(known).collect::<Result<_>>()?;
     let store = context.existing_store()?;
     let base = context.base()?;
     let mut line = StatusLine::new(context.global.quiet);
