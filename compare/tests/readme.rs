@@ -1,5 +1,5 @@
-//! What README.md and the pages under docs/src print of the committed runs stands in their files: every line of a report, every number
-//! of the prose, the README's table and picture. The README is short, and what is linked is there.
+//! What the pages under docs/src print of the committed comparisons stands in their files: every line of a report, every number of the
+//! prose. The README is short. (What it prints is of a study: study/tests/pages.rs.)
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
@@ -136,70 +136,6 @@ fn the_readme_is_short_and_keeps_its_two_commands() {
     assert!(readme.len() < SHORT, "README.md has {} bytes", readme.len());
     for command in ["    cargo run --release -- quickstart ", "    cargo test --release --workspace "] {
         assert!(readme.lines().any(|l| l.starts_with(command)), "{command}");
-    }
-}
-
-/// The value of an arm at held-out values of a family as the README prints it, e.g. ".95", and its interval.
-fn shown(comparison: &compare::Comparison, arm: &str, family: &str, metric: &str) -> Option<[String; 3]> {
-    let found = comparison.results.iter().find(|r| {
-        (r.arm.as_str(), r.family.as_str(), r.metric.as_str()) == (arm, family, metric)
-            && (r.split.as_str(), r.context.as_str()) == ("test_value", "neutral")
-    })?;
-    Some([found.value, found.ci_low, found.ci_high].map(|x| format!("{x:.2}")))
-}
-
-#[test]
-fn the_readmes_table_is_of_the_committed_run() {
-    let (_, comparison) = committed("quickstart");
-    let mut arms = 0;
-    for line in readme().lines().filter(|l| l.starts_with("| `")) {
-        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let arm = cells[0].split('`').nth(1).unwrap();
-        let columns = [("topic", "top1_values"), ("gated-topic", "top1_values")]
-            .into_iter()
-            .chain([("topic", "exact_match"), ("gated-topic", "exact_match")]);
-        let right: Vec<String> = columns
-            .map(|(family, metric)| {
-                shown(&comparison, arm, family, metric)
-                    .map_or_else(|| "–".to_owned(), |[value, ..]| value.trim_start_matches('0').to_owned())
-            })
-            .collect();
-        assert_eq!(cells[1..], right, "{arm}");
-        arms += 1;
-    }
-    assert!(arms > 5, "{arms} arms");
-}
-
-#[test]
-fn the_readmes_other_numbers_stand_in_the_committed_run() {
-    let (text, _) = committed("quickstart");
-    let mut known = BTreeSet::new();
-    numbers(&serde_json::from_str(&text).unwrap(), &mut known);
-    let readme = readme();
-    let (_, after) = readme.split_once("## What a full run says\n").unwrap();
-    let prose: Vec<&str> =
-        after.split("\n## ").next().unwrap().lines().filter(|l| !l.starts_with('|')).collect();
-    for number in decimals(&prose.join("\n")) {
-        assert!(known.contains(&number), "{number} is in README.md and not in the committed run");
-    }
-}
-
-#[test]
-fn the_readmes_picture_is_of_the_committed_run() {
-    let (_, comparison) = committed("quickstart");
-    let picture = std::fs::read_to_string(root().join("docs/picture.svg")).unwrap();
-    let titles: Vec<&str> =
-        picture.split("<g><title>").skip(1).map(|rest| rest.split("</title>").next().unwrap()).collect();
-    assert_eq!(titles.len(), 16);
-    for title in titles {
-        let (what, numbers) = title.split_once(": ").unwrap();
-        let (arm, family) = what.split_once(", ").unwrap();
-        let [value, low, high] = shown(&comparison, arm, family, "top1_values").unwrap();
-        assert_eq!(
-            numbers,
-            format!("{value} [{low}, {high}]"),
-            "python3 docs/picture.py draws it anew: {what}"
-        );
     }
 }
 

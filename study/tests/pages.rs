@@ -1,0 +1,177 @@
+//! What README.md and the pages of studies print stands in the committed folders: every number of the prose, every line of a report, the
+//! README's table and picture. A page says its question, its design, what was found, and what it does not show.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use study::Folder;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Folders under results/ that hold a study.
+fn studies() -> Vec<(String, Folder)> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(root().join("results")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.join("registration.json").exists() {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            out.push((name, study::verify(&path).unwrap()));
+        }
+    }
+    out.sort_by(|a, b| a.0.cmp(&b.0));
+    out
+}
+
+/// Every number of a study's report, results and file, with up to three decimals and without its sign.
+fn known(folder: &Folder) -> BTreeSet<String> {
+    let report = study::report::to_terminal(folder);
+    // The file of the study too: its rule and budgets are told on its page.
+    let printed = [&report, &folder.source].into_iter().flat_map(|text| {
+        text.split(|c: char| !(c.is_ascii_digit() || c == '.')).filter_map(|word| word.parse::<f64>().ok())
+    });
+    let r = &folder.results;
+    let levels = [&r.families, &r.groups, &r.silent].into_iter().flatten().flat_map(|l| [l.value, l.low, l.high]);
+    printed.chain(levels).flat_map(|x| [format!("{:.2}", x.abs()), format!("{:.1}", x.abs()), format!("{:.3}", x.abs())]).collect()
+}
+
+/// Numbers with a decimal point that stand alone: no versions, no identifiers of papers.
+fn decimals(text: &str) -> Vec<String> {
+    text.split(|c: char| c.is_whitespace() || "()[],;|+–".contains(c))
+        .map(|word| word.trim_end_matches(['.', ':']).trim_start_matches('-').trim_matches('*'))
+        .filter(|word| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.'))
+        .filter(|word| {
+            word.matches('.').count() == 1
+                && word.split('.').nth(1).is_some_and(|d| (1..=3).contains(&d.len()))
+        })
+        .map(|word| if word.starts_with('.') { format!("0{word}") } else { word.to_owned() })
+        .collect()
+}
+
+#[test]
+fn every_committed_study_has_a_page_whose_numbers_and_lines_are_its_report_s() {
+    for (name, folder) in studies() {
+        let page = text(&format!("docs/src/studies/{name}.md"));
+        let report = study::report::to_terminal(&folder);
+        let printed: BTreeSet<&str> = report.lines().map(str::trim).collect();
+        let quoted: Vec<&str> = page
+            .lines()
+            .filter(|l| l.starts_with("    ") && !l.trim_start().starts_with('$'))
+            .map(str::trim)
+            .filter(|l| !l.is_empty())
+            .collect();
+        assert!(quoted.len() > 3, "{name}: {} lines of the report", quoted.len());
+        for line in quoted {
+            assert!(printed.contains(line), "not in the report of {name}: {line:?}");
+        }
+        for primary in &folder.results.primaries {
+            assert!(page.contains(&primary.says), "{name}: its page lacks {:?}", primary.says);
+        }
+        for part in ["## Question", "## Design", "## Found", "## What it does not show"] {
+            assert!(page.contains(&format!("\n{part}\n")), "{name}: its page lacks {part:?}");
+        }
+        assert!(page.contains(".svg)"), "{name}: its page has no picture");
+        let known = known(&folder);
+        let prose: Vec<&str> = page.lines().filter(|l| !l.starts_with("    ")).collect();
+        let found = decimals(&prose.join("\n"));
+        assert!(found.len() > 5, "{name}: the prose has {} numbers", found.len());
+        for number in found {
+            assert!(known.contains(&number), "{number} is on the page of {name} and not in its report");
+        }
+    }
+}
+
+/// The mean of an arm over a group's families as pages print it, and its interval.
+fn level(folder: &Folder, arm: &str, of: &str, metric: &str, section: &str) -> Option<[String; 3]> {
+    let found = folder
+        .results
+        .groups
+        .iter()
+        .find(|l| (&*l.arm, &*l.of, &*l.metric, &*l.section) == (arm, of, metric, section))?;
+    Some([found.value, found.low, found.high].map(|x| format!("{x:.2}")))
+}
+
+/// Columns of the README's table.
+const COLUMNS: [(&str, &str); 6] = [
+    ("emitted everywhere", "top1_values"),
+    ("emitted when asked", "top1_values"),
+    ("never emitted", "top1_values"),
+    ("gated", "top1_values"),
+    ("all", "top1_values"),
+    ("all", "exact_match"),
+];
+
+fn s1() -> Folder {
+    study::verify(&root().join("results/s1")).unwrap()
+}
+
+#[test]
+fn the_readmes_table_is_of_the_committed_study() {
+    let folder = s1();
+    let mut arms = 0;
+    for line in text("README.md").lines().filter(|l| l.starts_with("| `")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let arm = cells[0].split('`').nth(1).unwrap();
+        let right: Vec<String> = COLUMNS
+            .iter()
+            .map(|(of, metric)| {
+                level(&folder, arm, of, metric, "test_value")
+                    .map_or_else(|| "–".to_owned(), |[value, ..]| value.trim_start_matches('0').to_owned())
+            })
+            .collect();
+        assert_eq!(cells[1..], right, "{arm}");
+        arms += 1;
+    }
+    assert!(arms > 5, "{arms} arms");
+}
+
+#[test]
+fn the_readmes_other_numbers_stand_in_the_committed_study() {
+    let (folder, readme) = (s1(), text("README.md"));
+    let known = known(&folder);
+    let (_, after) = readme.split_once("## What the main study says\n").unwrap();
+    let prose: Vec<&str> =
+        after.split("\n## ").next().unwrap().lines().filter(|l| !l.starts_with('|')).collect();
+    let prose = prose.join("\n");
+    for number in decimals(&prose) {
+        assert!(known.contains(&number), "{number} is in README.md and not in results/s1");
+    }
+    assert!(prose.contains(&format!("{} held-out adapters", folder.results.test_adapters)), "{prose}");
+    assert!(folder.results.primaries.iter().any(|p| prose.contains(&p.says)), "no verdict of the study");
+}
+
+#[test]
+fn pictures_are_of_the_committed_studies() {
+    for (name, folder) in studies() {
+        let picture = text(&format!("docs/src/studies/{name}.svg"));
+        let titles: Vec<&str> =
+            picture.split("<g><title>").skip(1).map(|rest| rest.split("</title>").next().unwrap()).collect();
+        assert!(titles.len() > 8, "{name}: {} points", titles.len());
+        for title in titles {
+            let (what, numbers) = title.rsplit_once(": ").unwrap();
+            let parts: Vec<&str> = what.split("; ").collect();
+            let [arm, of, metric, section] = parts[..] else { panic!("{name}: {title}") };
+            let [value, low, high] = level(&folder, arm, of, metric, section).unwrap();
+            assert_eq!(
+                numbers,
+                format!("{value} [{low}, {high}]"),
+                "python3 docs/picture.py draws {name} anew: {what}"
+            );
+        }
+    }
+    assert_eq!(text("docs/picture.svg"), text("docs/src/studies/s1.svg"), "python3 docs/picture.py writes both");
+}
+
+#[test]
+fn decimals_are_found_and_versions_are_not_numbers() {
+    assert_eq!(
+        decimals("top-1 .84 [.68, 0.97], +.28; arXiv 2510.05092 (v1.2.3)."),
+        ["0.84", "0.68", "0.97", "0.28"]
+    );
+}
