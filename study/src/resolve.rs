@@ -155,6 +155,15 @@ pub fn resolve(study: Study, recipes: Vec<Recipe>, looked_at: BTreeSet<String>) 
         splits(&mut recipe);
         if out.study.held_out == HeldOut::Families && recipe.polarity == Polarity::Positive {
             one_use(family, &mut recipe).map_err(|what| Error::at(format!("family[{i}]"), what))?;
+        } else if family.test > 0 {
+            // A recipe that names its test values itself does not ask the salt: it may name one that was looked at.
+            if let Some(value) = recipe.splits.values.test.iter().find(|v| tuning.contains(*v)) {
+                let what = format!(
+                    "{} tests {value:?}, which was looked at before; give it other values: [family.set] \"splits.values.test\" = [...]",
+                    recipe.name
+                );
+                return Err(Error::at(format!("family[{i}].recipe"), what));
+            }
         }
         let these = select(recipe.expand(out.study.seed), [family.train, family.validation, family.test, 0]);
         for (field, split, n) in [
@@ -303,6 +312,19 @@ mod tests {
         let mut other = small();
         other.salt = "another".into();
         assert_ne!(tested(&resolved(other, &[]).unwrap()), seen);
+    }
+
+    #[test]
+    fn test_values_that_a_recipe_names_itself_are_refused_once_they_were_looked_at() {
+        let mut study = small();
+        study.families[0].recipe = "format".into();
+        (study.families[0].train, study.families[0].validation, study.families[0].test) = (8, 3, 4);
+        assert!(resolved(study.clone(), &["parentheses"]).is_ok());
+        for candidates in [Candidates::Study, Candidates::Family] {
+            study.candidates = candidates;
+            let e = resolved(study.clone(), &["capitals"]).unwrap_err().to_string();
+            assert!(e.starts_with("family[0].recipe: format tests \"capitals\", which was looked at"), "{e}");
+        }
     }
 
     #[test]
