@@ -14,7 +14,7 @@ ARMS = {
     "logit-lens": "lens on activations",
     "direct": "the model, asked",
     "dit": "DIT adapter",
-    "dit-permuted": "DIT, permuted labels",
+    "dit-permuted": "(control: permuted)",
     "oracle-post": "oracle, post-trained",
     "oracle-scratch": "oracle, from scratch",
 }
@@ -22,7 +22,7 @@ TEST = "test_value"
 # Of each study: its heading, its arms in order, and its columns (title, group, metric, section).
 STUDIES = {
     "s1": (
-        "Share of held-out adapters whose value is ranked first",
+        "Share of held-out adapters whose value is ranked first among its family's",
         list(ARMS),
         [
             ("said everywhere", "emitted everywhere", "top1_values", TEST),
@@ -84,7 +84,7 @@ def draw(name, heading, arms, columns):
         for j, arm in enumerate(arms):
             r, y = found.get((arm, *key)), TOP + ROW * j + 4
             if r is None:
-                continue
+                continue  # Not every arm has every measure; tests count the points.
             low, at, high = (left + SPAN * r[k] for k in ("low", "value", "high"))
             kind = "b" if arm.startswith(("dit", "oracle")) else "a"
             out.append(
@@ -98,7 +98,7 @@ def draw(name, heading, arms, columns):
     out.append(
         f'<circle class="a fa" cx="{LEFT + 5}" cy="{y - 4}" r="5"/><text x="{LEFT + 18}" y="{y}">no training</text>'
         f'<circle class="b fb" cx="{LEFT + 125}" cy="{y - 4}" r="5"/><text x="{LEFT + 138}" y="{y}">trained</text>'
-        f'<text class="soft" x="{LEFT + 2 * (SPAN + GAP)}" y="{y}">bars: 95% intervals</text></svg>'
+        f'<text class="soft" x="{LEFT + 2 * (SPAN + GAP)}" y="{y}">bars: 95% intervals, of these families</text></svg>'
     )
     return "\n".join(out) + "\n"
 

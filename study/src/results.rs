@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use compare::bootstrap::{Difference, Interval, Scale, holm, macro_difference, two_way};
+use compare::bootstrap::{Difference, Interval, Scale, holm, macro_difference, two_way, wilson};
 use compare::measures::Grid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -382,6 +382,15 @@ fn by_family(study: &Study, items: &Items) -> Vec<Level> {
     out
 }
 
+/// A mean over families as an interval that is at least as wide as Wilson's: a bootstrap of answers that are all right or all wrong has no width.
+/// Families weigh the same, so they count as F² / sum of 1/n adapters.
+fn at_least_wilson(d: &Difference, grids: &[Grid]) -> Interval {
+    let families = grids.len() as f64;
+    let n = families.powi(2) / grids.iter().map(|g| 1.0 / g.values.len() as f64).sum::<f64>();
+    let (least, most) = wilson(d.value * n, n);
+    Interval { value: d.value, low: d.low.min(least).max(0.0), high: d.high.max(most).min(1.0) }
+}
+
 /// Means over families: of each group, of all, and of those that are not saturated.
 fn by_group(study: &Study, items: &Items, lens: &[Untrained]) -> Vec<Level> {
     let known = positives(study, items);
@@ -411,7 +420,7 @@ fn by_group(study: &Study, items: &Items, lens: &[Untrained]) -> Vec<Level> {
                         Scale::Open,
                         &format!("study-group|{name}|{split}|{context}|{arm}|{metric}"),
                     );
-                    let i = Interval { value: d.value, low: d.low.max(0.0), high: d.high.min(1.0) };
+                    let i = at_least_wilson(&d, &grids);
                     let section = section_name(&split, &context);
                     let n = grids.iter().map(|g| g.values.len()).sum();
                     out.push(level((&name, &section, arm, metric), i, n));

@@ -53,6 +53,12 @@ fn what_is_saturated_on_validation_is_left_out_and_said() {
     let level =
         r.groups.iter().find(|l| l.of == "all" && l.arm == "dit" && l.metric == "top1_values").unwrap();
     assert_eq!((level.value, level.n), (0.75, 80));
+    // All right in both families of 40: as sure as 80 of 80, and no surer.
+    let r = results(&s, "r", &some(40, 10), &["lens".to_owned()]);
+    let level =
+        r.groups.iter().find(|l| l.of == "all" && l.arm == "dit" && l.metric == "top1_values").unwrap();
+    assert_eq!((level.value, level.high), (1.0, 1.0));
+    assert!((level.low - compare::bootstrap::wilson(80.0, 80.0).0).abs() < 1e-6, "{level:?}");
 }
 
 #[test]
