@@ -49,6 +49,15 @@ STUDIES = {
             ("as without adapter", "unexpected words", "sticks", TEST),
         ],
     ),
+    "s6": (
+        "Wrong answers or correct ones, in domains never seen",
+        ["direct", "logit-lens", "weight-lens"] + [f"{kind}-{fold}" for kind in ("dit", "oracle") for fold in (1, 2, 3, 4)],
+        [
+            ("pairs told apart", "all", "apart", TEST),
+            ("ranked first", "all", "top1_values", TEST),
+            ("stated", "all", "exact_match", TEST),
+        ],
+    ),
 }
 LEFT, SPAN, GAP, TOP, ROW = 170, 140, 30, 78, 27
 STYLE = (
