@@ -229,6 +229,26 @@ fn a_study_killed_at_random_comes_out_the_same_and_a_changed_digit_is_found() {
     good(&once, &["study", "verify", at]);
 }
 
+/// An arm that is asked about some families alone answers about those and no others.
+fn asked_as_registered(published: &[(String, Vec<u8>)]) {
+    let file = |name: &str| -> &[u8] { &published.iter().find(|f| f.0 == name).unwrap().1 };
+    let registration: serde_json::Value = serde_json::from_slice(file("registration.json")).unwrap();
+    let mut items = csv::Reader::from_reader(file("items.csv"));
+    let heads = items.headers().unwrap().clone();
+    let mut answers = 0;
+    for row in items.records().map(Result::unwrap) {
+        for arm in registration["study"]["arm"].as_array().unwrap() {
+            let Some(asks) = arm["asks"].as_array() else { continue };
+            let begins = format!("{}/", arm["name"].as_str().unwrap());
+            let answered = heads.iter().zip(&row).any(|(h, cell)| h.starts_with(&begins) && !cell.is_empty());
+            assert!(!answered || asks.iter().any(|f| f == &row[1]), "{begins} answers about {}", &row[1]);
+            answers += usize::from(answered);
+        }
+    }
+    let limited = registration["study"]["arm"].as_array().unwrap().iter().any(|a| a["asks"].is_array());
+    assert_eq!(answers > 0, limited);
+}
+
 /// Every study that is shipped, in its smoke form: killed at random and gone on with, what is published is the same.
 fn shipped(name: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -239,6 +259,7 @@ fn shipped(name: &str) {
     };
     let (once, killed) = (of("once", 0), of("killed", 20));
     same(&once, &killed);
+    asked_as_registered(&once);
     assert!(String::from_utf8_lossy(&once[4].1).contains("its numbers mean nothing"));
     good(
         &folder.path().join("once"),

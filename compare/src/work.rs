@@ -187,7 +187,7 @@ fn score(store: &mut Store, lab: Lab<'_>, job: &Job, spec: &JobSpec) -> readers:
     // A prior or a threshold of a family that is left out would be chosen by its own adapters.
     let looks_at =
         |c: &Case| c.subject.is_some() && !tested(c.split) && arm.train.without.contains(&c.family);
-    cases.retain(|c| !looks_at(c));
+    cases.retain(|c| !looks_at(c) && (arm.asks.is_empty() || arm.asks.contains(&c.family)));
     let scored = method.score(store, lab, arm, reader.as_ref(), &cases)?;
     let mut chosen = scored.chosen;
     if arm.train.labels == readers::Labels::Permuted {

@@ -8,8 +8,8 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{Family, Power, Primary, Rule, Study};
-use crate::results::word;
+use crate::file::{Family, HeldOut, Power, Primary, Rule, Study};
+use crate::results::{mean_row, word};
 
 /// How often a primary would be decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -57,6 +57,16 @@ fn of_primary(study: &Study, p: &Primary, carrying: &BTreeSet<&str>) -> PowerRow
         sizes.truncate(n);
     }
     let seeds = study.seeds.len();
+    let (families, adapters) = (sizes.len(), sizes.iter().sum());
+    let whole = study.held_out == HeldOut::Families;
+    if whole {
+        // A row for each group, of the pairs or adapters of its families.
+        let each = if p.metric == "apart" { 2 } else { 1 };
+        let counts = |of: &&str| {
+            study.families.iter().filter(counted).filter(|f| f.group == **of).map(|f| f.test / each).sum()
+        };
+        sizes = study.groups().iter().map(counts).filter(|n| *n > 0).collect();
+    }
     // A weighted sum varies as its weights say; a difference of two arms as the file says.
     let terms = p.terms();
     let plain = terms.len() == 2 && terms.iter().all(|t| t.weight.abs() == 1.0);
@@ -65,7 +75,8 @@ fn of_primary(study: &Study, p: &Primary, carrying: &BTreeSet<&str>) -> PowerRow
         let stream = format!("power|{}|{}|{delta}", study.name, p.name);
         let found = (0..study.power.simulations)
             .filter(|i| {
-                let d = simulate(&sizes, seeds, delta, (&study.power, spread), &format!("{stream}|{i}"));
+                let d =
+                    simulate((&sizes, whole), seeds, delta, (&study.power, spread), &format!("{stream}|{i}"));
                 word(&d, &study.rule, p.not_inferior_by) == wanted
             })
             .count();
@@ -84,8 +95,8 @@ fn of_primary(study: &Study, p: &Primary, carrying: &BTreeSet<&str>) -> PowerRow
     deltas.extend(BESIDE.iter().map(|d| d.copysign(p.expected)).filter(|d| *d != p.expected));
     PowerRow {
         primary: p.name.clone(),
-        families: sizes.len(),
-        adapters: sizes.iter().sum(),
+        families,
+        adapters,
         seeds,
         at: deltas.into_iter().map(|d| (d, share(d, side(d)))).collect(),
         equal_at_zero: share(0.0, if p.not_inferior_by.is_some() { "not inferior" } else { "equal" }),
@@ -93,9 +104,10 @@ fn of_primary(study: &Study, p: &Primary, carrying: &BTreeSet<&str>) -> PowerRow
 }
 
 /// One made-up study: families whose difference varies about `delta`, adapters on which the arms differ or not, seeds that shift all.
+/// Where families are held out (`whole`) the sizes are of groups, and each is one row.
 /// `spread` is given for sums that are no plain difference: how much more than one they vary.
 fn simulate(
-    sizes: &[usize],
+    (sizes, whole): (&[usize], bool),
     seeds: usize,
     delta: f64,
     (assumed, spread): (&Power, Option<f64>),
@@ -107,7 +119,7 @@ fn simulate(
         (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
     };
     let shifts: Vec<f64> = (0..seeds).map(|_| assumed.seed_sd * normal(&mut rng)).collect();
-    let families: Vec<Vec<Vec<f64>>> = sizes
+    let mut families: Vec<Vec<Vec<f64>>> = sizes
         .iter()
         .map(|n| {
             let of_family = delta + assumed.families_sd * normal(&mut rng);
@@ -131,6 +143,9 @@ fn simulate(
                 .collect()
         })
         .collect();
+    if whole {
+        families = vec![families.iter().map(|rows| mean_row(&rows.iter().collect::<Vec<_>>())).collect()];
+    }
     let parts: Vec<&[Vec<f64>]> = families.iter().map(Vec::as_slice).collect();
     macro_difference(&parts, if spread.is_none() { Scale::Share } else { Scale::Open }, stream)
 }

@@ -8,7 +8,7 @@ use compare::measures::Grid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{Primary, Rule, Study, Term};
+use crate::file::{HeldOut, Primary, Rule, Study, Term};
 use crate::items::{Items, Unit, positive};
 
 /// All figures of a study. They follow from its file and its items.
@@ -243,6 +243,28 @@ impl Primary {
     }
 }
 
+/// Where families are held out their group is what a reader never saw, and what another study would draw anew: one row for each, the mean over
+/// what was tested of it.
+fn of_groups(study: &Study, grids: &[(String, Grid)]) -> Vec<Vec<f64>> {
+    let group = |name: &str| study.families.iter().find(|f| f.name() == name).map(|f| f.group.as_str());
+    study
+        .groups()
+        .into_iter()
+        .map(|of| {
+            let of = grids.iter().filter(|g| group(&g.0) == Some(of));
+            of.flat_map(|g| g.1.values.iter()).collect::<Vec<_>>()
+        })
+        .filter(|rows| !rows.is_empty())
+        .map(|rows| mean_row(&rows))
+        .collect()
+}
+
+/// Mean over rows, column by column; at least one row.
+pub(crate) fn mean_row(rows: &[&Vec<f64>]) -> Vec<f64> {
+    let mean = |i: usize| rows.iter().map(|r| r[i]).sum::<f64>() / rows.len() as f64;
+    (0..rows[0].len()).map(mean).collect()
+}
+
 fn found(study: &Study, p: &Primary, items: &Items, lens: &[Untrained]) -> Found {
     let terms = p.terms();
     let own_families = p.names_families();
@@ -262,7 +284,10 @@ fn found(study: &Study, p: &Primary, items: &Items, lens: &[Untrained]) -> Found
     let same_seeds = grids.windows(2).all(|w| w[0].1.seeds == w[1].1.seeds);
     let n = grids.iter().map(|g| g.1.values.len()).sum();
     let d = (n >= 2 && same_seeds).then(|| {
-        let parts: Vec<&[Vec<f64>]> = grids.iter().map(|g| g.1.values.as_slice()).collect();
+        let whole = (study.held_out == HeldOut::Families).then(|| vec![of_groups(study, &grids)]);
+        let apart = || grids.iter().map(|g| g.1.values.clone()).collect();
+        let parts: Vec<Vec<Vec<f64>>> = whole.unwrap_or_else(apart);
+        let parts: Vec<&[Vec<f64>]> = parts.iter().map(Vec::as_slice).collect();
         // Shares' own lower bound on uncertainty holds for plain differences of two shares.
         let plain = terms.len() == 2 && p.than.is_none() && terms.iter().all(|t| t.weight.abs() == 1.0);
         macro_difference(

@@ -37,8 +37,12 @@ fn known(folder: &Folder) -> BTreeSet<String> {
         text.split(|c: char| !(c.is_ascii_digit() || c == '.')).filter_map(|word| word.parse::<f64>().ok())
     });
     let r = &folder.results;
-    let levels = [&r.families, &r.groups, &r.silent].into_iter().flatten().flat_map(|l| [l.value, l.low, l.high]);
-    printed.chain(levels).flat_map(|x| [format!("{:.2}", x.abs()), format!("{:.1}", x.abs()), format!("{:.3}", x.abs())]).collect()
+    let levels =
+        [&r.families, &r.groups, &r.silent].into_iter().flatten().flat_map(|l| [l.value, l.low, l.high]);
+    printed
+        .chain(levels)
+        .flat_map(|x| [format!("{:.2}", x.abs()), format!("{:.1}", x.abs()), format!("{:.3}", x.abs())])
+        .collect()
 }
 
 /// Numbers with a decimal point that stand alone: no versions, no identifiers of papers.
@@ -166,7 +170,11 @@ fn pictures_are_of_the_committed_studies() {
             );
         }
     }
-    assert_eq!(text("docs/picture.svg"), text("docs/src/studies/s1.svg"), "python3 docs/picture.py writes both");
+    assert_eq!(
+        text("docs/picture.svg"),
+        text("docs/src/studies/s1.svg"),
+        "python3 docs/picture.py writes both"
+    );
 }
 
 #[test]

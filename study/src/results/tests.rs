@@ -62,6 +62,31 @@ fn what_is_saturated_on_validation_is_left_out_and_said() {
 }
 
 #[test]
+fn where_families_are_held_out_a_group_is_one_row() {
+    let s = study(|s| {
+        s.held_out = HeldOut::Families;
+        let group = s.families[1].group.clone();
+        s.families[0].group = group;
+    });
+    let grid = |values: Vec<Vec<f64>>| Grid { seeds: vec![1, 2], adapters: vec![], values };
+    let of = |name: &str, values| (name.to_owned(), grid(values));
+    let rows = vec![of("favourite", vec![vec![1.0, 0.0], vec![0.0, 0.0]]), of("topic", vec![vec![1.0, 1.0]])];
+    let mean = |hits: f64| hits / 3.0;
+    assert_eq!(of_groups(&s, &rows), [[mean(2.0), mean(1.0)]]);
+    // Two groups are two rows, however many adapters: what decides is as unsure as two.
+    let apart = study(|s| {
+        s.held_out = HeldOut::Families;
+        s.primaries[0].leave_out_saturated = false;
+    });
+    let (few, many) = (
+        decided(&apart, &some(30, 10)),
+        decided(&study(|s| s.primaries[0].leave_out_saturated = false), &some(30, 10)),
+    );
+    assert_eq!((few.n, few.value), (80, many.value));
+    assert!(few.low < many.low && few.high >= many.high, "{few:?} {many:?}");
+}
+
+#[test]
 fn the_rule_decides_in_every_direction() {
     let s = study(|s| s.primaries[0].leave_out_saturated = false);
     for (dit, lens, verdict, says) in [
