@@ -107,7 +107,7 @@ def draw(name, heading, arms, columns):
     out.append(
         f'<circle class="a fa" cx="{LEFT + 5}" cy="{y - 4}" r="5"/><text x="{LEFT + 18}" y="{y}">no training</text>'
         f'<circle class="b fb" cx="{LEFT + 125}" cy="{y - 4}" r="5"/><text x="{LEFT + 138}" y="{y}">trained</text>'
-        f'<text class="soft" x="{LEFT + 2 * (SPAN + GAP)}" y="{y}">bars: 95% intervals, of these families</text></svg>'
+        f'<text class="soft" x="{LEFT + 215}" y="{y}">bars: 95% intervals, of these families</text></svg>'
     )
     return "\n".join(out) + "\n"
 
