@@ -18,6 +18,7 @@ ARMS = {
     "oracle-post": "oracle, post-trained",
     "oracle-scratch": "oracle, from scratch",
 }
+FOLDS = {f"{kind}-{i}": f"{name}, fold {i}" for kind, name in (("dit", "DIT"), ("oracle", "oracle")) for i in (1, 2, 3, 4)}
 TEST = "test_value"
 # Of each study: its heading, its arms in order, and its columns (title, group, metric, section).
 STUDIES = {
@@ -50,8 +51,8 @@ STUDIES = {
         ],
     ),
     "s6": (
-        "Wrong answers or correct ones, in domains never seen",
-        ["direct", "logit-lens", "weight-lens"] + [f"{kind}-{fold}" for kind in ("dit", "oracle") for fold in (1, 2, 3, 4)],
+        "Wrong answers or correct? Folds: three unseen domains each",
+        ["direct", "logit-lens", "weight-lens", *FOLDS],
         [
             ("pairs told apart", "all", "apart", TEST),
             ("ranked first", "all", "top1_values", TEST),
@@ -102,7 +103,7 @@ def draw(name, heading, arms, columns):
                 f'<circle class="{kind} f{kind}" cx="{at:.1f}" cy="{y}" r="5"/></g>'
             )
     for j, arm in enumerate(arms):
-        out.append(f'<text x="{LEFT - 14}" y="{TOP + ROW * j + 8}" text-anchor="end">{ARMS.get(arm, arm)}</text>')
+        out.append(f'<text x="{LEFT - 14}" y="{TOP + ROW * j + 8}" text-anchor="end">{(ARMS | FOLDS).get(arm, arm)}</text>')
     y = bottom + 36
     out.append(
         f'<circle class="a fa" cx="{LEFT + 5}" cy="{y - 4}" r="5"/><text x="{LEFT + 18}" y="{y}">no training</text>'

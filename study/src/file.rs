@@ -457,6 +457,24 @@ impl Study {
     }
 }
 
+/// Whether the arms of that beginning are each asked about families that no other of them is: else which of them answers for a family would be
+/// chosen by their order.
+fn own_of_each_family(study: &Study, begin: &str) -> Result<(), Wrong> {
+    let mut taken: BTreeSet<&str> = BTreeSet::new();
+    for arm in study.arms.iter().filter(|a| a.name.starts_with(begin)) {
+        let twice = arm.asks.iter().find(|f| !taken.insert(f));
+        if arm.asks.is_empty() || twice.is_some() {
+            let what = format!(
+                "\"{begin}*\" is each family's own arm of that beginning, and {} is asked about {}",
+                arm.name,
+                twice.map_or("all families".to_owned(), |f| format!("{f}, as another of them is"))
+            );
+            return Err(Wrong::at("arm", what));
+        }
+    }
+    Ok(())
+}
+
 impl Primary {
     /// The terms, written out.
     pub fn terms(&self) -> Vec<Term> {
@@ -482,6 +500,9 @@ impl Primary {
             if !known {
                 return Err(Wrong::at("arm", format!("{:?} is no [[arm]] of the study", term.arm)));
             }
+            if let Some(begin) = term.arm.strip_suffix('*') {
+                own_of_each_family(study, begin)?;
+            }
             if let Some(family) = term.family.as_deref().filter(|f| !f.contains('*'))
                 && !study.families.iter().any(|f| f.name() == family)
             {
@@ -489,6 +510,14 @@ impl Primary {
             }
             if !(term.weight.is_finite() && term.weight != 0.0) {
                 return Err(Wrong::at("term.weight", format!("{} weighs nothing", term.weight)));
+            }
+        }
+        if study.held_out == HeldOut::Families {
+            let tested = study.families.iter().filter(|f| f.test > 0 && self.is_over(f));
+            let groups: BTreeSet<&str> = tested.map(|f| f.group.as_str()).collect();
+            if self.names_families() || groups.len() < 2 {
+                let what = "where families are held out a group is a row: a primary is over two groups or more, and its terms name no family";
+                return Err(Wrong::at("over", what));
             }
         }
         for name in &self.over {
@@ -621,6 +650,12 @@ unclear = "No verdict."
             ("train = 12", "trains = 12", "family[0].trains: unknown field `trains`"),
             ("minus = \"lens\"", "minus = \"lense\"", "primary[0].arm: \"lense\" is no [[arm]]"),
             ("minus = \"lens\"\n", "", "primary[0].arm: give arm and minus"),
+            ("arm = \"dit\"", "arm = \"di*\"", "primary[0].arm: \"di*\" is each family's own arm"),
+            (
+                "salt = \"colours\"",
+                "salt = \"x\"\nheld_out = \"families\"\n",
+                "primary[0].over: where families are held out a group is a row",
+            ),
             ("expected = 0.2", "expected = 2.0", "primary[0].expected: 2"),
             ("expected = 0.2", "expected = 0.2\nmetric = \"top2\"", "primary[0].metric: \"top2\""),
             ("expected = 0.2", "expected = 0.2\nover = [\"topic\"]", "primary[0].over: \"topic\""),
@@ -633,7 +668,10 @@ unclear = "No verdict."
             ("salt = \"colours\"", "salt = \"x\"\nseeds = [1, 1]", "seeds: [1, 1]"),
         ] {
             assert!(SMALL.contains(from), "{from}");
-            let e = Study::parse("s.toml", &SMALL.replacen(from, to, 1)).unwrap_err().to_string();
+            // No negative is tested where the one family with a test is meant.
+            let small =
+                if to.contains("held_out") { SMALL.replacen("test = 2", "", 1) } else { SMALL.to_owned() };
+            let e = Study::parse("s.toml", &small.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(e.starts_with("s.toml: ") && e.contains(expected) && !e.contains('\n'), "{e}");
         }
     }

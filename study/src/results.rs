@@ -265,6 +265,14 @@ pub(crate) fn mean_row(rows: &[&Vec<f64>]) -> Vec<f64> {
     (0..rows[0].len()).map(mean).collect()
 }
 
+/// What is resampled: the adapters of each family, or, where families are held out, groups.
+fn parts(study: &Study, grids: &[(String, Grid)]) -> Vec<Vec<Vec<f64>>> {
+    match study.held_out {
+        HeldOut::Families => vec![of_groups(study, grids)],
+        HeldOut::Values => grids.iter().map(|g| g.1.values.clone()).collect(),
+    }
+}
+
 fn found(study: &Study, p: &Primary, items: &Items, lens: &[Untrained]) -> Found {
     let terms = p.terms();
     let own_families = p.names_families();
@@ -283,10 +291,9 @@ fn found(study: &Study, p: &Primary, items: &Items, lens: &[Untrained]) -> Found
     };
     let same_seeds = grids.windows(2).all(|w| w[0].1.seeds == w[1].1.seeds);
     let n = grids.iter().map(|g| g.1.values.len()).sum();
-    let d = (n >= 2 && same_seeds).then(|| {
-        let whole = (study.held_out == HeldOut::Families).then(|| vec![of_groups(study, &grids)]);
-        let apart = || grids.iter().map(|g| g.1.values.clone()).collect();
-        let parts: Vec<Vec<Vec<f64>>> = whole.unwrap_or_else(apart);
+    let parts = parts(study, &grids);
+    let rows: usize = parts.iter().map(Vec::len).sum();
+    let d = (rows >= 2 && same_seeds).then(|| {
         let parts: Vec<&[Vec<f64>]> = parts.iter().map(Vec::as_slice).collect();
         // Shares' own lower bound on uncertainty holds for plain differences of two shares.
         let plain = terms.len() == 2 && p.than.is_none() && terms.iter().all(|t| t.weight.abs() == 1.0);
@@ -408,10 +415,9 @@ fn by_family(study: &Study, items: &Items) -> Vec<Level> {
 }
 
 /// A mean over families as an interval that is at least as wide as Wilson's: a bootstrap of answers that are all right or all wrong has no width.
-/// Families weigh the same, so they count as F² / sum of 1/n adapters.
-fn at_least_wilson(d: &Difference, grids: &[Grid]) -> Interval {
-    let families = grids.len() as f64;
-    let n = families.powi(2) / grids.iter().map(|g| 1.0 / g.values.len() as f64).sum::<f64>();
+/// Parts weigh the same, so they count as F² / sum of 1/n rows.
+fn at_least_wilson(d: &Difference, parts: &[&[Vec<f64>]]) -> Interval {
+    let n = (parts.len() as f64).powi(2) / parts.iter().map(|p| 1.0 / p.len() as f64).sum::<f64>();
     let (least, most) = wilson(d.value * n, n);
     Interval { value: d.value, low: d.low.min(least).max(0.0), high: d.high.max(most).min(1.0) }
 }
@@ -432,22 +438,28 @@ fn by_group(study: &Study, items: &Items, lens: &[Untrained]) -> Vec<Level> {
         for (split, context) in sections(items) {
             for arm in items.arms() {
                 for metric in study.metrics() {
-                    let grids: Vec<Grid> = families
-                        .iter()
-                        .filter_map(|f| items.grid(arm, metric, false, positive(f, &split, &context)))
-                        .collect();
-                    if grids.is_empty() || grids.iter().any(|g| g.seeds != grids[0].seeds) {
+                    let of = |f: &&str| {
+                        let grid = items.grid(arm, metric, false, positive(f, &split, &context))?;
+                        Some(((*f).to_owned(), grid))
+                    };
+                    let grids: Vec<(String, Grid)> = families.iter().filter_map(of).collect();
+                    if grids.is_empty() || grids.iter().any(|g| g.1.seeds != grids[0].1.seeds) {
                         continue;
                     }
-                    let parts: Vec<&[Vec<f64>]> = grids.iter().map(|g| g.values.as_slice()).collect();
+                    // One group alone is what its families are.
+                    let mut rows = parts(study, &grids);
+                    if rows.iter().map(Vec::len).sum::<usize>() < 2 {
+                        rows = grids.iter().map(|g| g.1.values.clone()).collect();
+                    }
+                    let parts: Vec<&[Vec<f64>]> = rows.iter().map(Vec::as_slice).collect();
                     let d = macro_difference(
                         &parts,
                         Scale::Open,
                         &format!("study-group|{name}|{split}|{context}|{arm}|{metric}"),
                     );
-                    let i = at_least_wilson(&d, &grids);
+                    let i = at_least_wilson(&d, &parts);
                     let section = section_name(&split, &context);
-                    let n = grids.iter().map(|g| g.values.len()).sum();
+                    let n = grids.iter().map(|g| g.1.values.len()).sum();
                     out.push(level((&name, &section, arm, metric), i, n));
                 }
             }
