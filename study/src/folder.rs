@@ -152,16 +152,17 @@ fn arms_to_csv(rows: &[ArmRow]) -> String {
         .expect("invariant: text was written")
 }
 
-/// Recomputes a committed folder from its items: registration, results and report have to be the same bytes.
+fn read(folder: &Path, name: &str) -> Result<String> {
+    fence::read_text(&folder.join(name), if name == "study.toml" { SMALL } else { TABLE })
+        .map_err(|e| Error::Verify(e.to_string()))
+}
+
+/// What follows from a folder's study, registration, items, adapters and arms; its results and report are not read.
 ///
 /// # Errors
-/// One sentence that names the file and, where there is one, the first line that differs.
-pub fn verify(folder: &Path) -> Result<Folder> {
-    let read = |name: &str| -> Result<String> {
-        let path = folder.join(name);
-        fence::read_text(&path, if name == "study.toml" { SMALL } else { TABLE })
-            .map_err(|e| Error::Verify(e.to_string()))
-    };
+/// One sentence that names the file.
+pub fn recompute(folder: &Path) -> Result<Folder> {
+    let read = |name: &str| read(folder, name);
     let at = |name: &str| folder.join(name).display().to_string();
     let source = read(FILES[0])?;
     let told = |e: &dyn std::fmt::Display| Error::Verify(e.to_string());
@@ -178,15 +179,23 @@ pub fn verify(folder: &Path) -> Result<Folder> {
     for (i, row) in csv::Reader::from_reader(arms_text.as_bytes()).deserialize().enumerate() {
         arms.push(row.map_err(|e| Error::Verify(format!("{}, line {}: {e}", at(FILES[4]), i + 2)))?);
     }
-    let made = Folder::from_parts(source, registration, items, adapters, arms);
+    Ok(Folder::from_parts(source, registration, items, adapters, arms))
+}
+
+/// Recomputes a committed folder from its items: registration, results and report have to be the same bytes.
+///
+/// # Errors
+/// One sentence that names the file and, where there is one, the first line that differs.
+pub fn verify(folder: &Path) -> Result<Folder> {
+    let made = recompute(folder)?;
     // Results hold the digest of the items, the report shows adapters and arms: whatever was changed, a file differs.
     for (name, expected) in made.files() {
-        let found = read(name)?;
+        let found = read(folder, name)?;
         if found != expected {
             let line = expected.lines().zip(found.lines()).position(|(a, b)| a != b).map_or(0, |i| i + 1);
             return Err(Error::Verify(format!(
                 "{}: does not follow from the folder's items: line {line} differs from what is recomputed",
-                at(name)
+                folder.join(name).display()
             )));
         }
     }

@@ -17,7 +17,7 @@ pub mod results;
 
 pub use error::{Error, Result};
 pub use file::{Family, Primary, Rule, Says, Study, Term};
-pub use folder::{Folder, verify};
+pub use folder::{Folder, recompute, verify};
 pub use items::Items;
 pub use registration::Registration;
 pub use resolve::{Resolved, resolve};

@@ -178,6 +178,17 @@ fn pictures_are_of_the_committed_studies() {
 }
 
 #[test]
+#[ignore = "writes results and reports of the committed studies anew, after a change of what is computed or shown"]
+fn write_the_committed_studies() {
+    let committed = std::fs::read_dir(root().join("results")).unwrap().map(|e| e.unwrap().path());
+    for folder in committed.chain([root().join("study/tests/small")]) {
+        if folder.join("registration.json").exists() {
+            study::recompute(&folder).unwrap().write(&folder).unwrap();
+        }
+    }
+}
+
+#[test]
 fn decimals_are_found_and_versions_are_not_numbers() {
     assert_eq!(
         decimals("top-1 .84 [.68, 0.97], +.28; arXiv 2510.05092 (v1.2.3)."),
