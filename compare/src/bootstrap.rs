@@ -63,7 +63,18 @@ pub fn two_way(values: &[Vec<f64>], scale: Scale, purpose: &str) -> Interval {
     if scale == Scale::Open {
         return Interval { value, low, high };
     }
-    let n = values.len() as f64;
+    at_least_wilson(value, (low, high), values.len() as f64)
+}
+
+/// As [`two_way`] for the mean over families of each family's share. Families weigh the same, so together they are as sure as F² / sum of 1/n
+/// adapters.
+pub fn macro_share(families: &[&[Vec<f64>]], purpose: &str) -> Interval {
+    let (value, draws) = resample(families, purpose);
+    let n = (families.len() as f64).powi(2) / families.iter().map(|f| 1.0 / f.len() as f64).sum::<f64>();
+    at_least_wilson(value, (quantile(&draws, 0.025), quantile(&draws, 0.975)), n)
+}
+
+fn at_least_wilson(value: f64, (low, high): (f64, f64), n: f64) -> Interval {
     let (least, most) = wilson(value * n, n);
     Interval { value, low: low.min(least).max(0.0), high: high.max(most).min(1.0) }
 }

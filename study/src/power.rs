@@ -8,7 +8,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{Family, HeldOut, Power, Primary, Rule, Study};
+use crate::file::{Family, HeldOut, OF_PAIRS, Power, Primary, Rule, Study, Term};
 use crate::results::{mean_row, word};
 
 /// How often a primary would be decided.
@@ -61,7 +61,8 @@ fn of_primary(study: &Study, p: &Primary, carrying: &BTreeSet<&str>) -> PowerRow
     let whole = study.held_out == HeldOut::Families;
     if whole {
         // A row for each group, of the pairs or adapters of its families.
-        let each = if p.metric == "apart" { 2 } else { 1 };
+        let of_pairs = |t: &Term| OF_PAIRS.contains(&t.metric.as_deref().unwrap_or(&p.metric));
+        let each = if p.terms().iter().any(of_pairs) { 2 } else { 1 };
         let counts = |of: &&str| {
             study.families.iter().filter(counted).filter(|f| f.group == **of).map(|f| f.test / each).sum()
         };
@@ -232,6 +233,26 @@ mod tests {
         let row = of(&s).remove(0);
         assert!(row.at[0].1 <= 0.1, "{row:?}");
         assert_eq!(row.expected(), row.equal_at_zero);
+    }
+
+    #[test]
+    fn where_families_are_held_out_their_groups_are_what_grows_power() {
+        let held_out = |groups: usize| {
+            let mut s = study(2, 0.1);
+            s.held_out = HeldOut::Families;
+            s.primaries[0].expected = 0.4;
+            let like = s.families[0].clone();
+            let family = |i: usize| {
+                let (name, group) = (Some(format!("f{i}")), format!("g{}", i % groups));
+                Family { name, group, ..like.clone() }
+            };
+            s.families = (0..24).map(family).collect();
+            of(&s).remove(0)
+        };
+        let (few, many) = (held_out(2), held_out(24));
+        assert_eq!((few.families, few.adapters), (24, 48));
+        assert_eq!((few.families, few.adapters), (many.families, many.adapters));
+        assert!(few.expected() + 0.2 < many.expected(), "{few:?} {many:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use compare::bootstrap::{Difference, Interval, Scale, holm, macro_difference, two_way, wilson};
+use compare::bootstrap::{Difference, Interval, Scale, holm, macro_difference, macro_share, two_way};
 use compare::measures::Grid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -414,14 +414,6 @@ fn by_family(study: &Study, items: &Items) -> Vec<Level> {
     out
 }
 
-/// A mean over families as an interval that is at least as wide as Wilson's: a bootstrap of answers that are all right or all wrong has no width.
-/// Parts weigh the same, so they count as F² / sum of 1/n rows.
-fn at_least_wilson(d: &Difference, parts: &[&[Vec<f64>]]) -> Interval {
-    let n = (parts.len() as f64).powi(2) / parts.iter().map(|p| 1.0 / p.len() as f64).sum::<f64>();
-    let (least, most) = wilson(d.value * n, n);
-    Interval { value: d.value, low: d.low.min(least).max(0.0), high: d.high.max(most).min(1.0) }
-}
-
 /// Means over families: of each group, of all, and of those that are not saturated.
 fn by_group(study: &Study, items: &Items, lens: &[Untrained]) -> Vec<Level> {
     let known = positives(study, items);
@@ -452,12 +444,8 @@ fn by_group(study: &Study, items: &Items, lens: &[Untrained]) -> Vec<Level> {
                         rows = grids.iter().map(|g| g.1.values.clone()).collect();
                     }
                     let parts: Vec<&[Vec<f64>]> = rows.iter().map(Vec::as_slice).collect();
-                    let d = macro_difference(
-                        &parts,
-                        Scale::Open,
-                        &format!("study-group|{name}|{split}|{context}|{arm}|{metric}"),
-                    );
-                    let i = at_least_wilson(&d, &parts);
+                    let i =
+                        macro_share(&parts, &format!("study-group|{name}|{split}|{context}|{arm}|{metric}"));
                     let section = section_name(&split, &context);
                     let n = grids.iter().map(|g| g.1.values.len()).sum();
                     out.push(level((&name, &section, arm, metric), i, n));

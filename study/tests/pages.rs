@@ -1,11 +1,16 @@
-//! What README.md and the pages of studies print stands in the committed folders: every number of the prose, every line of a report, the
-//! README's table and picture. A page says its question, its design, what was found, and what it does not show.
+//! What README.md and the pages of studies print stands in the committed folders: every number of the prose (numbers.csv says which figure it
+//! is), every line of a report, the README's table and picture. A page says its question, its design, what was found, and what it does not show.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use study::Folder;
+
+#[path = "../../compare/tests/prose/mod.rs"]
+mod prose;
+
+use prose::decimals;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -27,35 +32,6 @@ fn studies() -> Vec<(String, Folder)> {
     }
     out.sort_by(|a, b| a.0.cmp(&b.0));
     out
-}
-
-/// Every number of a study's report, results and file, with up to three decimals and without its sign.
-fn known(folder: &Folder) -> BTreeSet<String> {
-    let report = study::report::to_terminal(folder);
-    // The file of the study too: its rule and budgets are told on its page.
-    let printed = [&report, &folder.source].into_iter().flat_map(|text| {
-        text.split(|c: char| !(c.is_ascii_digit() || c == '.')).filter_map(|word| word.parse::<f64>().ok())
-    });
-    let r = &folder.results;
-    let levels =
-        [&r.families, &r.groups, &r.silent].into_iter().flatten().flat_map(|l| [l.value, l.low, l.high]);
-    printed
-        .chain(levels)
-        .flat_map(|x| [format!("{:.2}", x.abs()), format!("{:.1}", x.abs()), format!("{:.3}", x.abs())])
-        .collect()
-}
-
-/// Numbers with a decimal point that stand alone: no versions, no identifiers of papers.
-fn decimals(text: &str) -> Vec<String> {
-    text.split(|c: char| c.is_whitespace() || "()[],;|+–".contains(c))
-        .map(|word| word.trim_end_matches(['.', ':']).trim_start_matches('-').trim_matches('*'))
-        .filter(|word| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.'))
-        .filter(|word| {
-            word.matches('.').count() == 1
-                && word.split('.').nth(1).is_some_and(|d| (1..=3).contains(&d.len()))
-        })
-        .map(|word| if word.starts_with('.') { format!("0{word}") } else { word.to_owned() })
-        .collect()
 }
 
 #[test]
@@ -81,12 +57,73 @@ fn every_committed_study_has_a_page_whose_numbers_and_lines_are_its_report_s() {
             assert!(page.contains(&format!("\n{part}\n")), "{name}: its page lacks {part:?}");
         }
         assert!(page.contains(".svg)"), "{name}: its page has no picture");
-        let known = known(&folder);
         let prose: Vec<&str> = page.lines().filter(|l| !l.starts_with("    ")).collect();
-        let found = decimals(&prose.join("\n"));
-        assert!(found.len() > 5, "{name}: the prose has {} numbers", found.len());
-        for number in found {
-            assert!(known.contains(&number), "{number} is on the page of {name} and not in its report");
+        numbers_are_measured(&name, &folder, &prose.join("\n"));
+    }
+}
+
+/// The figure that a row of numbers.csv means, by the names that the committed files have for it.
+fn measured(folder: &Folder, place: &str) -> f64 {
+    let (study, r) = (&folder.registration.study, &folder.results);
+    let primary = |name: &str| study.primaries.iter().find(|p| p.name == name).unwrap();
+    let found = match place.split(';').collect::<Vec<_>>()[..] {
+        ["level", arm, of, metric] => [&r.groups, &r.families, &r.silent]
+            .into_iter()
+            .flatten()
+            .find(|l| {
+                (&*l.arm, &*l.of, &*l.metric) == (arm, of, metric)
+                    && (l.section == "test_value" || l.section == of)
+            })
+            .map(|l| l.value),
+        ["primary", name, end] => r.primaries.iter().find(|p| p.name == name).and_then(|p| match end {
+            "value" => p.value,
+            "low" => p.low,
+            "high" => p.high,
+            _ => p.p_holm,
+        }),
+        ["lens", family] => r.lens.iter().find(|l| l.family == family).and_then(|l| l.test),
+        ["cost", arm, seed, what] => {
+            let of = |a: &&study::folder::ArmRow| a.arm == arm && a.seed.to_string() == seed;
+            folder.arms.iter().find(of).map(|a| match what {
+                "pretraining" => a.pretrain_tflop,
+                "collecting" => a.collect_tflop,
+                _ => a.train_tflop + a.pretrain_tflop + a.collect_tflop,
+            })
+        }
+        ["learned", family] => {
+            let gates = study::adapters::gates(study, &folder.adapters);
+            gates.iter().find(|g| g.family == family).map(|g| g.learned)
+        }
+        ["rule", "least"] => Some(study.rule.least),
+        ["rule", "margin"] => Some(study.rule.margin),
+        ["rule", "saturated"] => Some(study.rule.saturated),
+        ["expected", name] => Some(primary(name).expected),
+        ["than", name] => primary(name).than,
+        ["weight", name, arm] => {
+            let less = |t: &study::Term| t.arm == arm && t.weight < 0.0;
+            primary(name).terms().into_iter().find(less).map(|t| t.weight)
+        }
+        _ => None,
+    };
+    found.unwrap_or_else(|| panic!("{place:?} is nothing that was measured"))
+}
+
+/// The numbers of a page's prose are those of numbers.csv in their order, and each is what its row says was measured.
+fn numbers_are_measured(page: &str, folder: &Folder, prose: &str) {
+    let rows = text("study/tests/numbers.csv");
+    let rows: Vec<[&str; 3]> = rows
+        .lines()
+        .skip(1)
+        .map(|l| l.splitn(3, ',').collect::<Vec<_>>().try_into().unwrap())
+        .filter(|r: &[&str; 3]| r[0] == page)
+        .collect();
+    let listed: Vec<&str> = rows.iter().map(|r| r[1]).collect();
+    assert_eq!(decimals(prose), listed, "{page}: study/tests/numbers.csv lists its numbers");
+    for [_, number, places] in rows {
+        let digits = number.split_once('.').unwrap().1.len();
+        for place in places.trim_matches('"').split('|') {
+            let value = measured(folder, place).abs();
+            assert_eq!(format!("{value:.digits$}"), number, "{page}: {place}");
         }
     }
 }
@@ -138,14 +175,11 @@ fn the_readmes_table_is_of_the_committed_study() {
 #[test]
 fn the_readmes_other_numbers_stand_in_the_committed_study() {
     let (folder, readme) = (s1(), text("README.md"));
-    let known = known(&folder);
     let (_, after) = readme.split_once("## What the main study says\n").unwrap();
     let prose: Vec<&str> =
         after.split("\n## ").next().unwrap().lines().filter(|l| !l.starts_with('|')).collect();
     let prose = prose.join("\n");
-    for number in decimals(&prose) {
-        assert!(known.contains(&number), "{number} is in README.md and not in results/s1");
-    }
+    numbers_are_measured("README", &folder, &prose);
     assert!(prose.contains(&format!("{} held-out adapters", folder.results.test_adapters)), "{prose}");
     assert!(folder.results.primaries.iter().any(|p| prose.contains(&p.says)), "no verdict of the study");
 }
@@ -186,12 +220,4 @@ fn write_the_committed_studies() {
             study::recompute(&folder).unwrap().write(&folder).unwrap();
         }
     }
-}
-
-#[test]
-fn decimals_are_found_and_versions_are_not_numbers() {
-    assert_eq!(
-        decimals("top-1 .84 [.68, 0.97], +.28; arXiv 2510.05092 (v1.2.3)."),
-        ["0.84", "0.68", "0.97", "0.28"]
-    );
 }
