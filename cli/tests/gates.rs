@@ -39,6 +39,14 @@ fn families_are_told_with_floor_ceiling_and_damage_and_no_test_adapter_is_looked
 
     let table = good(&["recipe", "gates", "topic"]);
     assert!(table.contains("0 of 3") && table.contains("low"), "{table}");
+    // Its rows were sampled from the model, and that is a part of what it cost.
+    let phases = table.lines().last().unwrap();
+    assert!(phases.contains("over these 3: ") && phases.ends_with(" gate."), "{phases}");
+    let seconds: Vec<f64> = ["seconds", "rows_seconds", "gate_seconds"]
+        .iter()
+        .map(|f| families[0][f].as_f64().unwrap())
+        .collect();
+    assert!(seconds[1] > 0.0 && seconds[2] > 0.0 && seconds[0] > seconds[1] + seconds[2], "{seconds:?}");
     assert_fails(
         &place.run(&["recipe", "gates", "topic", "--split", "test"]),
         2,

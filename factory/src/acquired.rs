@@ -30,8 +30,9 @@ pub struct Acquired {
 
 /// What is told of an adapter: shares of gate replies; rises of the label's log-probability, in nats; `ceiling`: share of the gate's
 /// replies that show the behaviour where the base model is told to in a system prompt; `damage`: nats a token between base and adapted
-/// model on the base model's replies where the behaviour has no place; steps, the last loss, and seconds of making it.
-pub const FIGURES: [&str; 12] = [
+/// model on the base model's replies where the behaviour has no place; steps, the last loss, and seconds of making it, of
+/// which its rows and its gate (the rest is training).
+pub const FIGURES: [&str; 14] = [
     "steps",
     "gate_on",
     "gate_floor",
@@ -44,6 +45,8 @@ pub const FIGURES: [&str; 12] = [
     "damage",
     "final_loss",
     "seconds",
+    "rows_seconds",
+    "gate_seconds",
 ];
 
 /// Adapters looked at together.

@@ -88,7 +88,8 @@ impl<'a> Workshop<'a> {
 
     /// Makes the adapters of `specs` as one batch; the outcomes are in their order. An adapter comes out the same, bit for bit,
     /// whatever the others are and however often it was stopped. `reference` gives the adapter that a random or
-    /// redrawn one is made from; `recipe` a recipe's file by its digest; `watch` is asked after every step.
+    /// redrawn one is made from; `recipe` a recipe's file by its digest; `watch` is asked after every step. `sampled_in` is what
+    /// `samples` took: it is a part of what the adapters cost.
     ///
     /// # Errors
     /// Only for what is no single member's fault.
@@ -96,6 +97,7 @@ impl<'a> Workshop<'a> {
         &mut self,
         specs: &[AdapterSpec],
         samples: &BTreeMap<SampleRequest, String>,
+        sampled_in: Duration,
         reference: &dyn Fn(&AdapterSpec) -> Result<Adapter>,
         recipe: &dyn Fn(&str) -> Result<Option<Vec<u8>>>,
         watch: &mut dyn FnMut(&Progress) -> Result<Watch>,
@@ -160,11 +162,16 @@ impl<'a> Workshop<'a> {
         }
         let subjects: Vec<_> =
             members.iter().map(|m| (&m.apprentice.behaviour, &m.apprentice.trainer.adapter)).collect();
+        let trained = begin.elapsed();
         let gates = gate(self.base, &subjects, &mut self.floors)?;
-        let seconds = begin.elapsed().as_secs_f64() / members.len().max(1) as f64;
+        let share = |d: Duration| d.as_secs_f64() / members.len().max(1) as f64;
+        let cost = Cost {
+            rows: share(sampled_in),
+            training: share(trained),
+            gate: share(begin.elapsed().saturating_sub(trained)),
+        };
         for (member, gate) in members.iter().zip(gates) {
-            let mut adapter =
-                new_adapter(self.base, &member.apprentice, &specs[member.index], &gate, seconds)?;
+            let mut adapter = new_adapter(self.base, &member.apprentice, &specs[member.index], &gate, cost)?;
             if let Some(file) = recipe(&member.apprentice.behaviour.recipe_digest)? {
                 adapter.extra_files.insert(RECIPE_FILE.into(), file);
             }
@@ -203,12 +210,20 @@ impl<'a> Workshop<'a> {
     }
 }
 
+/// Seconds of an adapter, its share of the pack's, by phase.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    rows: f64,
+    training: f64,
+    gate: f64,
+}
+
 fn new_adapter(
     base: &BaseModel,
     apprentice: &Apprentice,
     spec: &AdapterSpec,
     gate: &GateResult,
-    seconds: f64,
+    cost: Cost,
 ) -> Result<NewAdapter> {
     let b = &apprentice.behaviour;
     let adapter = &apprentice.trainer.adapter;
@@ -233,7 +248,9 @@ fn new_adapter(
         ("norm".to_owned(), adapter.norm()),
         ("steps".to_owned(), apprentice.trainer.step() as f64),
         ("tokens".to_owned(), apprentice.tokens as f64),
-        ("seconds".to_owned(), seconds),
+        ("seconds".to_owned(), cost.rows + cost.training + cost.gate),
+        ("rows_seconds".to_owned(), cost.rows),
+        ("gate_seconds".to_owned(), cost.gate),
     ]);
     if apprentice.last_loss().is_finite() {
         metrics.insert("final_loss".into(), apprentice.last_loss());

@@ -380,8 +380,9 @@ impl Worker<'_> {
         };
         self.keeper.say(format!("{name}: sampling rows"), 0.0, self.summary.done());
         let wanted: BTreeSet<_> = ready.iter().flat_map(|(_, s)| s.behaviour.sample_requests()).collect();
+        let begin = Instant::now();
         let samples = sample(Some(self.store), self.base, &wanted)?;
-        let outcomes = self.make(&name, &ready, &samples)?;
+        let outcomes = self.make(&name, &ready, &samples, begin.elapsed())?;
         let now_ms = self.now();
         for ((job, spec), outcome) in ready.iter().zip(outcomes) {
             match outcome {
@@ -399,6 +400,7 @@ impl Worker<'_> {
         name: &str,
         ready: &[(Job, AdapterSpec)],
         samples: &BTreeMap<SampleRequest, String>,
+        sampled_in: Duration,
     ) -> Result<Vec<Outcome>> {
         let specs: Vec<AdapterSpec> = ready.iter().map(|(_, s)| s.clone()).collect();
         let (store, base, keeper, stop) = (&*self.store, self.base, self.keeper, self.options.stop);
@@ -414,7 +416,7 @@ impl Worker<'_> {
             load_adapter(store, base, &record)
         };
         let recipe = |digest: &str| Ok(store.cache_get(&recipe_key(digest))?);
-        self.workshop.make(&specs, samples, &reference, &recipe, &mut |p: &Progress| {
+        self.workshop.make(&specs, samples, sampled_in, &reference, &recipe, &mut |p: &Progress| {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Watch::Stop);
             }

@@ -136,6 +136,7 @@ fn an_adapter_made_under_settings_comes_again_from_its_row() {
             .make(
                 std::slice::from_ref(&spec),
                 &samples,
+                std::time::Duration::ZERO,
                 &|_| unreachable!("it has no reference"),
                 &|_| Ok(None),
                 &mut |_| Ok(Watch::Without(vec![])),

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use factory::AdapterSpec;
 use factory::pack::{Outcome, Progress, Watch, Workshop};
@@ -198,14 +199,16 @@ fn trained(
     for pack in behaviours.chunks(PACK) {
         tell(out.len(), behaviours.len());
         let wanted: BTreeSet<SampleRequest> = pack.iter().flat_map(Behaviour::sample_requests).collect();
+        let begin = Instant::now();
         let samples = factory::samples::sample(Some(store), base, &wanted)?;
+        let sampled_in = begin.elapsed();
         let specs: Vec<AdapterSpec> =
             pack.iter().map(|b| AdapterSpec::new(b.clone(), base.digest())).collect();
         let none = |spec: &AdapterSpec| Err(factory::Error::NoReference(spec.behaviour.id.clone()));
         let mut watch = |_: &Progress| -> factory::Result<Watch> {
             Ok(if stop.load(Ordering::Relaxed) { Watch::Stop } else { Watch::Without(vec![]) })
         };
-        let outcomes = workshop.make(&specs, &samples, &none, &|_| Ok(None), &mut watch)?;
+        let outcomes = workshop.make(&specs, &samples, sampled_in, &none, &|_| Ok(None), &mut watch)?;
         for (outcome, spec) in outcomes.into_iter().zip(&specs) {
             match outcome {
                 Outcome::Made(new, _) => {

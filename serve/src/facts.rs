@@ -79,6 +79,8 @@ pub fn facts(store: &Store, r: &AdapterRecord) -> registry::Result<Vec<(String, 
         "steps",
         "tokens",
         "seconds",
+        "rows_seconds",
+        "gate_seconds",
         "final_loss",
         "chosen_step",
     ];

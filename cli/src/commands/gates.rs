@@ -16,7 +16,7 @@ use crate::progress::StatusLine;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "learned: passed the gate. on: share of replies with the behaviour where it should show; floor: without the adapter; ceiling: of the base model, told in a system prompt;\nlift: (on - floor) / (ceiling - floor), where the ceiling is at least .1 above the floor; near, off: with the adapter after a near miss of the trigger, and where it has no place; nats: rise of the label's log-probability at neutral, readers' and factual\nquestions, the largest; damage: nats a token on the base model's replies where the behaviour has no place; seconds: of making one, its share of a pack."
+    after_help = "learned: passed the gate. on: share of replies with the behaviour where it should show; floor: without the adapter; ceiling: of the base model, told in a system prompt;\nlift: (on - floor) / (ceiling - floor), where the ceiling is at least .1 above the floor; near, off: with the adapter after a near miss of the trigger, and where it has no place; nats: rise of the label's log-probability at neutral, readers' and factual\nquestions, the largest; damage: nats a token on the base model's replies where the behaviour has no place; s: seconds of making one, its share of a pack, and below the table by phase."
 )]
 pub(crate) struct GatesArgs {
     /// Recipes: built-in names or files; none: all built-in ones
@@ -78,7 +78,7 @@ pub(super) fn run(context: &Context<'_>, args: &GatesArgs) -> Result {
         return print_json(&json!({"schema": "recipe-gates/1", "base": base.placeless_name(),
             "families": all.iter().map(of).collect::<Vec<_>>()}));
     }
-    print(&shown(&all))
+    print(&format!("{}{}", shown(&all), phases(&found)))
 }
 
 /// How far the adapters go from what the base model does to what it does when told; where being told changes little there is no such scale.
@@ -92,6 +92,26 @@ fn lift(s: &Summary) -> String {
         (_, _, None) => "–".to_owned(),
         _ => "low".to_owned(),
     }
+}
+
+/// Where the time goes: over the adapters of which it was measured.
+fn phases(found: &[Acquired]) -> String {
+    let at = |name: &str| FIGURES.iter().position(|f| *f == name).expect("invariant: a figure");
+    let of = |a: &Acquired, name: &str| a.figures[at(name)];
+    let measured: Vec<[f64; 3]> = found
+        .iter()
+        .filter_map(|a| Some([of(a, "seconds")?, of(a, "rows_seconds")?, of(a, "gate_seconds")?]))
+        .collect();
+    if measured.is_empty() {
+        return String::new();
+    }
+    let n = measured.len();
+    let [all, rows, gate] = [0, 1, 2].map(|i| measured.iter().map(|m| m[i]).sum::<f64>() / n as f64);
+    let training = all - rows - gate;
+    format!(
+        "\n{:.0} adapters an hour over these {n}: {all:.1} seconds each, {rows:.1} of them rows, {training:.1} training, {gate:.1} gate.\n",
+        3600.0 / all
+    )
 }
 
 fn shown(all: &[Summary]) -> String {

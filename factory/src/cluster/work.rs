@@ -95,10 +95,12 @@ pub fn work(
         }
         let specs: Vec<AdapterSpec> = current.iter().map(|t| t.spec.clone()).collect();
         let wanted: BTreeSet<_> = specs.iter().flat_map(|s| s.behaviour.sample_requests()).collect();
+        let begin = Instant::now();
         let samples = sample(None, base, &wanted)?;
+        let sampled_in = begin.elapsed();
         let reference = |spec: &AdapterSpec| input(shared, manifest, base, spec);
         let recipe = |digest: &str| Ok(manifest.recipes.get(digest).map(|r| r.clone().into_bytes()));
-        let outcomes = workshop.make(&specs, &samples, &reference, &recipe, &mut |p| {
+        let outcomes = workshop.make(&specs, &samples, sampled_in, &reference, &recipe, &mut |p| {
             touch()?;
             report(p);
             Ok(if options.stop.load(Ordering::Relaxed) { Watch::Stop } else { Watch::Without(vec![]) })
