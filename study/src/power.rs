@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use compare::bootstrap::{Difference, Scale, macro_difference};
+use compare::bootstrap::{Difference, Scale};
 use rand::Rng;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::file::{Family, HeldOut, OF_PAIRS, Power, Primary, Rule, Study, Term};
-use crate::results::{mean_row, word};
+use crate::results::{difference, mean_row, word};
 
 /// How often a primary would be decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -58,8 +58,7 @@ fn of_primary(study: &Study, p: &Primary, carrying: &BTreeSet<&str>) -> PowerRow
     }
     let seeds = study.seeds.len();
     let (families, adapters) = (sizes.len(), sizes.iter().sum());
-    let whole = study.held_out == HeldOut::Families;
-    if whole {
+    if study.held_out == HeldOut::Families {
         // A row for each group, of the pairs or adapters of its families.
         let of_pairs = |t: &Term| OF_PAIRS.contains(&t.metric.as_deref().unwrap_or(&p.metric));
         let each = if p.terms().iter().any(of_pairs) { 2 } else { 1 };
@@ -76,8 +75,13 @@ fn of_primary(study: &Study, p: &Primary, carrying: &BTreeSet<&str>) -> PowerRow
         let stream = format!("power|{}|{}|{delta}", study.name, p.name);
         let found = (0..study.power.simulations)
             .filter(|i| {
-                let d =
-                    simulate((&sizes, whole), seeds, delta, (&study.power, spread), &format!("{stream}|{i}"));
+                let d = simulate(
+                    (&sizes, study.held_out),
+                    seeds,
+                    delta,
+                    (&study.power, spread),
+                    &format!("{stream}|{i}"),
+                );
                 word(&d, &study.rule, p.not_inferior_by) == wanted
             })
             .count();
@@ -105,10 +109,10 @@ fn of_primary(study: &Study, p: &Primary, carrying: &BTreeSet<&str>) -> PowerRow
 }
 
 /// One made-up study: families whose difference varies about `delta`, adapters on which the arms differ or not, seeds that shift all.
-/// Where families are held out (`whole`) the sizes are of groups, and each is one row.
+/// Where families are held out the sizes are of groups, and each is one row.
 /// `spread` is given for sums that are no plain difference: how much more than one they vary.
 fn simulate(
-    (sizes, whole): (&[usize], bool),
+    (sizes, held_out): (&[usize], HeldOut),
     seeds: usize,
     delta: f64,
     (assumed, spread): (&Power, Option<f64>),
@@ -144,11 +148,10 @@ fn simulate(
                 .collect()
         })
         .collect();
-    if whole {
+    if held_out == HeldOut::Families {
         families = vec![families.iter().map(|rows| mean_row(&rows.iter().collect::<Vec<_>>())).collect()];
     }
-    let parts: Vec<&[Vec<f64>]> = families.iter().map(Vec::as_slice).collect();
-    macro_difference(&parts, if spread.is_none() { Scale::Share } else { Scale::Open }, stream)
+    difference(held_out, &families, if spread.is_none() { Scale::Share } else { Scale::Open }, stream)
 }
 
 /// -1, 0 or 1, with a mean and a share of those that are not 0.

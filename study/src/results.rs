@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use compare::bootstrap::{Difference, Interval, Scale, holm, macro_difference, macro_share, two_way};
+use compare::bootstrap::{
+    Difference, Interval, Scale, few_rows_difference, holm, macro_difference, macro_share, two_way,
+};
 use compare::measures::Grid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -273,6 +275,19 @@ fn parts(study: &Study, grids: &[(String, Grid)]) -> Vec<Vec<Vec<f64>>> {
     }
 }
 
+/// The test of [`parts`].
+pub(crate) fn difference(
+    held_out: HeldOut,
+    parts: &[Vec<Vec<f64>>],
+    scale: Scale,
+    purpose: &str,
+) -> Difference {
+    match (held_out, parts) {
+        (HeldOut::Families, [rows]) => few_rows_difference(rows, scale, purpose),
+        _ => macro_difference(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>(), scale, purpose),
+    }
+}
+
 fn found(study: &Study, p: &Primary, items: &Items, lens: &[Untrained]) -> Found {
     let terms = p.terms();
     let own_families = p.names_families();
@@ -294,14 +309,10 @@ fn found(study: &Study, p: &Primary, items: &Items, lens: &[Untrained]) -> Found
     let parts = parts(study, &grids);
     let rows: usize = parts.iter().map(Vec::len).sum();
     let d = (rows >= 2 && same_seeds).then(|| {
-        let parts: Vec<&[Vec<f64>]> = parts.iter().map(Vec::as_slice).collect();
         // Shares' own lower bound on uncertainty holds for plain differences of two shares.
         let plain = terms.len() == 2 && p.than.is_none() && terms.iter().all(|t| t.weight.abs() == 1.0);
-        macro_difference(
-            &parts,
-            if plain { Scale::Share } else { Scale::Open },
-            &format!("study|{}|{}", study.name, p.name),
-        )
+        let scale = if plain { Scale::Share } else { Scale::Open };
+        difference(study.held_out, &parts, scale, &format!("study|{}|{}", study.name, p.name))
     });
     let verdict = d.as_ref().map_or("no verdict", |d| word(d, &study.rule, p.not_inferior_by));
     let says = match verdict {
