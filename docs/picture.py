@@ -20,7 +20,7 @@ ARMS = {
 }
 FOLDS = {f"{kind}-{i}": f"{name}, fold {i}" for kind, name in (("dit", "DIT"), ("oracle", "oracle")) for i in (1, 2, 3, 4)}
 TEST = "test_value"
-# Of each study: its heading, its arms in order, and its columns (title, group, metric, section).
+# Of each study: its heading, its rows in order (an arm, or: title, arm, context), and its columns (title, group, metric, section).
 STUDIES = {
     "s1": (
         "Share of held-out adapters whose value is ranked first among its family's",
@@ -50,6 +50,19 @@ STUDIES = {
             ("as without adapter", "unexpected words", "sticks", TEST),
         ],
     ),
+    "s5": (
+        "Where is a behaviour read? Values ranked first",
+        [
+            (f"{name}, {where}", arm, context)
+            for name, arm in (("lens", "logit-lens"), ("oracle", "oracle"))
+            for where, context in (("acting", "acting"), ("neutral", ""), ("idle", "idle"), ("told", "told"))
+        ],
+        [
+            ("said when asked", "emitted when asked", "top1_values", TEST),
+            ("never said", "never emitted", "top1_values", TEST),
+            ("after a trigger", "gated", "top1_values", TEST),
+        ],
+    ),
     "s6": (
         "Wrong answers or correct? Folds: three unseen domains each",
         ["direct", "logit-lens", "weight-lens", *FOLDS],
@@ -70,12 +83,13 @@ STYLE = (
 )
 
 
-def draw(name, heading, arms, columns):
+def draw(name, heading, rows, columns):
     """One study: rows of arms, columns of groups."""
+    rows = [row if isinstance(row, tuple) else ((ARMS | FOLDS).get(row, row), row, "") for row in rows]
     results = json.loads((root / f"results/{name}/results.json").read_text())
     found = {(r["arm"], r["of"], r["metric"], r["section"]): r for r in results["groups"]}
     width = LEFT + len(columns) * (SPAN + GAP) + 10
-    bottom = TOP + ROW * len(arms)
+    bottom = TOP + ROW * len(rows)
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 52}" role="img" '
         f'aria-label="{heading}, by arm and group, with 95% intervals">',
@@ -84,14 +98,15 @@ def draw(name, heading, arms, columns):
         f'<rect class="card" x=".5" y=".5" width="{width - 1}" height="{bottom + 51}" rx="8"/>',
         f'<text class="head" x="{LEFT}" y="26">{heading} ({results["test_adapters"]} adapters)</text>',
     ]
-    for i, (title, *key) in enumerate(columns):
+    for i, (title, *_) in enumerate(columns):
         left = LEFT + i * (SPAN + GAP)
         out.append(f'<text class="soft" x="{left}" y="52">{title}</text>')
         for share in (0, 0.5, 1):
             x = left + SPAN * share
             out.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP - 14}" y2="{bottom - 6}"/>')
             out.append(f'<text class="soft" x="{x}" y="{bottom + 12}" text-anchor="middle">{share:g}</text>')
-        for j, arm in enumerate(arms):
+        for j, (_, arm, context) in enumerate(rows):
+            key = (*columns[i][1:3], f"{columns[i][3]}, {context}" if context else columns[i][3])
             r, y = found.get((arm, *key)), TOP + ROW * j + 4
             if r is None:
                 continue  # Not every arm has every measure; tests count the points.
@@ -102,8 +117,8 @@ def draw(name, heading, arms, columns):
                 f'<line class="{kind}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>'
                 f'<circle class="{kind} f{kind}" cx="{at:.1f}" cy="{y}" r="5"/></g>'
             )
-    for j, arm in enumerate(arms):
-        out.append(f'<text x="{LEFT - 14}" y="{TOP + ROW * j + 8}" text-anchor="end">{(ARMS | FOLDS).get(arm, arm)}</text>')
+    for j, (title, *_) in enumerate(rows):
+        out.append(f'<text x="{LEFT - 14}" y="{TOP + ROW * j + 8}" text-anchor="end">{title}</text>')
     y = bottom + 36
     out.append(
         f'<circle class="a fa" cx="{LEFT + 5}" cy="{y - 4}" r="5"/><text x="{LEFT + 18}" y="{y}">no training</text>'

@@ -67,12 +67,16 @@ fn measured(folder: &Folder, place: &str) -> f64 {
     let (study, r) = (&folder.registration.study, &folder.results);
     let primary = |name: &str| study.primaries.iter().find(|p| p.name == name).unwrap();
     let found = match place.split(';').collect::<Vec<_>>()[..] {
-        ["level", arm, of, metric] => [&r.groups, &r.families, &r.silent]
+        // In which context, where it is not the neutral one.
+        ["level", arm, of, metric, ref context @ ..] => [&r.groups, &r.families, &r.silent]
             .into_iter()
             .flatten()
             .find(|l| {
-                (&*l.arm, &*l.of, &*l.metric) == (arm, of, metric)
-                    && (l.section == "test_value" || l.section == of)
+                let section = match context {
+                    [context] => l.section == format!("test_value, {context}"),
+                    _ => l.section == "test_value" || l.section == of,
+                };
+                (&*l.arm, &*l.of, &*l.metric) == (arm, of, metric) && section
             })
             .map(|l| l.value),
         ["primary", name, end] => r.primaries.iter().find(|p| p.name == name).and_then(|p| match end {
