@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scores::{Item, Kind, Scores};
 
-/// Log-probabilities below this are set to it: one impossible candidate must not decide a mean.
+/// Log-probabilities below this are set to it (lower where all values are, see [`over_set`]): one impossible candidate must not decide a mean.
 const FLOOR: f64 = -100.0;
 
 /// A prior over candidates, the simpler first.
@@ -65,19 +65,28 @@ pub struct Choice {
 
 /// Log-softmax: scores as log-probabilities over the closed set, in nats.
 pub fn log_softmax(scores: impl IntoIterator<Item = f64>) -> Vec<f64> {
+    over_set(scores, usize::MAX)
+}
+
+/// [`log_softmax`] where only the first `values` scores are of values ("nothing" is behind them): the floor is as far lower as the best value is
+/// under the best of all, so that a "nothing" far above all of them does not make them alike.
+fn over_set(scores: impl IntoIterator<Item = f64>, values: usize) -> Vec<f64> {
     let scores: Vec<f64> =
         scores.into_iter().map(|s| if s.is_nan() { f64::NEG_INFINITY } else { s.min(1e30) }).collect();
-    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if most == f64::NEG_INFINITY {
+    let most = |of: &[f64]| of.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let best = most(&scores);
+    if best == f64::NEG_INFINITY {
         return vec![-(scores.len() as f64).ln(); scores.len()];
     }
-    let total = most + scores.iter().map(|s| (s - most).exp()).sum::<f64>().ln();
-    scores.into_iter().map(|s| (s - total).max(FLOOR)).collect()
+    let total = best + scores.iter().map(|s| (s - best).exp()).sum::<f64>().ln();
+    let under = most(&scores[..values.min(scores.len())]) - best;
+    let floor = if under.is_finite() { FLOOR + under } else { FLOOR };
+    scores.into_iter().map(|s| (s - total).max(floor)).collect()
 }
 
 /// The normalised scores of an item, without any correction.
 pub fn normalised(item: &Item) -> Vec<f64> {
-    log_softmax(item.scores.iter().map(|s| f64::from(*s)))
+    over_set(item.scores.iter().map(|s| f64::from(*s)), item.scores.len().saturating_sub(1))
 }
 
 /// Rank of the label's score among all (1 is best), ties counted half, so that order never helps; and the chance that it
@@ -236,8 +245,9 @@ impl Corrector {
             None => scores,
         };
         // "nothing" is last.
-        let kept = corrected.len() - usize::from(values_only);
-        log_softmax(corrected.into_iter().take(kept))
+        let values = corrected.len() - 1;
+        let kept = if values_only { values } else { corrected.len() };
+        over_set(corrected.into_iter().take(kept), values)
     }
 
     /// Scores of an item after the chosen prior is subtracted, normalised again.
@@ -276,6 +286,25 @@ mod tests {
         assert_eq!(rank(&[1.0, 1.0, 0.0], 0), (1.5, 0.5));
         assert_eq!(rank(&[0.0; 4], 2), (2.5, 0.25));
         assert_eq!(rank(&[1.0, 2.0], 0), (2.0, 0.0));
+    }
+
+    #[test]
+    fn a_nothing_far_above_the_values_does_not_make_them_alike() {
+        let mut s = planted();
+        for i in &mut s.items {
+            i.scores[3] = 500.0;
+        }
+        let c = Corrector::new(&s);
+        let order = |scores: &[f64]| [0, 1, 2].map(|i| rank(scores, i).0);
+        let test = &s.items[4];
+        assert_eq!(order(&normalised(test)[..3]), [1.0, 2.0, 3.0]);
+        // What is ranked without "nothing" does not depend on how high it stands.
+        let low = planted();
+        for (got, expected) in
+            c.correct_values(test).iter().zip(Corrector::new(&low).correct_values(&low.items[4]))
+        {
+            assert!((got - expected).abs() < 1e-9, "{got} {expected}");
+        }
     }
 
     /// Training and validation adapters with a habit of 3 nats for "tea"; test adapters with one of 3 nats for "cats".

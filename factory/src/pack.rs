@@ -49,7 +49,7 @@ pub struct Progress {
     pub steps: usize,
     /// Mean of their last losses.
     pub loss: f64,
-    /// Training tokens a second since the pack began, sampling included.
+    /// Training tokens a second since training began; sampling rows is not counted.
     pub tokens_per_sec: f64,
 }
 

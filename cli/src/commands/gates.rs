@@ -94,9 +94,13 @@ fn lift(s: &Summary) -> String {
     }
 }
 
+/// Where a figure stands.
+fn at(name: &str) -> usize {
+    FIGURES.iter().position(|f| *f == name).expect("invariant: a figure")
+}
+
 /// Where the time goes: over the adapters of which it was measured.
 fn phases(found: &[Acquired]) -> String {
-    let at = |name: &str| FIGURES.iter().position(|f| *f == name).expect("invariant: a figure");
     let of = |a: &Acquired, name: &str| a.figures[at(name)];
     let measured: Vec<[f64; 3]> = found
         .iter()
@@ -115,7 +119,6 @@ fn phases(found: &[Acquired]) -> String {
 }
 
 fn shown(all: &[Summary]) -> String {
-    let at = |name: &str| FIGURES.iter().position(|f| *f == name).expect("invariant: a figure");
     let of = |s: &Summary| {
         let figure = |name: &str| s.means[at(name)].map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
         let nats = ["leak_neutral_nats", "leak_question_nats", "leak_factual_nats"];
