@@ -59,6 +59,7 @@ STUDIES = {
         ],
         [
             ("said when asked", "emitted when asked", "top1_values", TEST),
+            ("never said", "never emitted", "top1_values", TEST),
             ("after a trigger", "gated", "top1_values", TEST),
         ],
     ),
