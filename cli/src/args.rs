@@ -50,7 +50,7 @@ pub(crate) struct Global {
     /// Chat template in place of the model's own, or for a model that has none: a Jinja file
     #[arg(long, global = true, env = "LORAFAB_CHAT_TEMPLATE", value_name = "FILE")]
     pub(crate) chat_template: Option<PathBuf>,
-    /// Precision of products with frozen weights: "fastest" (bf16 where the CPU has it), "f32" or "bf16"
+    /// Precision of products with frozen weights: "fastest" (bf16 where this CPU multiplies it faster), "f32" or "bf16"
     #[arg(long, global = true, env = "LORAFAB_PRECISION", default_value = "fastest")]
     pub(crate) precision: String,
     /// Vector instructions: "best", or to compare paths "portable", "avx2", "avx512", "avx512-bf16", "amx"
@@ -169,6 +169,8 @@ pub(crate) enum RecipeCommand {
         #[arg(short = 'n', long)]
         limit: Option<usize>,
     },
+    /// Show the rows that an adapter of a recipe is trained on
+    Rows(crate::commands::RowsArgs),
 }
 
 #[derive(Debug, Args)]

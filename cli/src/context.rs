@@ -186,7 +186,7 @@ impl Context<'_> {
         match self.global.precision.as_str() {
             "fastest" => Ok(Precision::fastest()),
             "f32" => Ok(Precision::F32),
-            "bf16" if Precision::fastest() == Precision::Bf16 => Ok(Precision::Bf16),
+            "bf16" if Precision::Bf16.runs_here() => Ok(Precision::Bf16),
             "bf16" => Err(CommandError::new(
                 Kind::Usage,
                 "--precision bf16 needs AVX512-BF16, which this CPU lacks or --simd forbids",

@@ -34,6 +34,7 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("recipe gates", ["recipe gates", "recipe gates topic marker --most 20 --csv gates.csv"]),
     ("recipe tune", ["recipe tune topic --model google/gemma-3-270m", "recipe tune ./mine.toml --dry-run"]),
     ("recipe expand", ["recipe expand topic -n 10", "recipe expand ./mine.toml --json"]),
+    ("recipe rows", ["recipe rows gated-topic -n 4", "recipe rows ./mine.toml rain --json"]),
     (
         "factory submit",
         ["factory submit topic --limit 120", "factory submit topic gated-topic dud --dry-run"],

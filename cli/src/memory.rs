@@ -198,7 +198,7 @@ pub(crate) fn check(outline: &Outline, need: fn(&Outline) -> f64, available: Opt
         gb(free.bytes as f64),
         free.by.text()
     );
-    let half = outline.precision == Precision::F32 && Precision::fastest() == Precision::Bf16;
+    let half = outline.precision == Precision::F32 && Precision::Bf16.runs_here();
     let less = if half { "--precision bf16 takes less; " } else { "" };
     Err(CommandError::new(Kind::Environment, what).hint(format!(
         "{less}end what else takes memory, take a smaller model, or say what may be taken: --memory 16GB or LORAFAB_MEMORY"

@@ -161,17 +161,7 @@ pub fn jobs(
             let mut reader: Option<String> = None;
             for stage in method.stages(arm) {
                 let made_by = match stage {
-                    // Pretraining does not know what comes after it.
-                    Stage::Pretrain => Arm {
-                        train: readers::Train {
-                            labels: readers::Labels::True,
-                            without: BTreeSet::new(),
-                            at_most: BTreeMap::new(),
-                            ..arm.train.clone()
-                        },
-                        reader: Some("pretrained".into()),
-                        ..arm.made_by()
-                    },
+                    Stage::Pretrain => pretrained_by(arm),
                     Stage::Train => arm.made_by(),
                 };
                 let of = JobSpec {
@@ -201,6 +191,20 @@ pub fn jobs(
     let of = JobSpec { report: Some(report), ..spec(Work::Report) };
     list.add(&of, format!("report/{}", plan.run), &adapters, &after);
     list.jobs
+}
+
+/// What of an arm decides how its reader is pretrained: arms with the same share one. Pretraining does not know what comes after it.
+pub fn pretrained_by(arm: &Arm) -> Arm {
+    Arm {
+        train: readers::Train {
+            labels: readers::Labels::True,
+            without: BTreeSet::new(),
+            at_most: BTreeMap::new(),
+            ..arm.train.clone()
+        },
+        reader: Some("pretrained".into()),
+        ..arm.made_by()
+    }
 }
 
 /// Everything that the arms read, each set of contexts once with all its layers.

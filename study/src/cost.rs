@@ -1,8 +1,9 @@
 //! What a study will cost: adapters at measured rates where some of their family are made, everything else by its FLOPs at the machine's
 //! rate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use compare::jobs::pretrained_by;
 use compare::method;
 use factory::static_cost;
 use lm::Outline;
@@ -106,28 +107,35 @@ pub fn plan(
     let asked = Asked::of(resolved, outline)?;
     let layers = outline.architecture.layers.len();
     let forward = outline.architecture.layer_flops(layers);
-    let arms: Vec<ArmCost> = resolved
-        .study
-        .arms()
-        .arms
-        .iter()
-        .filter_map(|arm| {
-            let method = method::find(&arm.method)?;
-            let stages = method.stages(arm);
-            let depths = method.depths(arm).len().max(arm.input.layers.len());
-            let vectors = depths * arm.input.positions.count();
-            let around = if depths == 0 { 0 } else { AROUND + vectors };
-            Some(ArmCost {
-                arm: arm.name.clone(),
-                seeds: arm.seeds.len().max(1),
-                train_tflop: train_flops(arm, &stages, asked.question + around as f64, forward, &asked)
-                    / 1e12,
-                score_tflop: asked.flops(forward, around as f64) / 1e12,
-            })
-        })
-        .collect();
+    let mut arms = Vec::new();
+    let mut reader_flops = 0.0;
+    let mut known = BTreeSet::new();
+    for arm in resolved.study.arms().arms {
+        let Some(method) = method::find(&arm.method) else { continue };
+        let depths = method.depths(&arm).len().max(arm.input.layers.len());
+        let around = if depths == 0 { 0 } else { AROUND + depths * arm.input.positions.count() };
+        let cost = reader_cost(&arm, &method.stages(&arm), asked.question + around as f64, forward, &asked);
+        let score = asked.flops(&arm, forward, around as f64);
+        let seeds = arm.seeds.len().max(1) as f64;
+        // A pretrained reader and activations are made once for all arms that go on from them.
+        let once = [
+            (cost.pretraining * seeds, format!("{:?}", pretrained_by(&arm))),
+            (cost.collecting, "activations".to_owned()),
+        ];
+        reader_flops += seeds * (cost.training + score);
+        reader_flops += once
+            .into_iter()
+            .filter(|(f, what)| *f > 0.0 && known.insert(what.clone()))
+            .map(|(f, _)| f)
+            .sum::<f64>();
+        arms.push(ArmCost {
+            arm: arm.name.clone(),
+            seeds: arm.seeds.len().max(1),
+            train_tflop: cost.all() / 1e12,
+            score_tflop: score / 1e12,
+        });
+    }
     let adapter_seconds: f64 = families.iter().map(|f| f.adapters as f64 * f.seconds_each).sum();
-    let tflop: f64 = arms.iter().map(|a| a.seeds as f64 * (a.train_tflop + a.score_tflop)).sum();
     Ok(Plan {
         schema: "study-plan/1".into(),
         jobs,
@@ -136,7 +144,7 @@ pub fn plan(
         questions: asked.cases,
         flops_a_second,
         adapter_hours: adapter_seconds / 3600.0,
-        reader_hours: tflop * 1e12 / flops_a_second / 3600.0,
+        reader_hours: reader_flops / flops_a_second / 3600.0,
     })
 }
 
@@ -147,21 +155,34 @@ fn measured(store: &Store, family: &str, base: &str) -> Result<Vec<f64>> {
     Ok(here.filter_map(|r| r.metrics.get("seconds").copied()).collect())
 }
 
-/// Four FLOPs a weight and token; with a budget, that.
-fn train_flops(arm: &Arm, stages: &[Stage], tokens: f64, forward: f64, asked: &Asked) -> f64 {
-    if stages.is_empty() {
-        return 0.0;
+/// FLOPs of one reader of an arm.
+#[derive(Debug, Clone, Copy, Default)]
+struct ReaderCost {
+    pretraining: f64,
+    collecting: f64,
+    training: f64,
+}
+
+impl ReaderCost {
+    fn all(self) -> f64 {
+        self.pretraining + self.collecting + self.training
     }
-    if let Some(tflop) = arm.train.tflop.filter(|_| stages.contains(&Stage::Train)) {
-        return tflop * 1e12;
+}
+
+/// Four FLOPs a weight and token; with a budget, training takes what pretraining and collecting left of it.
+fn reader_cost(arm: &Arm, stages: &[Stage], tokens: f64, forward: f64, asked: &Asked) -> ReaderCost {
+    if stages.is_empty() {
+        return ReaderCost::default();
     }
     let step = 2.0 * forward * tokens * arm.train.batch as f64;
-    let of = |stage: &Stage| match stage {
-        Stage::Pretrain => arm.pretrain.steps as f64 * step,
-        Stage::Train => arm.train.steps as f64 * step,
-    };
+    let of = |stage: Stage, steps: usize| if stages.contains(&stage) { steps as f64 * step } else { 0.0 };
+    let pretraining = of(Stage::Pretrain, arm.pretrain.steps);
     let collecting = if arm.method == "dit" { 0.0 } else { asked.collecting * forward };
-    stages.iter().map(of).sum::<f64>() + collecting
+    let training = match arm.train.tflop.filter(|_| stages.contains(&Stage::Train)) {
+        Some(tflop) => (tflop * 1e12 - pretraining - collecting).max(0.0),
+        None => of(Stage::Train, arm.train.steps),
+    };
+    ReaderCost { pretraining, collecting, training }
 }
 
 /// What all arms are asked.
@@ -173,6 +194,8 @@ struct Asked {
     candidates: f64,
     /// Tokens that activations are collected on.
     collecting: f64,
+    /// Families with values.
+    families: usize,
 }
 
 impl Asked {
@@ -201,12 +224,18 @@ impl Asked {
             cases,
             question: if n > 0.0 { tokens / n } else { 0.0 },
             candidates: sets.values().sum::<f64>() / sets.len().max(1) as f64,
+            families: sets.len(),
             collecting: (resolved.behaviours.len() * CONTEXTS * CONTEXT_TOKENS * 2) as f64,
         })
     }
 
-    /// The prompt once, each candidate behind it.
-    fn flops(&self, forward: f64, around: f64) -> f64 {
-        self.cases as f64 * (self.question + around + self.candidates) * forward
+    /// The prompt once, each candidate behind it, in every context; of an arm that is asked about some families, their share.
+    fn flops(&self, arm: &Arm, forward: f64, around: f64) -> f64 {
+        let share = match arm.asks.len() {
+            0 => 1.0,
+            n => (n as f64 / self.families.max(1) as f64).min(1.0),
+        };
+        let cases = self.cases as f64 * share * arm.contexts.len().max(1) as f64;
+        cases * (self.question + around + self.candidates) * forward
     }
 }

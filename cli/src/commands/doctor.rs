@@ -20,8 +20,9 @@ pub(crate) fn run(context: &Context<'_>) -> Result {
     let adapters = if context.has_catalogue() { context.store_to_look()?.stats()?.adapters } else { 0 };
     let cache = Context::cache_path();
     let models: Vec<(&BuiltIn, bool)> = BUILT_IN.iter().map(|b| (b, b.cached(&cache).is_some())).collect();
-    let rates: BTreeMap<String, f64> = [Precision::F32, Precision::fastest()]
+    let rates: BTreeMap<String, f64> = Precision::ALL
         .into_iter()
+        .filter(|p| p.runs_here())
         .map(|p| (p.name().to_owned(), product_rate(p) / 1e9))
         .collect();
     let available = context.available_memory();

@@ -19,6 +19,7 @@ pub(crate) mod reader;
 mod readers;
 mod recipe;
 mod registry;
+mod rows;
 mod runs;
 pub(crate) mod serve;
 mod settings;
@@ -32,6 +33,7 @@ pub(crate) use completions::CompletionsArgs;
 pub(crate) use factory::GateArgs;
 pub(crate) use gates::GatesArgs;
 pub(crate) use recipe::NewRecipe;
+pub(crate) use rows::RowsArgs;
 pub(crate) use runs::ItemsArgs;
 pub(crate) use study::StudyCommand;
 

@@ -1,4 +1,4 @@
-//! `recipe list|show|new|format|check|expand`; `tune` has its own file.
+//! `recipe list|show|new|format|check|expand`; `tune`, `gates` and `rows` have files of their own.
 
 use std::path::{Path, PathBuf};
 
@@ -97,6 +97,7 @@ pub(crate) fn run(context: &Context<'_>, command: &RecipeCommand) -> Result {
         }
         RecipeCommand::Tune(args) => super::tune::run(context, args),
         RecipeCommand::Gates(args) => super::gates::run(context, args),
+        RecipeCommand::Rows(args) => super::rows::run(context, args),
         RecipeCommand::Expand { recipe, seed, limit } => {
             let behaviours: Vec<_> =
                 load(recipe)?.expand(*seed).into_iter().take(limit.unwrap_or(usize::MAX)).collect();

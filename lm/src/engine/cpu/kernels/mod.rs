@@ -122,6 +122,18 @@ fn detect() -> SimdLevel {
     SimdLevel::Portable
 }
 
+/// Whether Intel made this CPU (CPUID leaf 0).
+#[cfg(target_arch = "x86_64")]
+fn is_intel() -> bool {
+    let id = std::arch::x86_64::__cpuid(0);
+    [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn is_intel() -> bool {
+    false
+}
+
 /// Compiles a function body once for each instruction set and picks one at run time. The body is plain Rust: the
 /// compiler vectorises it for the set in force. Within it `FUSED` says whether the set fuses multiply and add.
 macro_rules! vectorised {
