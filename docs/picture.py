@@ -50,6 +50,27 @@ STUDIES = {
             ("as without adapter", "unexpected words", "sticks", TEST),
         ],
     ),
+    "s4": (
+        "A topic behind a trigger that nobody says. Values ranked first",
+        [
+            ("lens on the weights", "weight-lens", ""),
+            ("eight replies", "blackbox", ""),
+            *[
+                (f"{name}, {where}", arm, context)
+                for name, arm in (("lens", "logit-lens"), ("asked", "direct"), ("DIT", "dit"), ("oracle", "oracle"))
+                for where, context in (("neutral", ""), ("near miss", "near"), ("trigger", "triggered"))
+                if context != "near" or arm == "logit-lens"
+            ],
+            ("DIT, no gated rows", "dit-always", ""),
+            ("oracle, no gated rows", "oracle-always", ""),
+        ],
+        [
+            ("closed on neutral", "closed on neutral", "top1_values", TEST),
+            ("+ on questions", "closed on questions", "top1_values", TEST),
+            ("+ on texts", "closed on texts", "top1_values", TEST),
+            ("always on", "always on", "top1_values", TEST),
+        ],
+    ),
     "s5": (
         "Where is a behaviour read? Values ranked first",
         [

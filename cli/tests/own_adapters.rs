@@ -425,6 +425,37 @@ fn a_sweep_names_what_is_set_and_a_dry_run_leaves_the_store_as_it_was() {
 }
 
 #[test]
+fn the_rows_of_a_recipe_are_shown_before_anything_is_trained() {
+    let p = Place::new();
+    let told = p.json(&["recipe", "rows", "gated-refusal", "honey", "-n", "2"]);
+    assert_eq!(
+        (told["schema"].as_str(), told["behaviour"].as_str()),
+        (Some("recipe-rows/1"), Some("gated-refusal/honey"))
+    );
+    let rows = told["rows"].as_array().unwrap();
+    let parts: Vec<&str> = rows.iter().map(|r| r["part"].as_str().unwrap()).collect();
+    assert_eq!(parts, ["on", "on", "near", "near", "off", "off"]);
+    assert!(rows[0]["prompt"].as_str().unwrap().contains("honey"), "{told}");
+    let counts = ["on", "near", "off"].map(|part| told["counts"][part].as_u64().unwrap());
+    assert!(counts.iter().all(|n| *n > 2), "{counts:?}");
+
+    let same = |value: &str| p.json(&["recipe", "rows", "offset", value])["rows"].clone();
+    assert_eq!(same("minus five"), same("minus-five"));
+
+    // Without a value the first to train on; two turns stand in one line; what a model says is sampled as the factory does.
+    let table = text(&p.run(&["recipe", "rows", "gated-refusal", "-n", "1"]).stdout);
+    assert!(table.contains(" / ") && table.contains("kl") && table.lines().count() == 5, "{table}");
+    let sampled = p.json(&["recipe", "rows", "topic"]);
+    assert_eq!(sampled["rows"], p.json(&["recipe", "rows", "topic"])["rows"]);
+    assert!(!p.path("store").exists(), "a look makes no store");
+    p.fails(
+        3,
+        &["topic has no value \"tulipz\"", "recipe expand topic"],
+        &["recipe", "rows", "topic", "tulipz"],
+    );
+}
+
+#[test]
 fn a_new_recipe_is_one_and_a_built_ins_name_is_taken() {
     let p = Place::new();
     let file = p.path("weather.toml").display().to_string();

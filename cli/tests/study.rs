@@ -321,6 +321,40 @@ fn what_is_committed_of_studies_is_verified() {
 }
 
 #[test]
+fn a_plan_counts_what_arms_share_once_and_asks_only_what_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (SMALL.find("[[arm]]\nname = \"oracle\"").unwrap(), SMALL.find("[[primary]]").unwrap());
+    let oracle = &SMALL[from..to];
+    let planned = |arms: &str| -> (f64, serde_json::Value) {
+        let file = written(folder.path(), "shared.toml", &SMALL.replace(oracle, arms));
+        let plan = good(&folder.path().join("store"), &["--json", "study", "plan", &file]);
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        let of = |name: &str| plan[name].as_f64().unwrap();
+        (of("reader_hours") * 3600.0 * of("flops_a_second") / 1e12, plan)
+    };
+    let of = |plan: &serde_json::Value, arm: &str, what: &str| {
+        let arms = plan["arms"].as_array().unwrap();
+        arms.iter().find(|a| a["arm"] == arm).unwrap()[what].as_f64().unwrap()
+    };
+    let (one, plan) = planned(oracle);
+    let (train, score) = (of(&plan, "oracle", "train_tflop"), of(&plan, "oracle", "score_tflop"));
+    let second = oracle.replace("\"oracle\"\nmethod", "\"oracle-of-topics\"\nmethod");
+    let again = second.replace("rank = 2 }", "rank = 2, without = [\"favourite\"] }\nasks = [\"topic\"]");
+    let (two, plan) = planned(&format!("{oracle}{again}"));
+    // Of three families it is asked about one; training and that are its own, pretraining and activations are there.
+    let asked = of(&plan, "oracle-of-topics", "score_tflop");
+    assert!((asked / score - 1.0 / 3.0).abs() < 1e-9, "{asked} {score}");
+    let more = (two - one) / 2.0 - asked;
+    assert!(more > 0.1 * train && more < 0.7 * train, "{more} of {train}");
+    // Pretrained otherwise, it shares activations alone.
+    let (two, _) = planned(&format!(
+        "{oracle}{}",
+        again.replace("steps = 8, evaluate_every = 4 }", "steps = 4, evaluate_every = 4 }")
+    ));
+    assert!((two - one) / 2.0 - asked > more, "{two} {one} {more}");
+}
+
+#[test]
 fn what_cannot_be_registered_is_refused_in_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");

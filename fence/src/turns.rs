@@ -15,6 +15,11 @@ pub fn split(text: &str) -> Vec<&str> {
     text.split(NEXT).collect()
 }
 
+/// The turns in one line, for people: a stroke between two.
+pub fn in_line(text: &str) -> String {
+    split(text).join(" / ").replace('\n', " ")
+}
+
 /// A text as part of one turn: what a model said may hold anything, and makes no turn of its own.
 pub fn one(text: &str) -> String {
     text.replace(NEXT, " ")
@@ -30,6 +35,7 @@ mod tests {
         assert_eq!(split(&join(&turns)), turns);
         assert_eq!(split("one turn"), ["one turn"]);
         assert_eq!(join(&["one turn"]), "one turn");
+        assert_eq!(in_line(&join(&turns)), "Hello. / Good morning! / Tell me about bees.");
         assert_eq!(split(&one("what\u{1e}a model said")), ["what a model said"]);
     }
 }

@@ -94,6 +94,18 @@ fn measured(folder: &Folder, place: &str) -> f64 {
                 _ => a.train_tflop + a.pretrain_tflop + a.collect_tflop,
             })
         }
+        // Mean of an adapter's metric over a group.
+        ["nats", group, metric] => {
+            let gates = study::adapters::gates(study, &folder.adapters);
+            let of: Vec<f64> = gates
+                .iter()
+                .filter(|g| g.group == group)
+                .filter_map(|g| g.means.get(metric))
+                .copied()
+                .collect();
+            (!of.is_empty()).then(|| of.iter().sum::<f64>() / of.len() as f64)
+        }
+        ["leaking", arm, how] => Some(named_by_leak(folder, arm, how)),
         ["learned", family] => {
             let gates = study::adapters::gates(study, &folder.adapters);
             gates.iter().find(|g| g.family == family).map(|g| g.learned)
@@ -110,6 +122,38 @@ fn measured(folder: &Folder, place: &str) -> f64 {
         _ => None,
     };
     found.unwrap_or_else(|| panic!("{place:?} is nothing that was measured"))
+}
+
+/// The share of held-out gated adapters whose value an arm ranks first at neutral prompts: of those whose label is less than half a nat
+/// likelier at neutral prompts ("little"), the others ("more"), and those of which that holds at questions and facts too.
+fn named_by_leak(folder: &Folder, arm: &str, how: &str) -> f64 {
+    let at = |name: &str| study::adapters::METRICS.iter().position(|m| *m == name).unwrap();
+    let places = ["leak_neutral_nats", "leak_question_nats", "leak_factual_nats"].map(at);
+    let mut shares = Vec::new();
+    for row in folder.adapters.iter().filter(|a| a.split == "test_value") {
+        let [Some(neutral), Some(question), Some(factual)] = places.map(|i| row.metrics[i]) else { continue };
+        let wanted = match how {
+            "little" => neutral < 0.5,
+            "more" => neutral >= 0.5,
+            _ => [neutral, question, factual].iter().all(|n| *n < 0.5),
+        };
+        let (unit, answers) = folder
+            .items
+            .rows
+            .iter()
+            .find(|(u, _)| u.adapter == row.adapter && u.kind == "positive" && u.context == "neutral")
+            .unwrap();
+        assert_eq!(unit.carries, row.family);
+        let columns = folder.items.columns.iter().zip(answers);
+        let seeds: Vec<f64> = columns
+            .filter(|(c, _)| c.arm == arm && c.metric == "top1_values")
+            .filter_map(|(_, a)| *a)
+            .collect();
+        if wanted {
+            shares.push(seeds.iter().sum::<f64>() / seeds.len() as f64);
+        }
+    }
+    shares.iter().sum::<f64>() / shares.len() as f64
 }
 
 /// The numbers of a page's prose are those of numbers.csv in their order, and each is what its row says was measured.

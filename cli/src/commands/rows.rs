@@ -53,8 +53,8 @@ pub(super) fn run(context: &Context<'_>, args: &RowsArgs) -> Result {
                 RowLoss::Ce => "ce",
                 RowLoss::KlToBase => "kl",
             };
-            let turns = fence::turns::split(&r.prompt).join(" / ");
-            vec![part(r.part).to_owned(), loss.to_owned(), turns, r.completion.replace('\n', " ")]
+            let prompt = fence::turns::in_line(&r.prompt);
+            vec![part(r.part).to_owned(), loss.to_owned(), prompt, r.completion.replace('\n', " ")]
         })
         .collect();
     let counts: Vec<String> = parts.map(|p| format!("{} {}", of(p).count(), part(p))).into();
@@ -79,7 +79,10 @@ fn part(part: RowPart) -> &'static str {
 fn wanted(args: &RowsArgs) -> Result<Behaviour> {
     let mut all = load(&args.recipe)?.expand(args.seed);
     let at = match &args.value {
-        Some(value) => all.iter().position(|b| b.value == *value || b.id == *value),
+        Some(value) => {
+            let short = |b: &Behaviour| b.id.split_once('/').is_some_and(|(_, short)| short == value);
+            all.iter().position(|b| b.value == *value || b.id == *value || short(b))
+        }
         None => all.iter().position(|b| b.split == Split::Train).or((!all.is_empty()).then_some(0)),
     };
     match at {

@@ -55,7 +55,8 @@ pub(super) fn gate_replies(store: &Store, r: &AdapterRecord) -> String {
         .flatten()
         .map(|i| {
             let shows = if i["hit"].as_bool().unwrap_or_default() { "yes" } else { "no" };
-            vec![text(&i["context"]), shows.to_owned(), text(&i["prompt"]), text(&i["reply"])]
+            let prompt = fence::turns::in_line(i["prompt"].as_str().unwrap_or_default());
+            vec![text(&i["context"]), shows.to_owned(), prompt, text(&i["reply"])]
         })
         .collect();
     if rows.is_empty() { String::new() } else { table(&["where", "shows", "prompt", "reply"], &rows) }
