@@ -74,7 +74,7 @@ fn measured(folder: &Folder, place: &str) -> f64 {
             .find(|l| {
                 let section = match context {
                     [context] => l.section == format!("test_value, {context}"),
-                    _ => l.section == "test_value" || l.section == of,
+                    _ => ["test_value", "negative", of].contains(&&*l.section),
                 };
                 (&*l.arm, &*l.of, &*l.metric) == (arm, of, metric) && section
             })
@@ -105,7 +105,11 @@ fn measured(folder: &Folder, place: &str) -> f64 {
                 .collect();
             (!of.is_empty()).then(|| of.iter().sum::<f64>() / of.len() as f64)
         }
-        ["leaking", arm, how] => Some(named_by_leak(folder, arm, how)),
+        ["mean", arm, metric, ref filters @ ..] => Some(mean_of(folder, arm, metric, filters)),
+        ["power", name] => {
+            let of = folder.registration.power.iter().find(|p| p.primary == name);
+            of.and_then(|p| p.at.first()).map(|(_, share)| *share)
+        }
         ["learned", family] => {
             let gates = study::adapters::gates(study, &folder.adapters);
             gates.iter().find(|g| g.family == family).map(|g| g.learned)
@@ -124,32 +128,48 @@ fn measured(folder: &Folder, place: &str) -> f64 {
     found.unwrap_or_else(|| panic!("{place:?} is nothing that was measured"))
 }
 
-/// The share of held-out gated adapters whose value an arm ranks first at neutral prompts: of those whose label is less than half a nat
-/// likelier at neutral prompts ("little"), the others ("more"), and those of which that holds at questions and facts too.
-fn named_by_leak(folder: &Folder, arm: &str, how: &str) -> f64 {
-    let at = |name: &str| study::adapters::METRICS.iter().position(|m| *m == name).unwrap();
-    let places = ["leak_neutral_nats", "leak_question_nats", "leak_factual_nats"].map(at);
+/// Mean of an arm's metric, seeds first, over the held-out gated adapters at neutral prompts that pass all filters: `over=P1` (families of
+/// that primary), `group=`, `label=`, `status=`, `family!=` (the beginning of a family), `leak_question_nats<0.5` and `>=0.5`.
+fn mean_of(folder: &Folder, arm: &str, metric: &str, filters: &[&str]) -> f64 {
+    let study = &folder.registration.study;
+    let nats = |row: &study::adapters::AdapterRow, name: &str| {
+        row.metrics[study::adapters::METRICS.iter().position(|m| *m == name).unwrap()].unwrap()
+    };
     let mut shares = Vec::new();
-    for row in folder.adapters.iter().filter(|a| a.split == "test_value") {
-        let [Some(neutral), Some(question), Some(factual)] = places.map(|i| row.metrics[i]) else { continue };
-        let wanted = match how {
-            "little" => neutral < 0.5,
-            "more" => neutral >= 0.5,
-            _ => [neutral, question, factual].iter().all(|n| *n < 0.5),
+    for (unit, answers) in &folder.items.rows {
+        if (&*unit.kind, &*unit.split, &*unit.context) != ("positive", "test_value", "neutral") {
+            continue;
+        }
+        let row = folder.adapters.iter().find(|a| a.adapter == unit.adapter).unwrap();
+        if row.metrics[study::adapters::METRICS.iter().position(|m| *m == "leak_neutral_nats").unwrap()]
+            .is_none()
+        {
+            continue;
+        }
+        let family = study.families.iter().find(|f| f.name() == unit.carries).unwrap();
+        let passes = |filter: &&str| {
+            if let Some((name, bound)) = filter.split_once(">=") {
+                nats(row, name) >= bound.parse().unwrap()
+            } else if let Some((name, bound)) = filter.split_once('<') {
+                nats(row, name) < bound.parse().unwrap()
+            } else {
+                match filter.split_once('=').unwrap() {
+                    ("over", name) => {
+                        let primary = folder.results.primaries.iter().find(|p| p.name == name).unwrap();
+                        primary.families.contains(&unit.carries)
+                    }
+                    ("group", name) => family.group == name,
+                    ("label", name) => unit.label == name,
+                    ("status", name) => row.status == name,
+                    ("family!", name) => !unit.carries.starts_with(name),
+                    _ => panic!("{filter:?} is no filter"),
+                }
+            }
         };
-        let (unit, answers) = folder
-            .items
-            .rows
-            .iter()
-            .find(|(u, _)| u.adapter == row.adapter && u.kind == "positive" && u.context == "neutral")
-            .unwrap();
-        assert_eq!(unit.carries, row.family);
-        let columns = folder.items.columns.iter().zip(answers);
-        let seeds: Vec<f64> = columns
-            .filter(|(c, _)| c.arm == arm && c.metric == "top1_values")
-            .filter_map(|(_, a)| *a)
-            .collect();
-        if wanted {
+        if filters.iter().all(passes) {
+            let columns = folder.items.columns.iter().zip(answers);
+            let own = columns.filter(|(c, _)| c.arm == arm && c.metric == metric);
+            let seeds: Vec<f64> = own.filter_map(|(_, a)| *a).collect();
             shares.push(seeds.iter().sum::<f64>() / seeds.len() as f64);
         }
     }
