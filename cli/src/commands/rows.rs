@@ -1,8 +1,10 @@
 //! `recipe rows`: what an adapter of a recipe is trained on, before one is trained.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use clap::Args;
 use factory::samples::sample;
-use recipes::{Behaviour, RowLoss, RowPart, Split, TrainingRow};
+use recipes::{Behaviour, RowLoss, RowPart, SampleRequest, Split, TrainingRow};
 use serde_json::json;
 
 use super::recipe::load;
@@ -30,13 +32,12 @@ pub(crate) struct RowsArgs {
 
 pub(super) fn run(context: &Context<'_>, args: &RowsArgs) -> Result {
     let behaviour = wanted(args)?;
-    let requests = behaviour.sample_requests().into_iter().collect();
-    let samples = if behaviour.sample_requests().is_empty() {
-        Default::default()
-    } else {
+    let requests: BTreeSet<SampleRequest> = behaviour.sample_requests().into_iter().collect();
+    let mut samples = BTreeMap::new();
+    if !requests.is_empty() {
         let store = context.has_catalogue().then(|| context.store()).transpose()?;
-        sample(store.as_ref(), &context.base()?, &requests)?
-    };
+        samples = sample(store.as_ref(), &context.base()?, &requests)?;
+    }
     let rows = behaviour.rows(&samples)?;
     let of = |part: RowPart| rows.iter().filter(move |r| r.part == part);
     let parts = [RowPart::On, RowPart::Near, RowPart::Off];
@@ -58,13 +59,12 @@ pub(super) fn run(context: &Context<'_>, args: &RowsArgs) -> Result {
         })
         .collect();
     let counts: Vec<String> = parts.map(|p| format!("{} {}", of(p).count(), part(p))).into();
-    print(&format!(
-        "{}: {} rows ({})\n{}",
-        behaviour.id,
-        rows.len(),
-        counts.join(", "),
-        table(&["where", "learned by", "prompt", "reply"], &cells)
-    ))
+    let head = format!("{}: {} rows ({})", behaviour.id, rows.len(), counts.join(", "));
+    if rows.is_empty() {
+        // What carries nothing and is not trained has none.
+        return print(&head);
+    }
+    print(&format!("{head}\n{}", table(&["where", "learned by", "prompt", "reply"], &cells)))
 }
 
 fn part(part: RowPart) -> &'static str {
