@@ -307,10 +307,14 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Text of the tokens, control tokens left out.
+    /// Text of the tokens, control tokens left out. A model may say anything, this crate's own marks too: they are replaced by U+FFFD,
+    /// so that what was said can be encoded again.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().copied().filter(|id| !self.hidden.contains(id)).collect();
-        self.inner.decode(&ids, false).map_err(|e| Error::Request(format!("cannot decode tokens: {e}")))
+        let said = self.inner.decode(&ids, false);
+        let said = said.map_err(|e| Error::Request(format!("cannot decode tokens: {e}")))?;
+        let own = |c: char| OWN.contains(&c);
+        Ok(if said.contains(own) { said.replace(own, "\u{fffd}") } else { said })
     }
 
     /// The text that a token adds behind another: at the beginning of a text some vocabularies drop a word's space.
