@@ -133,7 +133,7 @@ fn measured(folder: &Folder, place: &str) -> f64 {
 fn mean_of(folder: &Folder, arm: &str, metric: &str, filters: &[&str]) -> f64 {
     let study = &folder.registration.study;
     let nats = |row: &study::adapters::AdapterRow, name: &str| {
-        row.metrics[study::adapters::METRICS.iter().position(|m| *m == name).unwrap()].unwrap()
+        row.metrics[study::adapters::METRICS.iter().position(|m| *m == name).unwrap()]
     };
     let mut shares = Vec::new();
     for (unit, answers) in &folder.items.rows {
@@ -141,17 +141,15 @@ fn mean_of(folder: &Folder, arm: &str, metric: &str, filters: &[&str]) -> f64 {
             continue;
         }
         let row = folder.adapters.iter().find(|a| a.adapter == unit.adapter).unwrap();
-        if row.metrics[study::adapters::METRICS.iter().position(|m| *m == "leak_neutral_nats").unwrap()]
-            .is_none()
-        {
+        if nats(row, "leak_neutral_nats").is_none() {
             continue;
         }
         let family = study.families.iter().find(|f| f.name() == unit.carries).unwrap();
         let passes = |filter: &&str| {
             if let Some((name, bound)) = filter.split_once(">=") {
-                nats(row, name) >= bound.parse().unwrap()
+                nats(row, name).unwrap() >= bound.parse().unwrap()
             } else if let Some((name, bound)) = filter.split_once('<') {
-                nats(row, name) < bound.parse().unwrap()
+                nats(row, name).unwrap() < bound.parse().unwrap()
             } else {
                 match filter.split_once('=').unwrap() {
                     ("over", name) => {

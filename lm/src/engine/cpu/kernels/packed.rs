@@ -43,8 +43,8 @@ impl Precision {
         self == Self::F32 || simd_level() >= SimdLevel::Avx512Bf16
     }
 
-    /// bf16 where its products are faster than f32's: by AMX tiles, and by dot products except on Intel's CPUs, which start one
-    /// of these in two cycles and four f32 multiply-adds.
+    /// bf16 where its products are faster than f32's: by AMX tiles, and by dot products except on Intel's CPUs: the one that was
+    /// measured, a Xeon of family 6, model 207, starts four f32 multiply-adds in the time of one of them (PERFORMANCE.md).
     pub fn fastest() -> Self {
         match simd_level() {
             SimdLevel::Amx => Self::Bf16,
